@@ -1,0 +1,105 @@
+package crossroads
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/crossroads-mesh/crossroads"
+
+// walls says, for each room, what of ours it may import (a prefix ending in
+// "..." means the whole subtree). The first row that matches a package counts,
+// so the narrow rooms stand before the wide ones.
+var walls = []struct {
+	room string
+	may  []string
+}{
+	{"registry/names", nil},
+	{"registry/subject", nil},
+	{"registry/badgerdb", nil},
+	{"registry/registrypb", nil},
+	{"registry/record", []string{"registry/names", "registry/subject", "registry/registrypb", "certs/envelope"}},
+	{"registry/...", []string{"registry/...", "certs/..."}},
+	{"mesh/...", []string{"mesh/..."}},
+	{"certs/...", []string{"certs/...", "registry/names"}},
+	{"node/nodepb", []string{"registry/registrypb"}},
+	{"node/config", []string{"registry/names"}},
+	{"node/journal/...", []string{"node/journal/...", "node/nodepb", "registry/names", "registry/subject", "registry/badgerdb", "registry/registrypb"}},
+	{"node/trace/...", []string{"node/journal/...", "node/nodepb", "registry/names", "registry/subject", "registry/registrypb"}},
+	{"node/exchange/...", []string{"node/exchange/...", "node/nodepb", "registry/...", "certs/..."}},
+	{"node/api/...", []string{"node/api/...", "node/exchange/...", "node/journal/...", "node/trace/...", "node/config", "node/nodepb", "registry/...", "certs/..."}},
+	{"node", []string{"node/...", "registry/...", "mesh/...", "certs/..."}},
+	{"adapters/...", []string{"adapters/...", "node/exchange", "node/config", "registry/names", "registry/subject"}},
+	{"testnet/...", []string{"..."}},
+	{"cmd/...", []string{"..."}},
+}
+
+// sole says which room alone may import a library, so that it can be replaced
+// or upgraded in one place.
+var sole = map[string]string{
+	"github.com/hashicorp/raft":       "registry",
+	"github.com/hashicorp/memberlist": "mesh/gossip",
+	"github.com/quic-go/quic-go":      "mesh",
+	"github.com/jackc/pgx/v5":         "adapters/sql",
+	"github.com/spf13/cobra":          "cmd/crossroads",
+}
+
+// TestWalls keeps the rooms of docs/architecture.md apart.
+func TestWalls(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "./...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	checked := 0
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		pkg := strings.TrimPrefix(strings.TrimPrefix(words[0], module), "/")
+		if pkg == "" {
+			continue
+		}
+		checked++
+		checkPackage(t, pkg, words[1:])
+	}
+	if checked < 20 {
+		t.Fatalf("only %d packages seen", checked)
+	}
+}
+
+func checkPackage(t *testing.T, pkg string, imports []string) {
+	for _, w := range walls {
+		if !within(pkg, w.room) {
+			continue
+		}
+		for _, imp := range imports {
+			if ours, ok := strings.CutPrefix(imp, module+"/"); ok && !anyWithin(ours, w.may) {
+				t.Errorf("%s imports %s; it may import of ours only %v", pkg, ours, w.may)
+			}
+			for lib, room := range sole {
+				if within(imp, lib+"/...") && !within(pkg, room+"/...") {
+					t.Errorf("%s imports %s; only %s may", pkg, imp, room)
+				}
+			}
+		}
+		return
+	}
+	t.Errorf("%s stands in no room: add it to walls", pkg)
+}
+
+func anyWithin(pkg string, rooms []string) bool {
+	for _, r := range rooms {
+		if within(pkg, r) {
+			return true
+		}
+	}
+	return false
+}
+
+func within(pkg, room string) bool {
+	base, subtree := strings.CutSuffix(room, "...")
+	if !subtree {
+		return pkg == room
+	}
+	base = strings.TrimSuffix(base, "/")
+	return base == "" || pkg == base || strings.HasPrefix(pkg, base+"/")
+}
