@@ -1,0 +1,196 @@
+// Package config is the configuration file of a node: one YAML file, read once at
+// start. It is pure data: reading it opens no socket and starts nothing.
+//
+// The Config struct is the manual; Example gives the same as a commented file.
+// Reading is strict. A key that is not known, a wrong type or a value without sense
+// is a Problem that names file, line, column and remedy, and all of them are told at
+// once. Relative paths are relative to the folder of the file that names them.
+//
+// Secrets are never in the file itself: it names the files that hold them, and of
+// the applications' tokens it has only the hashes.
+package config
+
+import (
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// Config is what one node must be told. Start from Default, or read one with Load.
+// It is not changed after Validate, and so is safe for concurrent use.
+type Config struct {
+	// Mesh is the mesh that the node belongs to, and the SPIFFE trust domain.
+	Mesh names.MeshID `yaml:"mesh"`
+	// Genesis is the file that the mesh began with.
+	Genesis Genesis `yaml:"genesis"`
+	// Node says which node of which institution this is.
+	Node Node `yaml:"node"`
+	// Listen is the one UDP address that peers reach, host:port. Port 0: any free
+	// port (tests).
+	Listen string `yaml:"listen"`
+	// Advertise is the address that peers are told, host:port, when it differs from
+	// Listen: behind a port mapping, or when Listen is a wildcard. Empty: Listen.
+	Advertise string `yaml:"advertise,omitempty"`
+	// Data is where the node keeps what it must not lose.
+	Data Data `yaml:"data"`
+	// Identity is the node's X.509-SVID.
+	Identity Identity `yaml:"identity"`
+	// Signing is the institution's signing key.
+	Signing Signing `yaml:"signing"`
+	// Gossip is how the node learns who seems alive.
+	Gossip Gossip `yaml:"gossip,omitempty"`
+	// Member makes the node carry a replica of the whole registry. It votes when the
+	// registry lists it as a voter, which this file cannot decide.
+	Member bool `yaml:"member,omitempty"`
+	// API is the local HTTP interface for the institution's own applications.
+	API API `yaml:"api"`
+	// Sources are the datasets that this institution supplies. None: it only asks.
+	Sources []Source `yaml:"sources,omitempty"`
+	// Log is what the node tells its operator.
+	Log Log `yaml:"log,omitempty"`
+	// Limits bound what others can make the node do.
+	Limits Limits `yaml:"limits,omitempty"`
+	// Outbox keeps answers until the application has them.
+	Outbox Outbox `yaml:"outbox,omitempty"`
+
+	source source // where each key was read, for Validate
+}
+
+// Genesis pins the file that the mesh began with.
+type Genesis struct {
+	// File is its path.
+	File string `yaml:"file"`
+	// SHA256 is its hash, 64 hexadecimal digits, learnt from somebody you trust:
+	// `crossroads genesis hash FILE` prints that of a file. The node refuses another.
+	SHA256 string `yaml:"sha256"`
+}
+
+// Node names the node.
+type Node struct {
+	// Institution is the institution's ID in the registry.
+	Institution names.InstitutionID `yaml:"institution"`
+	// Name tells several nodes of one institution apart.
+	Name names.NodeName `yaml:"name"`
+}
+
+// ID gives both parts as one.
+func (n Node) ID() names.NodeID { return names.NodeID{Institution: n.Institution, Node: n.Name} }
+
+// Data is the node's own storage.
+type Data struct {
+	// Dir holds registry state, journal and outbox. One node only; it is created
+	// when it is not there.
+	Dir string `yaml:"dir"`
+	// KeyFile holds the key that everything in Dir is encrypted under: 64 hexadecimal
+	// digits, mode 0600, not in the same backup. See ReadKey.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Identity is a folder with svid.pem, key.pem and bundle.pem. It is watched: a new
+// pair is taken up without a restart.
+type Identity struct {
+	Dir string `yaml:"dir"`
+}
+
+// Signing is the institution's Ed25519 key, PKCS#8 PEM, mode 0600.
+type Signing struct {
+	KeyFile string `yaml:"key_file"`
+}
+
+// Gossip is the membership protocol. It never gives a right; without it, peers are
+// tried at the addresses that the registry lists.
+type Gossip struct {
+	// Enabled turns it on.
+	Enabled bool `yaml:"enabled,omitempty"`
+	// KeyFile holds this node's X25519 private key: 64 hexadecimal digits, mode 0600.
+	// Required when Enabled.
+	KeyFile string `yaml:"key_file,omitempty"`
+}
+
+// API is the local HTTP interface.
+type API struct {
+	// Listen is a TCP address, host:port. Port 0: any free port (tests).
+	Listen string `yaml:"listen"`
+	// TLSCert and TLSKey are PEM files; both or neither. They are required unless
+	// Listen is a loopback address or Plaintext is set: tokens travel here.
+	TLSCert string `yaml:"tls_cert,omitempty"`
+	TLSKey  string `yaml:"tls_key,omitempty"`
+	// Plaintext allows HTTP without TLS on an address that is not loopback, for a
+	// node behind a proxy that ends TLS on the same private network.
+	Plaintext bool `yaml:"plaintext,omitempty"`
+	// Applications may use the interface; whoever has no token reads only the public
+	// tables.
+	Applications []Application `yaml:"applications,omitempty"`
+}
+
+// Application is one system of the institution's.
+type Application struct {
+	// Name stands in the journal; lower case letters, digits and dashes.
+	Name string `yaml:"name"`
+	// TokenSHA256 is the SHA-256 of the application's bearer token, 64 hexadecimal
+	// digits. `crossroads certs keygen --token` makes both. Tokens must be random and
+	// long: the hash is not salted.
+	TokenSHA256 string `yaml:"token_sha256"`
+	// UsersAsserted says that the application tells which of its human users asks, in
+	// the header X-Crossroads-User, and answers for it. Otherwise the application
+	// itself is the user.
+	UsersAsserted bool `yaml:"users_asserted,omitempty"`
+	// AuthLevel is the highest level of authentication that the application may
+	// assert of a user, 0 to 4; the level when it asserts none.
+	AuthLevel uint32 `yaml:"auth_level,omitempty"`
+	// Purposes are those it may ask for. Empty: any the network authorizes.
+	Purposes []names.Purpose `yaml:"purposes,omitempty"`
+	// Datasets are those it may ask for. Empty: any the network authorizes.
+	Datasets []names.DatasetID `yaml:"datasets,omitempty"`
+	// Admin lets it submit registry commands, declare references and read the whole
+	// journal of this node. Every other application sees its own tickets only.
+	Admin bool `yaml:"admin,omitempty"`
+}
+
+// Log is structured, on standard error. It never holds a subject's number.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level,omitempty"`
+	// Format is text or json.
+	Format string `yaml:"format,omitempty"`
+}
+
+// Limits bound what others can make the node do. Beyond one, the other side is told
+// to come back later.
+type Limits struct {
+	// APIBody is the largest request body at the API, in bytes. Registry commands have
+	// their own limit.
+	APIBody int64 `yaml:"api_body,omitempty"`
+	// APIConcurrent is how many requests one application may have under way.
+	APIConcurrent int `yaml:"api_concurrent,omitempty"`
+	// PeerStreams is how many requests one peer may have under way.
+	PeerStreams int `yaml:"peer_streams,omitempty"`
+	// PeerPerSecond and PeerBurst are how many requests one peer may make.
+	PeerPerSecond float64 `yaml:"peer_per_second,omitempty"`
+	PeerBurst     int     `yaml:"peer_burst,omitempty"`
+	// Message is the largest message between peers, in bytes.
+	Message int `yaml:"message,omitempty"`
+	// Drain is how long exchanges under way may take to end when the node stops.
+	Drain time.Duration `yaml:"drain,omitempty"`
+}
+
+// Outbox keeps answers, encrypted, so that asking again is asking once.
+type Outbox struct {
+	// Life is how long an answer is kept that nobody acknowledges.
+	Life time.Duration `yaml:"life,omitempty"`
+}
+
+// Default gives a configuration with every optional setting at its default and
+// nothing else.
+func Default() *Config {
+	return &Config{
+		API: API{Listen: "127.0.0.1:7480"},
+		Log: Log{Level: "info", Format: "text"},
+		Limits: Limits{
+			APIBody: 64 << 10, APIConcurrent: 64,
+			PeerStreams: 512, PeerPerSecond: 5000, PeerBurst: 5000,
+			Message: 8 << 20, Drain: 10 * time.Second,
+		},
+		Outbox: Outbox{Life: time.Hour},
+	}
+}

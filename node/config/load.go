@@ -1,0 +1,256 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// MaxSize is the largest configuration file that is read, in bytes.
+const MaxSize = 256 << 10
+
+// maxDepth is deeper than any key of Config; it bounds what the parser is given.
+const maxDepth = 32
+
+// Load reads, resolves and validates the file at path. The error is Problems when
+// the file can be read but not used.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w (`crossroads config example` prints one to start from)", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	c, problems := parse(path, b)
+	if c == nil {
+		return nil, problems
+	}
+	c.resolve(filepath.Dir(abs))
+	if problems = append(problems, c.problems()...); len(problems) > 0 {
+		return nil, problems.sorted()
+	}
+	return c, nil
+}
+
+// parse reads b. What it returns is nil when nothing can be said beyond the problems.
+func parse(file string, b []byte) (*Config, Problems) {
+	src := source{file: file, lines: map[string]position{}}
+	refuse := func(p position, what, mend string) (*Config, Problems) {
+		return nil, Problems{{File: file, Line: p.line, Column: p.column, What: what, Mend: mend}}
+	}
+	if len(b) > MaxSize {
+		return refuse(position{}, fmt.Sprintf("larger than %d bytes", MaxSize), "this is no configuration file of a node")
+	}
+	if line := tooDeep(b); line > 0 {
+		return refuse(position{line, 1}, "nested too deep", "no setting is nested deeper than a few levels")
+	}
+	tree, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		p, what := explain(err)
+		return refuse(p, what, "mend the YAML here: indent with spaces, quote text that has a colon")
+	}
+	if len(tree.Docs) != 1 || tree.Docs[0].Body == nil {
+		return refuse(position{}, "want exactly one YAML document", "`crossroads config example` prints one to start from")
+	}
+	w := walker{source: src}
+	w.walk(tree.Docs[0].Body, reflect.TypeFor[Config](), "")
+	if w.fatal {
+		return nil, w.found
+	}
+	c := Default()
+	if err := yaml.NodeToValue(tree.Docs[0].Body, c); err != nil {
+		p, what := explain(err)
+		_, more := refuse(p, what, "see `crossroads config example` for what belongs here")
+		return nil, append(w.found, more...).sorted()
+	}
+	c.source = src
+	return c, w.found
+}
+
+// tooDeep gives the first line whose nesting no configuration has, or 0. The parser
+// recurses, so depth is bounded before it sees the bytes.
+func tooDeep(b []byte) int {
+	for i, line := range bytes.Split(b, []byte("\n")) {
+		indent := len(line) - len(bytes.TrimLeft(line, " -?"))
+		brackets := bytes.Count(line, []byte("[")) + bytes.Count(line, []byte("{"))
+		if brackets > maxDepth || indent > 8*maxDepth {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// explain takes line and message out of the YAML library's error, without the
+// excerpt of the source that its own text carries.
+func explain(err error) (position, string) {
+	var e yaml.Error
+	if !errors.As(err, &e) {
+		return position{}, err.Error()
+	}
+	p := position{}
+	if t := e.GetToken(); t != nil && t.Position != nil {
+		p = position{t.Position.Line, t.Position.Column}
+	}
+	what := e.GetMessage()
+	// "cannot unmarshal string into Go struct field Config.Limits of type int"
+	if _, after, ok := strings.Cut(what, " of type "); ok && strings.HasPrefix(what, "cannot unmarshal ") {
+		got, _, _ := strings.Cut(strings.TrimPrefix(what, "cannot unmarshal "), " into ")
+		what = "want " + plainType(after) + ", got " + plainType(got)
+	}
+	return p, what
+}
+
+// plainType says a Go type as an operator would.
+func plainType(t string) string {
+	switch {
+	case strings.Contains(t, "Duration"):
+		return "a duration as 10s or 1h30m"
+	case strings.Contains(t, "int"), strings.Contains(t, "float"):
+		return "a number"
+	case strings.Contains(t, "bool"):
+		return "true or false"
+	case strings.Contains(t, "[]"):
+		return "a list"
+	case strings.Contains(t, "map"), strings.Contains(t, "config."):
+		return "a group of keys"
+	default:
+		return "text"
+	}
+}
+
+// walker checks every key against the struct that it will be decoded into, and
+// remembers where it stands.
+type walker struct {
+	source source
+	found  Problems
+	fatal  bool // the tree cannot be decoded safely
+	depth  int
+}
+
+func (w *walker) problem(n ast.Node, key, what, mend string) {
+	p := positionOf(n)
+	w.found = append(w.found, Problem{File: w.source.file, Line: p.line, Column: p.column, Key: key, What: what, Mend: mend})
+}
+
+func (w *walker) walk(n ast.Node, t reflect.Type, path string) {
+	if w.depth++; w.depth > maxDepth {
+		w.fatal = true
+		w.problem(n, path, "nested too deep", "no setting is nested deeper than a few levels")
+		return
+	}
+	defer func() { w.depth-- }()
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch n := n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
+		w.fatal = true
+		w.problem(n, path, "anchors, aliases and tags are not used here", "write the value out")
+	case *ast.MappingNode:
+		for _, v := range n.Values {
+			w.pair(v, t, path)
+		}
+	case *ast.MappingValueNode:
+		w.pair(n, t, path)
+	case *ast.SequenceNode:
+		if t.Kind() != reflect.Slice {
+			return // the decoder says so, with the line
+		}
+		for i, v := range n.Values {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			w.source.lines[at] = positionOf(v)
+			w.walk(v, t.Elem(), at)
+		}
+	}
+}
+
+func (w *walker) pair(v *ast.MappingValueNode, t reflect.Type, path string) {
+	if t.Kind() != reflect.Struct {
+		return // the decoder says so, with the line
+	}
+	if _, merge := v.Key.(*ast.MergeKeyNode); merge {
+		w.walk(v.Key, t, path)
+		return
+	}
+	name := strings.Trim(v.Key.String(), `"'`)
+	known := keysOf(t)
+	ft, ok := known[name]
+	if !ok {
+		w.problem(v.Key, join(path, clip(name)), "unknown key", didYouMean(name, known))
+		return
+	}
+	w.source.lines[join(path, name)] = positionOf(v.Key)
+	w.walk(v.Value, ft, join(path, name))
+}
+
+// keysOf gives the YAML keys of a struct.
+func keysOf(t reflect.Type) map[string]reflect.Type {
+	keys := make(map[string]reflect.Type, t.NumField())
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); f.IsExported() && name != "" {
+			keys[name] = f.Type
+		}
+	}
+	return keys
+}
+
+func positionOf(n ast.Node) position {
+	if t := n.GetToken(); t != nil && t.Position != nil {
+		return position{t.Position.Line, t.Position.Column}
+	}
+	return position{}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// resolve makes relative paths relative to dir.
+func (c *Config) resolve(dir string) {
+	paths := []*string{
+		&c.Genesis.File, &c.Data.Dir, &c.Data.KeyFile, &c.Identity.Dir, &c.Signing.KeyFile,
+		&c.Gossip.KeyFile, &c.API.TLSCert, &c.API.TLSKey,
+	}
+	for _, s := range c.Sources {
+		if s.REST != nil {
+			paths = append(paths, &s.REST.TokenFile)
+		}
+		if s.SQL != nil {
+			paths = append(paths, &s.SQL.DSNFile)
+		}
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// YAML gives the configuration as a file that Load reads back.
+func (c *Config) YAML() ([]byte, error) {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return b, nil
+}
