@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -107,31 +108,7 @@ func explain(err error) (position, string) {
 	if t := e.GetToken(); t != nil && t.Position != nil {
 		p = position{t.Position.Line, t.Position.Column}
 	}
-	what := e.GetMessage()
-	// "cannot unmarshal string into Go struct field Config.Limits of type int"
-	if _, after, ok := strings.Cut(what, " of type "); ok && strings.HasPrefix(what, "cannot unmarshal ") {
-		got, _, _ := strings.Cut(strings.TrimPrefix(what, "cannot unmarshal "), " into ")
-		what = "want " + plainType(after) + ", got " + plainType(got)
-	}
-	return p, what
-}
-
-// plainType says a Go type as an operator would.
-func plainType(t string) string {
-	switch {
-	case strings.Contains(t, "Duration"):
-		return "a duration as 10s or 1h30m"
-	case strings.Contains(t, "int"), strings.Contains(t, "float"):
-		return "a number"
-	case strings.Contains(t, "bool"):
-		return "true or false"
-	case strings.Contains(t, "[]"):
-		return "a list"
-	case strings.Contains(t, "map"), strings.Contains(t, "config."):
-		return "a group of keys"
-	default:
-		return "text"
-	}
+	return p, e.GetMessage()
 }
 
 // walker checks every key against the struct that it will be decoded into, and
@@ -162,28 +139,39 @@ func (w *walker) walk(n ast.Node, t reflect.Type, path string) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
 		w.fatal = true
 		w.problem(n, path, "anchors, aliases and tags are not used here", "write the value out")
+	case *ast.NullNode: // the same as leaving the key out
 	case *ast.MappingNode:
+		if !w.wants(n, t, path, t.Kind() == reflect.Struct) {
+			return
+		}
 		for _, v := range n.Values {
 			w.pair(v, t, path)
 		}
-	case *ast.MappingValueNode:
-		w.pair(n, t, path)
 	case *ast.SequenceNode:
-		if t.Kind() != reflect.Slice {
-			return // the decoder says so, with the line
+		if !w.wants(n, t, path, t.Kind() == reflect.Slice) {
+			return
 		}
 		for i, v := range n.Values {
 			at := fmt.Sprintf("%s[%d]", path, i)
 			w.source.lines[at] = positionOf(v)
 			w.walk(v, t.Elem(), at)
+			n.Values[i] = asText(v, t.Elem())
 		}
+	default:
+		w.wants(n, t, path, fits(n, t))
 	}
 }
 
-func (w *walker) pair(v *ast.MappingValueNode, t reflect.Type, path string) {
-	if t.Kind() != reflect.Struct {
-		return // the decoder says so, with the line
+// wants tells of a value of the wrong type; the tree is then not decoded.
+func (w *walker) wants(n ast.Node, t reflect.Type, path string, ok bool) bool {
+	if !ok {
+		w.fatal = true
+		w.problem(n, path, "want "+plainType(t), "see `crossroads config example`")
 	}
+	return ok
+}
+
+func (w *walker) pair(v *ast.MappingValueNode, t reflect.Type, path string) {
 	if _, merge := v.Key.(*ast.MergeKeyNode); merge {
 		w.walk(v.Key, t, path)
 		return
@@ -197,6 +185,61 @@ func (w *walker) pair(v *ast.MappingValueNode, t reflect.Type, path string) {
 	}
 	w.source.lines[join(path, name)] = positionOf(v.Key)
 	w.walk(v.Value, ft, join(path, name))
+	v.Value = asText(v.Value, ft)
+}
+
+// fits reports whether a scalar can be decoded into t.
+func fits(n ast.Node, t reflect.Type) bool {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		s, ok := n.(*ast.StringNode)
+		if !ok {
+			return false
+		}
+		_, err := time.ParseDuration(s.Value)
+		return err == nil
+	case t.Kind() == reflect.Bool:
+		return n.Type() == ast.BoolType
+	case t.Kind() == reflect.Float64:
+		return n.Type() == ast.IntegerType || n.Type() == ast.FloatType
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Int64, t.Kind() == reflect.Uint32:
+		return n.Type() == ast.IntegerType
+	default:
+		return t.Kind() == reflect.String
+	}
+}
+
+// asText keeps what was written where text is wanted: to YAML a hash that happens to
+// be all digits, or digits around one e, is a number, and would be changed by it.
+func asText(n ast.Node, t reflect.Type) ast.Node {
+	if t.Kind() != reflect.String {
+		return n
+	}
+	switch n.Type() {
+	case ast.IntegerType, ast.FloatType, ast.BoolType, ast.InfinityType, ast.NanType:
+		return ast.String(n.GetToken())
+	}
+	return n
+}
+
+// plainType says a type as an operator would.
+func plainType(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration, as 10s or 1h30m"
+	case t.Kind() == reflect.Struct:
+		return "a group of keys"
+	case t.Kind() == reflect.Slice:
+		return "a list"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.String:
+		return "text"
+	case t.Kind() == reflect.Float64:
+		return "a number"
+	default:
+		return "a whole number"
+	}
 }
 
 // keysOf gives the YAML keys of a struct.
