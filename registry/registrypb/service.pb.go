@@ -244,7 +244,8 @@ func (x *HeadResponse) GetHash() []byte {
 // registry.grant: nonce to the leader (members forward).
 type GrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 32 random bytes
+	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`   // 32 random bytes
+	Holder        *NodeRef               `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"` // who asks; set by a member that forwards, ignored from anyone else
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +283,13 @@ func (*GrantRequest) Descriptor() ([]byte, []int) {
 func (x *GrantRequest) GetNonce() []byte {
 	if x != nil {
 		return x.Nonce
+	}
+	return nil
+}
+
+func (x *GrantRequest) GetHolder() *NodeRef {
+	if x != nil {
+		return x.Holder
 	}
 	return nil
 }
@@ -685,9 +693,10 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\x05chain\x18\x02 \x01(\rR\x05chain\">\n" +
 	"\fHeadResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"$\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"]\n" +
 	"\fGrantRequest\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"%\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x127\n" +
+	"\x06holder\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06holder\"%\n" +
 	"\rGrantResponse\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\fR\x05grant\"\x89\x02\n" +
 	"\x05Grant\x12\x12\n" +
@@ -748,15 +757,16 @@ var file_registry_registrypb_service_proto_goTypes = []any{
 	(*NodeRef)(nil),        // 11: crossroads.registry.v1.NodeRef
 }
 var file_registry_registrypb_service_proto_depIdxs = []int32{
-	11, // 0: crossroads.registry.v1.Grant.holder:type_name -> crossroads.registry.v1.NodeRef
-	11, // 1: crossroads.registry.v1.Grant.leader:type_name -> crossroads.registry.v1.NodeRef
-	11, // 2: crossroads.registry.v1.StatusResponse.node:type_name -> crossroads.registry.v1.NodeRef
-	11, // 3: crossroads.registry.v1.StatusResponse.leader:type_name -> crossroads.registry.v1.NodeRef
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	11, // 0: crossroads.registry.v1.GrantRequest.holder:type_name -> crossroads.registry.v1.NodeRef
+	11, // 1: crossroads.registry.v1.Grant.holder:type_name -> crossroads.registry.v1.NodeRef
+	11, // 2: crossroads.registry.v1.Grant.leader:type_name -> crossroads.registry.v1.NodeRef
+	11, // 3: crossroads.registry.v1.StatusResponse.node:type_name -> crossroads.registry.v1.NodeRef
+	11, // 4: crossroads.registry.v1.StatusResponse.leader:type_name -> crossroads.registry.v1.NodeRef
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_service_proto_init() }
