@@ -14,7 +14,7 @@
 //
 // Signatures are Ed25519 and verified under the ZIP-215 rule, a named rule whose
 // verdict does not differ between libraries or versions: replicas that judge the
-// same bytes must agree for ever.
+// same bytes must agree for ever. Keys of small order verify nothing: see CheckKey.
 //
 // Everything here is safe for concurrent use.
 package envelope
@@ -196,7 +196,7 @@ func (o *Opened) VerifiedBy(pub ed25519.PublicKey) bool {
 	id := string(KeyID(pub))
 	for _, s := range o.env.Signatures {
 		if s.KeyId == id && len(s.Signature) == ed25519.SignatureSize {
-			return ed25519consensus.Verify(pub, PAE(o.Type, o.Payload), s.Signature)
+			return ed25519consensus.Verify(pub, PAE(o.Type, o.Payload), s.Signature) && CheckKey(pub) == nil
 		}
 	}
 	return false
