@@ -35,19 +35,6 @@ func ParseBoxPublicKey(b []byte) (BoxPublicKey, error) {
 // String gives the key in base64.
 func (k BoxPublicKey) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
-// MarshalText gives the key in base64.
-func (k BoxPublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-// UnmarshalText reads base64, as ParseBoxPublicKey checks it.
-func (k *BoxPublicKey) UnmarshalText(b []byte) error {
-	raw, err := base64.StdEncoding.Strict().DecodeString(string(b))
-	if err != nil {
-		return fmt.Errorf("%w: X25519 public key is not base64", ErrBadKey)
-	}
-	*k, err = ParseBoxPublicKey(raw)
-	return err
-}
-
 // BoxKey is an X25519 key pair for golang.org/x/crypto/nacl/box: what gossip
 // packets are authenticated with. It is not changed after it is made.
 type BoxKey struct{ key *ecdh.PrivateKey }

@@ -90,7 +90,7 @@ func Create(spec Spec, dir string) (f *File, err error) {
 				return nil, fmt.Errorf("genesis: %w", err)
 			}
 			made = append(made, path)
-			g.group.Keys = append(g.group.Keys, PublicKey(s.Public().(ed25519.PublicKey)))
+			g.group.Keys = append(g.group.Keys, s.Public().(ed25519.PublicKey))
 		}
 	}
 	b, err := f.Bytes()

@@ -100,51 +100,27 @@ func DefaultBounds() Bounds {
 
 // Group is a set of keys of which Threshold must sign together.
 type Group struct {
-	Threshold int         `json:"threshold"`
-	Keys      []PublicKey `json:"keys"`
-}
-
-// Ed25519 gives the keys of the group.
-func (g Group) Ed25519() []ed25519.PublicKey {
-	keys := make([]ed25519.PublicKey, len(g.Keys))
-	for i, k := range g.Keys {
-		keys[i] = ed25519.PublicKey(k)
-	}
-	return keys
+	Threshold int
+	Keys      []ed25519.PublicKey
 }
 
 // Member is a first registry member: an institution and its node.
 type Member struct {
-	Institution   names.InstitutionID   `json:"institution"`
-	Node          names.NodeName        `json:"node"`
-	Name          string                `json:"name"` // in full, for people
-	Type          names.InstitutionType `json:"type"`
-	Sector        names.SectorID        `json:"sector,omitempty"`
-	ManagingBody  bool                  `json:"managing_body,omitempty"`  // speaks for its sector
-	NumberSchemes []string              `json:"number_schemes,omitempty"` // whose history of numbers it keeps
-	Address       string                `json:"address"`                  // host:port (UDP) of the mesh port
-	PublicKey     PublicKey             `json:"public_key"`               // the institution's signing key
-	GossipKey     certs.BoxPublicKey    `json:"gossip_key"`               // the node's
+	Institution   names.InstitutionID
+	Node          names.NodeName
+	Name          string // in full, for people
+	Type          names.InstitutionType
+	Sector        names.SectorID     // empty: none
+	ManagingBody  bool               // speaks for its sector
+	NumberSchemes []string           // identifier schemes whose history of numbers it keeps
+	Address       string             // host:port (UDP) of the mesh port
+	PublicKey     ed25519.PublicKey  // the institution's signing key
+	GossipKey     certs.BoxPublicKey // the node's
 }
 
 // ID names the member's node.
 func (m Member) ID() names.NodeID {
 	return names.NodeID{Institution: m.Institution, Node: m.Node}
-}
-
-// PublicKey is an Ed25519 public key that is written in base64.
-type PublicKey ed25519.PublicKey
-
-// MarshalText gives the key in base64.
-func (k PublicKey) MarshalText() ([]byte, error) {
-	return []byte(certs.EncodePublicKey(ed25519.PublicKey(k))), nil
-}
-
-// UnmarshalText reads base64 and refuses what is no usable Ed25519 key.
-func (k *PublicKey) UnmarshalText(b []byte) error {
-	pub, err := certs.ParsePublicKey(b)
-	*k = PublicKey(pub)
-	return err
 }
 
 // Load reads the genesis file at path and checks that its SHA-256 is the pinned
@@ -176,12 +152,15 @@ func Parse(b []byte) (*File, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(w); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrMalformed, explain(b, d, err))
+		return nil, fmt.Errorf("%w: %s", ErrMalformed, explain(b, err))
 	}
 	if w.Format != Format {
 		return nil, fmt.Errorf("%w: format: %.40q; this version reads %q", ErrMalformed, w.Format, Format)
 	}
-	f := w.file()
+	f, err := w.file()
+	if err != nil {
+		return nil, err
+	}
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package genesis
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"net"
 	"strconv"
@@ -8,8 +9,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"crypto/ed25519"
 
 	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
@@ -89,8 +88,8 @@ func (g Group) validate(name string, used map[string]string) error {
 
 // claim checks a signing key and that nobody else has it: a key with two duties
 // would make two of the independent parties one.
-func claim(used map[string]string, name string, k PublicKey) error {
-	if err := envelope.CheckKey(ed25519.PublicKey(k)); err != nil {
+func claim(used map[string]string, name string, k ed25519.PublicKey) error {
+	if err := envelope.CheckKey(k); err != nil {
 		return field(name, "%v; make a new key", err)
 	}
 	if other, ok := used[string(k)]; ok {
