@@ -1,0 +1,96 @@
+package journal
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// Limits of an entry, in bytes.
+const (
+	MaxEntry  = 32 << 10
+	MaxDetail = 200
+)
+
+// Entries carry a time within these bounds, so that a month can be named.
+var (
+	earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(9999, 12, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// pending is an entry on its way to the disk.
+type pending struct {
+	entry      []byte
+	salt       [SaltSize]byte
+	commitment [CommitmentSize]byte
+	terms      terms
+	sequence   uint64     // set by the writer before done
+	done       chan error // takes one outcome
+}
+
+// prepare checks an entry and computes all that does not depend on its place.
+func prepare(e *nodepb.Entry) (*pending, error) {
+	if err := guard(e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if len(raw) > MaxEntry {
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are taken", ErrRefused, len(raw), MaxEntry)
+	}
+	p := &pending{entry: raw, terms: termsOf(e), done: make(chan error, 1)}
+	rand.Read(p.salt[:])
+	p.commitment = EntryCommitment(p.salt, raw)
+	return p, nil
+}
+
+// guard keeps out what is no entry, and what could carry content or a subject's
+// number where none belongs.
+func guard(e *nodepb.Entry) error {
+	switch {
+	case e == nil:
+		return fmt.Errorf("there is none")
+	case e.Role == nodepb.Role_ROLE_UNSPECIFIED || e.Event == nodepb.Event_EVENT_UNSPECIFIED:
+		return fmt.Errorf("it names no role or no event")
+	case e.TimeUnixMs < earliest.UnixMilli() || e.TimeUnixMs >= latest.UnixMilli():
+		return fmt.Errorf("its time is missing or out of range")
+	case len(e.Detail) > MaxDetail:
+		return fmt.Errorf("its detail has %d bytes, at most %d are taken", len(e.Detail), MaxDetail)
+	case e.Subject.GetNumber() != "" && strings.Contains(e.Detail, e.Subject.GetNumber()):
+		return fmt.Errorf("its detail repeats the subject's number")
+	case len(e.ProtoReflect().GetUnknown()) > 0:
+		return fmt.Errorf("it has fields that are not known here")
+	case len(e.ClearanceId) > 32:
+		return fmt.Errorf("its clearance id has %d bytes, at most 32 are taken", len(e.ClearanceId))
+	}
+	for _, h := range [][]byte{e.RequestHash, e.ClearanceHash, e.AnswerCommitment} {
+		if len(h) != 0 && len(h) != 32 {
+			return fmt.Errorf("one of its hashes has %d bytes, want 32", len(h))
+		}
+	}
+	return nil
+}
+
+// terms is what an entry can be found by.
+type terms struct {
+	time    time.Time
+	ticket  string
+	subject string // subject.ID.Key; empty: none
+	user    string
+}
+
+func termsOf(e *nodepb.Entry) terms {
+	t := terms{time: time.UnixMilli(e.TimeUnixMs), ticket: e.Ticket, user: e.User}
+	if e.Subject != nil {
+		t.subject = string(subject.Raw(subject.Scheme(e.Subject.Scheme), e.Subject.Number).Key())
+	}
+	return t
+}
