@@ -1,0 +1,109 @@
+package record
+
+import (
+	"strings"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// authorize checks that the author may write this kind of record at all, and that
+// enough of the author's keys signed. Whether the record is the author's own is
+// checked with the record.
+func (a *applier) authorize(opened *envelope.Opened) error {
+	group, isGroup := a.rules.group(a.author)
+	if !isGroup {
+		if strings.HasPrefix(a.author, "@") {
+			return refuse("unknown author group")
+		}
+		if err := names.InstitutionID(a.author).Validate(); err != nil {
+			return refuse("author: %v", err)
+		}
+	}
+	if err := a.mayWrite(isGroup); err != nil {
+		return err
+	}
+	if isGroup {
+		if n := opened.CountVerified(group.Keys); n < group.M {
+			return refuse("%d of the keys of %s signed, want %d", n, a.author, group.M)
+		}
+		return nil
+	}
+	inst, err := a.view.Institution(names.InstitutionID(a.author))
+	if err != nil {
+		return err
+	}
+	switch {
+	case inst == nil:
+		return refuse("%s is not admitted", a.author)
+	case inst.Suspended:
+		return refuse("%s is suspended", a.author)
+	}
+	for _, id := range opened.KeyIDs() {
+		k, err := a.view.Key(id)
+		if err != nil {
+			return err
+		}
+		if k != nil && k.Institution == a.author && !k.Retired && opened.VerifiedBy(k.PublicKey) {
+			return nil
+		}
+	}
+	return refuse("no key in force of %s signed the command", a.author)
+}
+
+// mayWrite holds the table of who writes what, and on which chain.
+func (a *applier) mayWrite(isGroup bool) error {
+	var ok bool
+	chain := registrypb.Chain_PUBLIC
+	switch a.cmd.Body.(type) {
+	case *registrypb.Command_SetInstitution, *registrypb.Command_SetMembers,
+		*registrypb.Command_SetDataset, *registrypb.Command_SetSuspended:
+		ok = a.author == Operators
+	case *registrypb.Command_SetAuthorization, *registrypb.Command_RevokeAuthorization:
+		ok = a.author == Committee
+	case *registrypb.Command_SetKey: // operators may retire one
+		ok = !isGroup || a.author == Operators
+	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering:
+		ok = !isGroup
+	case *registrypb.Command_DeclareReferences, *registrypb.Command_SetNumbers:
+		ok = !isGroup
+		chain = registrypb.Chain_DIRECTORY
+	}
+	switch {
+	case !ok:
+		return refuse("%s may not write %s", a.author, a.kind())
+	case a.cmd.Chain != chain:
+		return refuse("%s belongs on the chain %s", a.kind(), chain)
+	}
+	return nil
+}
+
+// applyBody checks the record and writes its rows.
+func (a *applier) applyBody() error {
+	switch b := a.cmd.Body.(type) {
+	case *registrypb.Command_SetInstitution:
+		return a.setInstitution(b.SetInstitution)
+	case *registrypb.Command_SetMembers:
+		return a.setMembers(b.SetMembers)
+	case *registrypb.Command_SetDataset:
+		return a.setDataset(b.SetDataset)
+	case *registrypb.Command_SetAuthorization:
+		return a.setAuthorization(b.SetAuthorization)
+	case *registrypb.Command_RevokeAuthorization:
+		return a.revokeAuthorization(b.RevokeAuthorization)
+	case *registrypb.Command_SetKey:
+		return a.setKey(b.SetKey)
+	case *registrypb.Command_SetNode:
+		return a.setNode(b.SetNode)
+	case *registrypb.Command_SetOffering:
+		return a.setOffering(b.SetOffering)
+	case *registrypb.Command_DeclareReferences:
+		return a.declareReferences(b.DeclareReferences)
+	case *registrypb.Command_SetNumbers:
+		return a.setNumbers(b.SetNumbers)
+	case *registrypb.Command_SetSuspended:
+		return a.setSuspended(b.SetSuspended)
+	}
+	return refuse("this version does not know %s", a.kind())
+}

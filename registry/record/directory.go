@@ -1,0 +1,263 @@
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// subject checks a number that an author sent: known scheme, well formed, canonical.
+// row is what a refusal calls it; the number itself is never repeated.
+func (a *applier) subject(s *registrypb.Subject, row int) (subject.ID, error) {
+	id, err := a.rules.Schemes.Parse(subject.Scheme(s.GetScheme()), s.GetNumber())
+	switch {
+	case err != nil:
+		return id, refuse("row %d: %v", row, err)
+	case id.Number() != s.Number:
+		return id, refuse("row %d: the number is not in its canonical form (no spaces or separators)", row)
+	case id.Number() == "" || len(id.Number()) > maxNumberLen:
+		return id, refuse("row %d: the number is empty, or longer than %d bytes", row, maxNumberLen)
+	}
+	return id, nil
+}
+
+func checkRows(n int) error {
+	if n == 0 || n > MaxRows {
+		return refuse("%d rows in one command, want 1 to %d", n, MaxRows)
+	}
+	return nil
+}
+
+// declareReferences reads and writes each subject's row once, however many
+// references of the command are on that subject.
+func (a *applier) declareReferences(refs *registrypb.References) error {
+	if err := checkRows(len(refs.References)); err != nil {
+		return err
+	}
+	self, err := a.intern('i', a.author)
+	if err != nil {
+		return err
+	}
+	rows := make(map[subject.ID][]int)
+	for i, r := range refs.References {
+		id, err := a.subject(r.Subject, i+1)
+		if err != nil {
+			return err
+		}
+		if err := names.Quality(r.Quality).Validate(); err != nil {
+			return refuse("row %d: %v", i+1, err)
+		}
+		if err := checkPeriod(r.Period); err != nil {
+			return refuse("row %d: %v", i+1, err)
+		}
+		rows[id] = append(rows[id], i)
+	}
+	qualities, err := a.internQualities(refs)
+	if err != nil {
+		return err
+	}
+	counts, err := a.view.Counts()
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(rows), compareSubjects) {
+		if err := a.declareOn(id, rows[id], refs.References, self, qualities, &counts); err != nil {
+			return err
+		}
+	}
+	return a.Set([]byte{tabCounts}, counts.pack())
+}
+
+func (a *applier) declareOn(id subject.ID, rows []int, refs []*registrypb.Reference, self uint64, qualities map[string]uint64, counts *Counts) error {
+	k := subjectKey(tabReferences, id)
+	was, err := a.Get(k)
+	if err != nil {
+		return err
+	}
+	entries, err := unpackEntries(was)
+	if err != nil {
+		return err
+	}
+	before := len(entries)
+	for _, i := range rows {
+		r := refs[i]
+		e := entry{institution: self, quality: qualities[r.Quality], period: Period(r.Period)}
+		if r.Withdrawn {
+			var there bool
+			if entries, there = remove(entries, e); !there {
+				return refuse("row %d withdraws a reference that is not there", i+1)
+			}
+			continue
+		}
+		entries, _ = insert(entries, e)
+	}
+	own := 0
+	for _, e := range entries {
+		if e.institution == self {
+			own++
+		}
+	}
+	if own > maxOwnRows {
+		return refuse("row %d: %s has more than %d references on one subject", rows[0]+1, a.author, maxOwnRows)
+	}
+	counts.References += uint64(len(entries)) - uint64(before)
+	switch {
+	case before == 0 && len(entries) > 0:
+		counts.Subjects++
+	case before > 0 && len(entries) == 0:
+		counts.Subjects--
+	}
+	if len(entries) == 0 {
+		if was == nil {
+			return nil
+		}
+		return a.Delete(k)
+	}
+	return a.Set(k, packEntries(entries))
+}
+
+func compareSubjects(x, y subject.ID) int { return slices.Compare(x.Key(), y.Key()) }
+
+// internQualities gives the small numbers of all qualities in the command, new
+// ones in the order in which they stand there.
+func (a *applier) internQualities(refs *registrypb.References) (map[string]uint64, error) {
+	numbers := make(map[string]uint64)
+	for _, r := range refs.References {
+		if _, ok := numbers[r.Quality]; ok {
+			continue
+		}
+		n, err := a.intern('q', r.Quality)
+		if err != nil {
+			return nil, err
+		}
+		numbers[r.Quality] = n
+	}
+	return numbers, nil
+}
+
+// intern gives the small number that stands for name in packed rows. Numbers are
+// given once, from 1, and never taken back. The kind is 'i' for institutions, 'q'
+// for qualities.
+func (a *applier) intern(kind byte, name string) (uint64, error) {
+	forward := append([]byte{tabIntern, kind}, name...)
+	v, err := a.Get(forward)
+	if err != nil {
+		return 0, err
+	}
+	if v != nil {
+		n, size := binary.Uvarint(v)
+		if size != len(v) {
+			return 0, fmt.Errorf("%w: interned name", ErrCorrupt)
+		}
+		return n, nil
+	}
+	counter := []byte{tabInternNext, kind}
+	if v, err = a.Get(counter); err != nil {
+		return 0, err
+	}
+	last, _ := binary.Uvarint(v)
+	n := last + 1
+	packed := binary.AppendUvarint(nil, n)
+	return n, errors.Join(a.Set(forward, packed), a.Set(counter, packed),
+		a.Set(internedKey(kind, n), []byte(name)))
+}
+
+func internedKey(kind byte, n uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tabInterned, kind}, n)
+}
+
+func (a *applier) setNumbers(events *registrypb.NumberEvents) error {
+	if err := checkRows(len(events.Events)); err != nil {
+		return err
+	}
+	author, err := a.view.Institution(names.InstitutionID(a.author))
+	if err != nil {
+		return err
+	}
+	for i, e := range events.Events {
+		id, err := a.subject(e.Subject, i+1)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(author.GetNumberSchemes(), string(id.Scheme())) {
+			return refuse("row %d: %s does not keep the history of %s numbers", i+1, a.author, id.Scheme())
+		}
+		if d := names.Date(e.Date); d < names.Always || d > names.Forever {
+			return refuse("row %d: date out of range", i+1)
+		}
+		if e.Kind != registrypb.NumberEvent_REPLACED && e.Successor != nil {
+			return refuse("row %d: only a replaced number has a successor", i+1)
+		}
+		if err := a.numberEvent(id, e, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *applier) numberEvent(id subject.ID, e *registrypb.NumberEvent, row int) error {
+	n, err := a.view.number(id)
+	if err != nil {
+		return err
+	}
+	switch e.Kind {
+	case registrypb.NumberEvent_CANCELLED:
+		n.cancelled = true
+	case registrypb.NumberEvent_DECEASED:
+		d := names.Date(e.Date)
+		n.deceased = &d
+	case registrypb.NumberEvent_REPLACED:
+		successor, err := a.subject(e.Successor, row)
+		if err != nil {
+			return err
+		}
+		return a.replace(id, n, successor, row)
+	default:
+		return refuse("row %d: unknown kind of event", row)
+	}
+	return a.Set(subjectKey(tabNumber, id), n.pack())
+}
+
+// replace joins two numbers for ever. A number has one successor: see the package
+// documentation for why it cannot be given another.
+func (a *applier) replace(id subject.ID, n *numberRow, successor subject.ID, row int) error {
+	switch {
+	case successor.Scheme() != id.Scheme():
+		return refuse("row %d: a successor is of the same scheme", row)
+	case n.successor == successor.Number():
+		return nil
+	case n.successor != "":
+		return refuse("row %d: the number was replaced by another before", row)
+	}
+	root, err := a.view.last(successor)
+	if err != nil {
+		return err
+	}
+	if root == id { // id has no successor, so it is the end of its own line
+		return refuse("row %d: a number cannot come to replace itself", row)
+	}
+	joined := 0
+	for _, top := range []subject.ID{root, id} {
+		family, err := a.view.family(top)
+		if err != nil {
+			return err
+		}
+		joined += len(family)
+	}
+	if joined > maxFamily {
+		return refuse("row %d: more than %d numbers would be one subject", row, maxFamily)
+	}
+	n.successor = successor.Number()
+	next, err := a.view.number(successor)
+	if err != nil {
+		return err
+	}
+	next.predecessors = append(next.predecessors, id.Number())
+	return errors.Join(a.Set(subjectKey(tabNumber, id), n.pack()), a.Set(subjectKey(tabNumber, successor), next.pack()))
+}

@@ -1,0 +1,47 @@
+// Package record is the pure heart of the registry: the tables, and Apply, which
+// lets a signed command change them. It knows no disk, no network and no clock.
+//
+// Replicas that apply the same commands in the same order hold the same keys and
+// values, byte for byte. Apply therefore reads nothing but its arguments, ranges
+// over no Go map, and re-encodes nothing that an author sent: a public row is the
+// author's own record bytes, a directory row is packed by hand.
+//
+// # Commands
+//
+// A command is refused, and then changes nothing at all, unless its author may
+// write it (authority.go), enough of the author's keys signed it, it follows the
+// author's previous command of that chain without a gap, and it makes sense. A
+// refusal is a result, not an error: an error means only that the State failed.
+// Sending an accepted command again is recognised by the hash of its payload and
+// changes nothing either.
+//
+// Verdicts do not depend on what only members see: a node that follows the public
+// chain and its own institution's directory chain reaches the same verdict on
+// each of those commands. (That is why a number once replaced cannot be replaced
+// by another, and why limits on a subject's references are per institution.)
+//
+// # Rows
+//
+//	a id                      authorization, as sent      r id              it is revoked
+//	b                         fingerprint of the Rules
+//	C index                   envelope of an accepted command, as sent
+//	c                         counts of subjects and references
+//	d id                      dataset, as sent
+//	E institution 0 index     that command is in this institution's directory chain
+//	e author 0 chain          head of a chain: sequence, hash
+//	G type 0 dataset 0 purpose 0 id      index of authorizations
+//	h hash                    index of an accepted command, and whether it took a right away
+//	i id                      institution, as sent        s id              it is suspended
+//	k id                      key: retired, public key, institution
+//	l institution 0 id        index of keys
+//	m                         the voting members, as sent
+//	n institution/node        node, as sent
+//	o dataset 0 institution   offering, as sent
+//	P index                   that command is public
+//	R scheme 0 number         references of one subject, packed (pack.go)
+//	S scheme 0 number         history of one number, packed
+//	v                         applied index
+//	x, X, y                   names that packed rows hold as small numbers
+//
+// Indexes are 8 bytes, big-endian.
+package record

@@ -1,0 +1,133 @@
+package record
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// The authors that are no institutions: the threshold groups of the genesis file.
+const (
+	Operators = "@operators"
+	Committee = "@committee"
+	Recovery  = "@recovery"
+)
+
+// Limits of what a command may hold. They are part of the rules that all replicas
+// share: changing one changes verdicts.
+const (
+	MaxRows    = 10_000  // references or number events in one command
+	MaxCommand = 3 << 19 // bytes of a command's envelope
+	// MaxWrite bounds what a command writes besides itself: keys and values in
+	// bytes, and 16 a row. A command over it must be sent in smaller parts; rows
+	// of subjects with very many references get there before MaxRows does.
+	MaxWrite     = 2_000_000
+	rowOverhead  = 16
+	maxSchema    = 64 << 10 // bytes of a dataset's JSON schema
+	maxFields    = 256      // of a dataset
+	maxList      = 64       // qualities, schemes, modes in one record
+	maxVoters    = 15
+	maxNodes     = 64  // of one institution, removed ones included
+	maxKeys      = 256 // of one institution, retired ones included
+	maxOwnRows   = 64  // references of one institution on one subject
+	maxFamily    = 64  // numbers joined by replacement
+	maxNumberLen = 63  // bytes of a canonical subject number
+)
+
+// Threshold is a group of keys of which M must sign.
+type Threshold struct {
+	M    int
+	Keys []ed25519.PublicKey
+}
+
+// FirstMember is a voting member that the genesis file names.
+type FirstMember struct {
+	Institution *registrypb.Institution // FirstKey is not looked at
+	Key         ed25519.PublicKey
+	Node        *registrypb.Node
+}
+
+// Rules are what all replicas of one mesh agree on before the first command. They
+// are not changed after they are made, and so are safe for concurrent use.
+type Rules struct {
+	Mesh      names.MeshID
+	Operators Threshold // admissions, members, datasets, suspension
+	Committee Threshold // authorizations
+	Recovery  Threshold // no command of this group is known yet
+	Members   []FirstMember
+	Schemes   subject.Schemes
+}
+
+// Validate reports whether the rules can found a mesh.
+func (r *Rules) Validate() error {
+	if err := r.Mesh.Validate(); err != nil {
+		return err
+	}
+	for name, t := range map[string]Threshold{Operators: r.Operators, Committee: r.Committee, Recovery: r.Recovery} {
+		if t.M < 1 || t.M > len(t.Keys) {
+			return fmt.Errorf("%s: %d of %d keys: want at least one, and no more than there are", name, t.M, len(t.Keys))
+		}
+		for i, k := range t.Keys {
+			if len(k) != ed25519.PublicKeySize {
+				return fmt.Errorf("%s: key %d has %d bytes, want %d", name, i+1, len(k), ed25519.PublicKeySize)
+			}
+			if slices.ContainsFunc(t.Keys[:i], func(o ed25519.PublicKey) bool { return bytes.Equal(o, k) }) {
+				return fmt.Errorf("%s: key %d stands there twice", name, i+1)
+			}
+		}
+	}
+	if len(r.Members) == 0 || len(r.Members) > maxVoters {
+		return fmt.Errorf("%d first members: want 1 to %d", len(r.Members), maxVoters)
+	}
+	if len(r.Schemes) == 0 {
+		return fmt.Errorf("no identifier scheme")
+	}
+	return nil
+}
+
+// Fingerprint is a hash of everything in the rules: a store made under one set of
+// rules must not be opened under another.
+func (r *Rules) Fingerprint() []byte {
+	h := sha256.New()
+	put := func(parts ...[]byte) {
+		for _, p := range parts {
+			h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(p))))
+			h.Write(p)
+		}
+	}
+	put([]byte("crossroads registry rules v1"), []byte(r.Mesh))
+	for _, t := range []Threshold{r.Operators, r.Committee, r.Recovery} {
+		put([]byte{byte(t.M)}, []byte{byte(len(t.Keys))})
+		for _, k := range t.Keys {
+			put(k)
+		}
+	}
+	for _, m := range r.Members {
+		put(encodeInstitution(m.Institution), m.Key, encodeNode(m.Node))
+	}
+	for _, s := range slices.Sorted(maps.Keys(r.Schemes)) {
+		put([]byte(s))
+	}
+	return h.Sum(nil)
+}
+
+// group gives the threshold group of an author that is one.
+func (r *Rules) group(author string) (Threshold, bool) {
+	switch author {
+	case Operators:
+		return r.Operators, true
+	case Committee:
+		return r.Committee, true
+	case Recovery:
+		return r.Recovery, true
+	}
+	return Threshold{}, false
+}
