@@ -31,7 +31,8 @@ const (
 	Role_CONSULTANT       Role = 1
 	Role_CLEARING_PEER    Role = 2
 	Role_SUPPLIER         Role = 3
-	Role_READER           Role = 4 // somebody read the journal
+	Role_READER           Role = 4 // somebody read the journal or the directory
+	Role_DECLARER         Role = 5 // somebody changed the institution's references
 )
 
 // Enum value maps for Role.
@@ -42,6 +43,7 @@ var (
 		2: "CLEARING_PEER",
 		3: "SUPPLIER",
 		4: "READER",
+		5: "DECLARER",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -49,6 +51,7 @@ var (
 		"CLEARING_PEER":    2,
 		"SUPPLIER":         3,
 		"READER":           4,
+		"DECLARER":         5,
 	}
 )
 
@@ -83,28 +86,32 @@ type Event int32
 
 const (
 	Event_EVENT_UNSPECIFIED Event = 0
-	Event_REQUESTED         Event = 1 // consultant: before the request leaves
-	Event_DECIDED           Event = 2 // clearing peer: before the decision leaves
-	Event_SUPPLIED          Event = 3 // supplier: before the answer leaves
-	Event_REFUSED           Event = 4 // supplier: before the refusal leaves
-	Event_ANSWERED          Event = 5 // consultant: before the application is answered
-	Event_EXPIRED_UNUSED    Event = 6 // consultant: a clearance that was never presented
-	Event_RESENT            Event = 7 // supplier: the same answer once more
-	Event_READ              Event = 8 // reader
+	Event_REQUESTED         Event = 1  // consultant: before the request leaves
+	Event_DECIDED           Event = 2  // clearing peer: before the decision leaves
+	Event_SUPPLIED          Event = 3  // supplier: before the answer leaves
+	Event_REFUSED           Event = 4  // supplier: before the refusal leaves
+	Event_ANSWERED          Event = 5  // consultant: before the application is answered
+	Event_EXPIRED_UNUSED    Event = 6  // consultant: a clearance that was never presented
+	Event_RESENT            Event = 7  // supplier: the same answer once more
+	Event_READ              Event = 8  // reader
+	Event_DECLARED          Event = 9  // declarer: before the reference leaves for the registry
+	Event_WITHDRAWN         Event = 10 // declarer: before the withdrawal leaves for the registry
 )
 
 // Enum value maps for Event.
 var (
 	Event_name = map[int32]string{
-		0: "EVENT_UNSPECIFIED",
-		1: "REQUESTED",
-		2: "DECIDED",
-		3: "SUPPLIED",
-		4: "REFUSED",
-		5: "ANSWERED",
-		6: "EXPIRED_UNUSED",
-		7: "RESENT",
-		8: "READ",
+		0:  "EVENT_UNSPECIFIED",
+		1:  "REQUESTED",
+		2:  "DECIDED",
+		3:  "SUPPLIED",
+		4:  "REFUSED",
+		5:  "ANSWERED",
+		6:  "EXPIRED_UNUSED",
+		7:  "RESENT",
+		8:  "READ",
+		9:  "DECLARED",
+		10: "WITHDRAWN",
 	}
 	Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED": 0,
@@ -116,6 +123,8 @@ var (
 		"EXPIRED_UNUSED":    6,
 		"RESENT":            7,
 		"READ":              8,
+		"DECLARED":          9,
+		"WITHDRAWN":         10,
 	}
 )
 
@@ -639,7 +648,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\fTraceRequest\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"J\n" +
 	"\rTraceResponse\x129\n" +
-	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries*Y\n" +
+	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries*g\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -647,7 +656,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\rCLEARING_PEER\x10\x02\x12\f\n" +
 	"\bSUPPLIER\x10\x03\x12\n" +
 	"\n" +
-	"\x06READER\x10\x04*\x8d\x01\n" +
+	"\x06READER\x10\x04\x12\f\n" +
+	"\bDECLARER\x10\x05*\xaa\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -658,7 +668,10 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x0eEXPIRED_UNUSED\x10\x06\x12\n" +
 	"\n" +
 	"\x06RESENT\x10\a\x12\b\n" +
-	"\x04READ\x10\bB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x04READ\x10\b\x12\f\n" +
+	"\bDECLARED\x10\t\x12\r\n" +
+	"\tWITHDRAWN\x10\n" +
+	"B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once
