@@ -1,0 +1,81 @@
+package data
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// Today is the day up to which lives are told: 2026-01-01. It does not move with
+// the clock, so that a seed gives the same world next year.
+const Today names.Date = 20454
+
+// Limits of a Config.
+const (
+	MinInstitutions = 3
+	MaxInstitutions = 50
+	MaxPersons      = 20_000_000
+)
+
+// Config says which world to make.
+type Config struct {
+	Seed         uint64
+	Persons      int // 1 to MaxPersons
+	Institutions int // MinInstitutions to MaxInstitutions
+}
+
+// World is an invented country. It holds no person: they are made when asked for.
+// It is safe for concurrent use.
+type World struct {
+	cfg          Config
+	institutions []Institution
+	numbers      numbers
+}
+
+// New makes a world. It fails only for a Config out of its limits.
+func New(cfg Config) (*World, error) {
+	if cfg.Persons < 1 || cfg.Persons > MaxPersons {
+		return nil, fmt.Errorf("test network: %d persons: want 1 to %d", cfg.Persons, MaxPersons)
+	}
+	if cfg.Institutions < MinInstitutions || cfg.Institutions > MaxInstitutions {
+		return nil, fmt.Errorf("test network: %d institutions: want %d to %d", cfg.Institutions, MinInstitutions, MaxInstitutions)
+	}
+	return &World{cfg: cfg, institutions: institutions(cfg.Institutions), numbers: newNumbers(cfg.Seed)}, nil
+}
+
+// Config gives what the world was made from.
+func (w *World) Config() Config { return w.cfg }
+
+// Persons gives every person in order of Index, one block of ten in memory at a
+// time. A Person is the receiver's to keep.
+func (w *World) Persons() iter.Seq[*Person] {
+	return func(yield func(*Person) bool) {
+		for b := 0; b*blockSize < w.cfg.Persons; b++ {
+			for i, p := range w.block(b) {
+				if b*blockSize+i >= w.cfg.Persons {
+					return
+				}
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Person gives the person at place i, 0 <= i < Config.Persons.
+func (w *World) Person(i int) *Person { return w.block(i / blockSize)[i%blockSize] }
+
+// Find gives the person who has, or had before it was replaced, this number.
+func (w *World) Find(id subject.ID) (*Person, bool) {
+	i, ok := w.numbers.place(id)
+	if !ok || i >= w.cfg.Persons {
+		return nil, false
+	}
+	if p := w.Person(i); p.SSIN == id || p.Former != nil && p.Former.SSIN == id {
+		return p, true
+	}
+	return nil, false
+}
