@@ -24,6 +24,9 @@ type Config struct {
 	Key []byte
 	// CacheMB bounds the block and index caches together. 0 means 8.
 	CacheMB int64
+	// MemTableMB is the size of the table in memory that gathers writes; a
+	// transaction may take 15 % of it. 0 means 8.
+	MemTableMB int64
 	// NoSync leaves the moment of writing to the operating system. Only for what
 	// is rebuilt from elsewhere, such as an index.
 	NoSync bool
@@ -38,6 +41,9 @@ func Open(cfg Config) (*badger.DB, error) {
 	if cfg.CacheMB == 0 {
 		cfg.CacheMB = 8
 	}
+	if cfg.MemTableMB == 0 {
+		cfg.MemTableMB = 8
+	}
 	if cfg.Dir != "" {
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			return nil, err
@@ -46,7 +52,7 @@ func Open(cfg Config) (*badger.DB, error) {
 	opts := badger.DefaultOptions(cfg.Dir).
 		WithInMemory(cfg.Dir == "").
 		WithSyncWrites(!cfg.NoSync && cfg.Dir != "").
-		WithMemTableSize(8 << 20).
+		WithMemTableSize(cfg.MemTableMB << 20).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(4).
 		WithNumLevelZeroTablesStall(8).
