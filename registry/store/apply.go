@@ -1,0 +1,187 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/crossroads-mesh/crossroads/registry/record"
+)
+
+// A Badger transaction takes 15 % of the memory table in bytes, and one row for
+// each 96 of them: 2.5 MB and 26,214 rows. One command writes at most
+// record.MaxWrite bytes and two rows for each of its own, besides itself, which
+// goes to the value log or counts less than 64 KB. So a command always fits into
+// a transaction that holds no more than softBytes and softRows before it.
+const (
+	memTableMB = 16
+	softBytes  = 256 << 10
+	softRows   = 4_096
+)
+
+// ApplyBatch decides on the entries in order and gives a result for each, in as
+// few transactions as their sizes allow. An entry at or below AppliedIndex was
+// decided before and changes nothing; if it was accepted then its result says so.
+// After an error the store refuses further entries, see ErrFailed.
+func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	if s.failed != nil {
+		return nil, s.failed
+	}
+	g, err := s.use()
+	if err != nil {
+		return nil, err
+	}
+	defer g.users.Done()
+	results, err := s.applyBatch(g, entries)
+	if err != nil {
+		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+		return nil, s.failed
+	}
+	return results, nil
+}
+
+func (s *Store) applyBatch(g *generation, entries []Entry) ([]record.Result, error) {
+	results := make([]record.Result, len(entries))
+	last := s.applied.Load()
+	var w *writer
+	var changes []Change
+	flush := func() error {
+		if w == nil {
+			return nil
+		}
+		if err := w.commit(last); err != nil {
+			return err
+		}
+		s.announce(last, changes)
+		w, changes = nil, nil
+		return nil
+	}
+	defer func() {
+		if w != nil {
+			w.discard()
+		}
+	}()
+	for i, e := range entries {
+		if i > 0 && e.Index <= entries[i-1].Index {
+			return nil, fmt.Errorf("entry %d follows on %d", e.Index, entries[i-1].Index)
+		}
+		var err error
+		if e.Index <= last {
+			if results[i], err = s.decided(g, e); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if w.full() {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		if w == nil {
+			w = newWriter(g.db)
+		}
+		last = e.Index
+		if len(e.Envelope) == 0 {
+			continue
+		}
+		if results[i], err = record.Apply(w, s.rules, e.Index, e.Envelope); err != nil {
+			return nil, fmt.Errorf("apply index %d: %w", e.Index, err)
+		}
+		changes = append(changes, Change{e.Index, results[i], e.Envelope})
+	}
+	return results, flush()
+}
+
+// decided finds the verdict on an entry that comes again, as a restart replays
+// the end of the log. It writes nothing.
+func (s *Store) decided(g *generation, e Entry) (record.Result, error) {
+	if len(e.Envelope) == 0 {
+		return record.Result{}, nil
+	}
+	w := newWriter(g.db)
+	defer w.discard()
+	res, err := record.Apply(w, s.rules, e.Index, e.Envelope)
+	if err == nil && !res.Repeated {
+		res = record.Result{Refusal: "it was refused before", Public: res.Public, Author: res.Author, Kind: res.Kind}
+	}
+	return res, err
+}
+
+// writer is a record.State on one transaction that knows how full it is.
+type writer struct {
+	rows
+	bytes, count int
+}
+
+func newWriter(db *badger.DB) *writer { return &writer{rows: rows{db.NewTransaction(true)}} }
+
+// full reports whether the next command might not fit.
+func (w *writer) full() bool { return w != nil && (w.bytes > softBytes || w.count > softRows) }
+
+// Set writes a row.
+func (w *writer) Set(k, v []byte) error {
+	w.bytes += len(k) + min(len(v), 64<<10) + 16
+	w.count++
+	return w.txn.Set(k, v)
+}
+
+// Delete takes a row away.
+func (w *writer) Delete(k []byte) error {
+	w.bytes += len(k) + 16
+	w.count++
+	return w.txn.Delete(k)
+}
+
+// commit makes what was written durable, and with it that index is applied.
+func (w *writer) commit(index uint64) error {
+	if err := record.SetAppliedIndex(w, index); err != nil {
+		return err
+	}
+	return w.txn.Commit()
+}
+
+func (w *writer) discard() { w.txn.Discard() }
+
+// rows is a record.Getter on one transaction.
+type rows struct{ txn *badger.Txn }
+
+// Get gives a copy of the value of k, or nil.
+func (r rows) Get(k []byte) ([]byte, error) {
+	item, err := r.txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return item.ValueCopy(nil)
+}
+
+// Scan gives copies of keys and values. It reads no value ahead: there may be
+// commands of a megabyte among them.
+func (r rows) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
+	opts := badger.DefaultIteratorOptions
+	opts.PrefetchValues = false
+	opts.Prefix = prefix
+	it := r.txn.NewIterator(opts)
+	defer it.Close()
+	if bytes.Compare(start, prefix) < 0 {
+		start = prefix
+	}
+	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+		v, err := it.Item().ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		if err := fn(it.Item().KeyCopy(nil), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var _ record.State = (*writer)(nil)
