@@ -81,8 +81,8 @@ type Data struct {
 	// Dir holds registry state, journal and outbox. One node only; it is created
 	// when it is not there.
 	Dir string `yaml:"dir"`
-	// KeyFile holds the key that everything in Dir is encrypted under: 64 hexadecimal
-	// digits, mode 0600, not in the same backup. See ReadKey.
+	// KeyFile holds the key that everything in Dir is encrypted under (PEM, mode 0600);
+	// it belongs in no backup of Dir. `crossroads certs keygen storage FILE` makes one.
 	KeyFile string `yaml:"key_file"`
 }
 
@@ -102,8 +102,8 @@ type Signing struct {
 type Gossip struct {
 	// Enabled turns it on.
 	Enabled bool `yaml:"enabled,omitempty"`
-	// KeyFile holds this node's X25519 private key: 64 hexadecimal digits, mode 0600.
-	// Required when Enabled.
+	// KeyFile holds this node's X25519 key (PKCS#8 PEM, mode 0600); its public part
+	// stands in the registry. Required when Enabled.
 	KeyFile string `yaml:"key_file,omitempty"`
 }
 
@@ -128,7 +128,7 @@ type Application struct {
 	// Name stands in the journal; lower case letters, digits and dashes.
 	Name string `yaml:"name"`
 	// TokenSHA256 is the SHA-256 of the application's bearer token, 64 hexadecimal
-	// digits. `crossroads certs keygen --token` makes both. Tokens must be random and
+	// digits. `crossroads certs keygen token` makes both. Tokens must be random and
 	// long: the hash is not salted.
 	TokenSHA256 string `yaml:"token_sha256"`
 	// UsersAsserted says that the application tells which of its human users asks, in

@@ -225,30 +225,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-func TestKeyFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "k")
-	key, err := NewKey(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := ReadKey(path); err != nil || string(got) != string(key) {
-		t.Fatalf("read %v", err)
-	}
-	if _, err := NewKey(path); !errors.Is(err, os.ErrExist) {
-		t.Errorf("overwrote: %v", err)
-	}
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadKey(path); err == nil || !strings.Contains(err.Error(), "others can read it") {
-		t.Errorf("read a key that others can read: %v", err)
-	}
-	short := filepath.Join(t.TempDir(), "s")
-	if err := os.WriteFile(short, []byte("c0ffee\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadKey(short); err == nil || strings.Contains(err.Error(), "c0ffee") {
-		t.Errorf("short key: %v", err)
-	}
-}

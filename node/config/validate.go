@@ -42,11 +42,11 @@ func (c *Config) problems() Problems {
 		v.reachable("listen", c.Listen, "set advertise to the host and port under which peers reach this node")
 	}
 	v.text("data.dir", c.Data.Dir, "name the folder that is this node's own")
-	v.text("data.key_file", c.Data.KeyFile, "make one with `crossroads certs keygen --storage FILE`")
+	v.text("data.key_file", c.Data.KeyFile, "make one with `crossroads certs keygen storage FILE`")
 	v.text("identity.dir", c.Identity.Dir, "name the folder that holds svid.pem, key.pem and bundle.pem")
-	v.text("signing.key_file", c.Signing.KeyFile, "make one with `crossroads certs keygen --signing FILE`")
+	v.text("signing.key_file", c.Signing.KeyFile, "make one with `crossroads certs keygen signing FILE`")
 	if c.Gossip.Enabled {
-		v.text("gossip.key_file", c.Gossip.KeyFile, "make one with `crossroads certs keygen --storage FILE`, or set gossip.enabled: false")
+		v.text("gossip.key_file", c.Gossip.KeyFile, "make one with `crossroads certs keygen gossip FILE`, or set gossip.enabled: false")
 	}
 	c.API.check(v)
 	seen := map[names.DatasetID]bool{}
@@ -81,7 +81,7 @@ func (a API) check(v *checker) {
 		if called[app.Name] {
 			v.add(key+".name", "used twice", "give every application its own name")
 		}
-		v.hash(key+".token_sha256", app.TokenSHA256, "`crossroads certs keygen --token` makes a token and its hash")
+		v.hash(key+".token_sha256", app.TokenSHA256, "`crossroads certs keygen token` makes a token and its hash")
 		if app.TokenSHA256 != "" && hashes[app.TokenSHA256] {
 			v.add(key+".token_sha256", "used twice", "give every application a token of its own")
 		}
