@@ -1,0 +1,149 @@
+// Package api is the local HTTP interface of a node, for the applications of its own
+// institution, and the typed client that speaks to it.
+//
+// GET /openapi.json describes every route; a test holds that description to what the
+// server does. In short:
+//
+//	public      GET  /openapi.json /healthz /readyz
+//	            GET  /v1/institutions /v1/datasets /v1/offerings
+//	            GET  /v1/authorizations /v1/authorizations/{id}
+//	with token  POST /v1/consultations
+//	            POST /v1/consultations/{client_ticket}/acknowledge
+//	            GET  /v1/trace/{ticket}
+//	            GET  /v1/journal, POST /v1/journal/search
+//	            POST /v1/references/search
+//	            GET  /v1/registry/status
+//	admin       POST /v1/references /v1/references/withdraw
+//	            POST /v1/registry/commands
+//
+// An application shows its token as "Authorization: Bearer ...". One that may assert
+// its users says which of them asks in X-Crossroads-User, and how strongly it has
+// authenticated that user in X-Crossroads-Auth-Level. "Prefer: wait=N" gives a request
+// N seconds instead of ten.
+//
+// A refusal of the network (NO_RESULT with a reason) is a result of the protocol and
+// comes with status 200. What went wrong with the request itself is a [Problem] (RFC
+// 9457), which says what, where and how to mend it. Subject numbers travel in bodies
+// only, never in a URL, and are repeated in no problem and no log.
+//
+// What a caller can make the server do is bounded: size of body and header, time to
+// send them and to read the answer, connections, and requests under way for each
+// application (429 beyond it).
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/node/config"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// Consultations carries out questions; exchange.Consultant is one.
+type Consultations interface {
+	Consult(ctx context.Context, q exchange.Question) (*exchange.Result, error)
+	Acknowledge(ctx context.Context, application string, t names.ClientTicket) error
+}
+
+// Check is one thing that must hold for the node to be ready. Test returns nil, or
+// an error that says in plain words what is wrong and how to mend it. It must not
+// block: it is asked by whoever watches the node.
+type Check struct {
+	Name string // a label: "journal", "registry"
+	Test func() error
+}
+
+// Config is what a Server needs. Everything is required unless it says otherwise.
+type Config struct {
+	// Self is this node, and Mesh the mesh it belongs to.
+	Self names.NodeID
+	Mesh names.MeshID
+	// Version is told at /readyz.
+	Version string
+	// Applications are those that have a token, as config.Validate passed them.
+	Applications []config.Application
+	// MaxBody is the largest request body in bytes; MaxConcurrent how many requests
+	// one application may have under way.
+	MaxBody       int64
+	MaxConcurrent int
+	// Drain is how long Serve waits for requests under way when it is told to stop.
+	Drain time.Duration
+	// TLS is the server's certificate. Nil: plain HTTP.
+	TLS *tls.Config
+
+	Consultations Consultations
+	Journal       Journal
+	Tracer        Tracer
+	Registry      Registry
+	// Author signs the institution's own commands, for declaring references.
+	Author Author
+	// Schemes are the identifier schemes of the mesh.
+	Schemes subject.Schemes
+	// Checks are what /readyz asks, in this order.
+	Checks []Check
+	// Now is the wall clock. Nil: time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Server is the interface. It is safe for concurrent use.
+type Server struct {
+	cfg    Config
+	apps   []*application
+	public *application // stands for everybody without a token
+	times  times
+	routes []route
+	mux    *http.ServeMux
+	busy   sync.WaitGroup // requests under way
+}
+
+// times bound how long a caller may hold a connection; tests shorten them.
+type times struct {
+	header, body, answer, idle time.Duration
+	wait, maxWait              time.Duration // for "Prefer: wait"
+}
+
+// New makes a server. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tracer == nil, cfg.Registry == nil, cfg.Author == nil,
+		cfg.Schemes == nil, cfg.Log == nil:
+		return nil, errors.New("api: a required part of the configuration is missing")
+	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:
+		return nil, errors.New("api: a limit is missing")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{
+		cfg: cfg,
+		times: times{
+			header: 5 * time.Second, body: 15 * time.Second, answer: 15 * time.Second, idle: 2 * time.Minute,
+			wait: 10 * time.Second, maxWait: time.Minute,
+		},
+		public: &application{slots: make(chan struct{}, cfg.MaxConcurrent)},
+	}
+	for _, a := range cfg.Applications {
+		hash, err := hex.DecodeString(a.TokenSHA256)
+		if err != nil || len(hash) != 32 {
+			return nil, fmt.Errorf("api: application %s: token_sha256 is no SHA-256", a.Name)
+		}
+		s.apps = append(s.apps, &application{Application: a, hash: [32]byte(hash), slots: make(chan struct{}, cfg.MaxConcurrent)})
+	}
+	s.routes = s.table()
+	s.mux = http.NewServeMux()
+	for _, r := range s.routes {
+		s.mux.Handle(r.method+" "+r.path, s.serve(r))
+	}
+	s.mux.Handle("/", s.serve(route{access: open, handle: s.notFound}))
+	return s, nil
+}

@@ -1,0 +1,139 @@
+package api
+
+import (
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// maxReferences is how many references one request may change; a bulk load is a signed
+// command of up to 10,000.
+const maxReferences = 1000
+
+// findReferences lists what this institution itself has declared of a subject; what
+// others have declared is not told here. The look-up is journaled.
+func (s *Server) findReferences(q *request) (response, error) {
+	in, err := decode[SubjectQuery](q.body)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.subject(in.Subject)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readingOf(q, "", id, "own references"); err != nil {
+		return nil, err
+	}
+	out := References{References: []Reference{}}
+	err = s.cfg.Registry.View(func(v record.View) error {
+		rows, err := v.References(id)
+		for _, r := range rows {
+			if r.Institution == s.cfg.Self.Institution {
+				out.References = append(out.References, Reference{
+					Subject: Subject{Scheme: string(id.Scheme()), Number: id.Number()}, Quality: r.Quality, Period: r.Period,
+				})
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *Server) declareReferences(q *request) (response, error) {
+	return s.changeReferences(q, nodepb.Event_DECLARED)
+}
+
+func (s *Server) withdrawReferences(q *request) (response, error) {
+	return s.changeReferences(q, nodepb.Event_WITHDRAWN)
+}
+
+// changeReferences journals every row before the command leaves: a declaration gives
+// rights, and its subject may ask who made it.
+func (s *Server) changeReferences(q *request, event nodepb.Event) (response, error) {
+	in, err := decode[References](q.body)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.References) == 0 || len(in.References) > maxReferences {
+		return nil, problem(CodeMalformed, "references", fmt.Sprintf("Send 1 to %d.", maxReferences))
+	}
+	var rows []*registrypb.Reference
+	var entries []*nodepb.Entry
+	for i, r := range in.References {
+		id, err := s.checkReference(fmt.Sprintf("references[%d]", i), r)
+		if err != nil {
+			return nil, err
+		}
+		period := &registrypb.Period{From: int32(r.Period.From), Until: int32(r.Period.Until)}
+		rows = append(rows, &registrypb.Reference{
+			Subject: &registrypb.Subject{Scheme: string(id.Scheme()), Number: id.Number()},
+			Quality: string(r.Quality), Period: period, Withdrawn: event == nodepb.Event_WITHDRAWN,
+		})
+		e := s.entry(q, nodepb.Role_DECLARER, event, id)
+		e.Period, e.Detail = period, "reference, quality "+string(r.Quality)
+		entries = append(entries, e)
+	}
+	g, ctx := errgroup.WithContext(q.Context())
+	g.SetLimit(64) // they share syncs
+	for _, e := range entries {
+		g.Go(func() error {
+			_, err := s.cfg.Journal.Append(ctx, e)
+			return unavailable(err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	done, err := s.cfg.Author.Do(q.Context(), &registrypb.Command{
+		Chain: registrypb.Chain_DIRECTORY,
+		Body:  &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: rows}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return submittedOf(done), nil
+}
+
+func (s *Server) checkReference(where string, r Reference) (subject.ID, error) {
+	id, err := s.subject(r.Subject)
+	if err != nil {
+		return id, problem(CodeMalformed, where+".subject", "Send a scheme this mesh knows and a number that passes its check digits.")
+	}
+	if err := form(where+".quality", r.Quality.Validate(), labelForm); err != nil {
+		return id, err
+	}
+	return id, form(where+".period", r.Period.Validate(), "Let from be no later than until.")
+}
+
+// submit hands on a command that was signed elsewhere. The registry judges it.
+func (s *Server) submit(q *request) (response, error) {
+	if len(q.body) == 0 {
+		return nil, problem(CodeMalformed, "body", "Send the signed envelope of a command.")
+	}
+	done, err := s.cfg.Registry.Submit(q.Context(), q.body)
+	if err != nil {
+		return nil, err
+	}
+	return submittedOf(done), nil
+}
+
+func submittedOf(r *registrypb.SubmitResponse) Submitted {
+	return Submitted{Index: r.GetIndex(), Accepted: r.GetAccepted(), Refusal: r.GetRefusal(), Repeated: r.GetRepeated()}
+}
+
+func (s *Server) registryStatus(*request) (response, error) {
+	st := s.cfg.Registry.Status()
+	return RegistryStatus{
+		Node: refOf(st.GetNode()), Leader: refOf(st.GetLeader()), State: st.GetState(), Term: st.GetTerm(),
+		AppliedIndex: st.GetAppliedIndex(), CommitIndex: st.GetCommitIndex(), GrantValid: st.GetGrantValid(),
+		Subjects: st.GetSubjects(), References: st.GetReferences(),
+	}, nil
+}

@@ -1,0 +1,47 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+
+	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// Registry is this node's view of the registry; registry.Registry is one.
+type Registry interface {
+	// View shows one consistent state.
+	View(fn func(record.View) error) error
+	// Submit returns when the command has been decided, and for one that takes a
+	// right away when that holds everywhere.
+	Submit(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error)
+	Status() *registrypb.StatusResponse
+}
+
+// Author signs commands of the institution and submits them; registry.Author is one.
+type Author interface {
+	Do(ctx context.Context, c *registrypb.Command) (*registrypb.SubmitResponse, error)
+}
+
+// Journal is the node's own segment; journal.Journal is one.
+type Journal interface {
+	// Append returns when the entry is durable.
+	Append(ctx context.Context, e *nodepb.Entry) (uint64, error)
+	Find(ctx context.Context, q journal.Query) ([]journal.Stored, error)
+}
+
+// Tracer joins the segments of one ticket.
+type Tracer interface {
+	Trace(ctx context.Context, t names.Ticket) (*trace.Trace, error)
+}
+
+// fresh gives 32 random bytes.
+func fresh() []byte {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return b
+}

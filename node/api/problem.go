@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// Problem is an error of the interface (RFC 9457, application/problem+json). The
+// client returns it as *Problem. It never holds a subject's number.
+type Problem struct {
+	// Type is urn:crossroads:problem: and the code.
+	Type string `json:"type"`
+	// Title says what is wrong; the same for every problem of one code.
+	Title string `json:"title"`
+	// Status is the HTTP status.
+	Status int `json:"status"`
+	// Code is the machine's word for it.
+	Code Code `json:"code"`
+	// Where names the field, header or parameter. Empty: the request as a whole.
+	Where string `json:"where,omitempty"`
+	// Mend says what to do about it.
+	Mend string `json:"mend,omitempty"`
+	// RequestID stands in the node's log.
+	RequestID string `json:"request_id,omitempty"`
+	// ClientTicket is the one to ask again under, when that is safe.
+	ClientTicket names.ClientTicket `json:"client_ticket,omitempty"`
+}
+
+// Code is the machine's word for a kind of problem.
+type Code string
+
+// The codes.
+const (
+	CodeMalformed       Code = "malformed"
+	CodeTooLarge        Code = "too-large"
+	CodeMediaType       Code = "media-type"
+	CodeUnauthenticated Code = "unauthenticated"
+	CodeForbidden       Code = "forbidden"
+	CodeNotFound        Code = "not-found"
+	CodeMethod          Code = "method-not-allowed"
+	CodeTicketReused    Code = "ticket-reused"
+	CodeAcknowledged    Code = "acknowledged"
+	CodeTooMany         Code = "too-many-requests"
+	CodeSlow            Code = "slow-request"
+	CodeDeadline        Code = "deadline"
+	CodeUnavailable     Code = "unavailable"
+	CodeInternal        Code = "internal"
+)
+
+var codes = map[Code]struct {
+	status int
+	title  string
+}{
+	CodeMalformed:       {http.StatusBadRequest, "The request is malformed."},
+	CodeTooLarge:        {http.StatusRequestEntityTooLarge, "The request is too large."},
+	CodeMediaType:       {http.StatusUnsupportedMediaType, "The body has the wrong content type."},
+	CodeUnauthenticated: {http.StatusUnauthorized, "The application is not known by this token."},
+	CodeForbidden:       {http.StatusForbidden, "The application may not do this."},
+	CodeNotFound:        {http.StatusNotFound, "There is nothing here for this application."},
+	CodeMethod:          {http.StatusMethodNotAllowed, "The route knows no such method."},
+	CodeTicketReused:    {http.StatusConflict, "The client ticket already stands for another question."},
+	CodeAcknowledged:    {http.StatusGone, "The answer was acknowledged and is no longer kept."},
+	CodeTooMany:         {http.StatusTooManyRequests, "Too many requests are under way."},
+	CodeSlow:            {http.StatusRequestTimeout, "The request did not arrive in time."},
+	CodeDeadline:        {http.StatusGatewayTimeout, "The network did not answer in the time given."},
+	CodeUnavailable:     {http.StatusServiceUnavailable, "The node cannot answer now."},
+	CodeInternal:        {http.StatusInternalServerError, "The node failed."},
+}
+
+// Error says the problem on one line.
+func (p *Problem) Error() string {
+	s := p.Title
+	if s == "" {
+		s = fmt.Sprintf("HTTP status %d", p.Status)
+	}
+	if p.Where != "" {
+		s += " " + p.Where + ":"
+	}
+	if p.Mend != "" {
+		s += " " + p.Mend
+	}
+	if p.RequestID != "" {
+		s += " (request " + p.RequestID + ")"
+	}
+	return s
+}
+
+// problem makes one of a known code.
+func problem(code Code, where, mend string) *Problem {
+	c := codes[code]
+	return &Problem{Type: "urn:crossroads:problem:" + string(code), Title: c.title, Status: c.status, Code: code, Where: where, Mend: mend}
+}
+
+// asProblem finds the problem that an error stands for. An error that nothing is
+// known of becomes CodeInternal without its text: that goes to the log only.
+func asProblem(err error) *Problem {
+	var p *Problem
+	var q *exchange.QuestionError
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &large):
+		return problem(CodeTooLarge, "body", fmt.Sprintf("Send at most %d bytes.", large.Limit))
+	case errors.As(err, &q):
+		return problem(CodeMalformed, q.Field, q.Remedy)
+	case errors.Is(err, exchange.ErrBadQuestion):
+		return problem(CodeMalformed, "body", "See GET /openapi.json.")
+	case errors.Is(err, exchange.ErrTicketReused):
+		return problem(CodeTicketReused, "client_ticket", "Use a new client ticket for every question.")
+	case errors.Is(err, exchange.ErrAcknowledged):
+		return problem(CodeAcknowledged, "client_ticket", "Ask under a new client ticket.")
+	case errors.Is(err, exchange.ErrNotFound):
+		return problem(CodeNotFound, "client_ticket", "Only the application that asked can acknowledge, while the answer is kept.")
+	case errors.Is(err, exchange.ErrJournalUnavailable):
+		return problem(CodeUnavailable, "", "The journal cannot be written, so nothing is answered; see GET /readyz. Asking again under the same client ticket is safe.")
+	case errors.Is(err, exchange.ErrRegistryStale):
+		return problem(CodeUnavailable, "", "The node cannot be sure of what is public; see GET /readyz. Asking again under the same client ticket is safe.")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return problem(CodeDeadline, "", "Ask again under the same client ticket, which is safe, or give more time with \"Prefer: wait=30\".")
+	}
+	return problem(CodeInternal, "", "Ask the node's operator to look up the request in the log.")
+}

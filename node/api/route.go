@@ -1,0 +1,97 @@
+package api
+
+import (
+	_ "embed"
+	"net/http"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+)
+
+const (
+	mediaJSON    = "application/json"
+	mediaBytes   = "application/octet-stream"
+	mediaProblem = "application/problem+json"
+)
+
+// maxReferencesBody holds maxReferences with room to spare.
+const maxReferencesBody = 512 << 10
+
+//go:embed openapi.json
+var openAPI []byte
+
+// access says who may use a route.
+type access int
+
+const (
+	open  access = iota // anybody
+	token               // an application
+	admin               // an application with admin: true
+)
+
+// route is one of the interface.
+type route struct {
+	method, path string
+	access       access
+	media        string   // of the body; empty: the route takes none
+	maxBody      int64    // 0: Config.MaxBody
+	query        []string // parameters it knows
+	free         bool     // not counted: must answer when everything else is taken
+	handle       func(*request) (response, error)
+}
+
+// table is every route there is; openapi.json describes the same.
+func (s *Server) table() []route {
+	get, post := http.MethodGet, http.MethodPost
+	return []route{
+		{method: get, path: "/openapi.json", handle: func(*request) (response, error) { return raw(openAPI), nil }},
+		{method: get, path: "/healthz", free: true, handle: s.healthz},
+		{method: get, path: "/readyz", free: true, handle: s.readyz},
+		{method: get, path: "/v1/institutions", handle: s.institutions},
+		{method: get, path: "/v1/datasets", handle: s.datasets},
+		{method: get, path: "/v1/offerings", handle: s.offerings},
+		{method: get, path: "/v1/authorizations", handle: s.authorizations},
+		{method: get, path: "/v1/authorizations/{id}", handle: s.authorization},
+		{method: post, path: "/v1/consultations", access: token, media: mediaJSON, handle: s.consult},
+		{method: post, path: "/v1/consultations/{client_ticket}/acknowledge", access: token, handle: s.acknowledge},
+		{method: get, path: "/v1/trace/{ticket}", access: token, handle: s.trace},
+		{method: get, path: "/v1/journal", access: token, query: []string{"ticket", "from", "until", "limit"}, handle: s.journalByQuery},
+		{method: post, path: "/v1/journal/search", access: token, media: mediaJSON, handle: s.journalSearch},
+		{method: post, path: "/v1/references/search", access: token, media: mediaJSON, handle: s.findReferences},
+		{method: post, path: "/v1/references", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.declareReferences},
+		{method: post, path: "/v1/references/withdraw", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.withdrawReferences},
+		{method: post, path: "/v1/registry/commands", access: admin, media: mediaBytes, maxBody: envelope.MaxSize, handle: s.submit},
+		{method: get, path: "/v1/registry/status", access: token, handle: s.registryStatus},
+	}
+}
+
+// notFound answers whatever no route matches.
+func (s *Server) notFound(q *request) (response, error) {
+	for _, r := range s.routes {
+		if r.path == q.URL.Path && r.method != q.Method {
+			return nil, problem(CodeMethod, "", "Use "+r.method+".")
+		}
+	}
+	return nil, problem(CodeNotFound, "", "See GET /openapi.json for the routes there are.")
+}
+
+// healthz says that the process answers. It depends on nothing: a node that waits for
+// its registry must not be restarted for it.
+func (s *Server) healthz(*request) (response, error) {
+	return map[string]string{"status": "alive"}, nil
+}
+
+// readyz says whether the node can do its work, and if not, why.
+func (s *Server) readyz(*request) (response, error) {
+	r := Readiness{Ready: true, Node: s.cfg.Self.String(), Mesh: s.cfg.Mesh, Version: s.cfg.Version, Checks: []Checked{}}
+	for _, c := range s.cfg.Checks {
+		done := Checked{Name: c.Name, OK: true}
+		if err := c.Test(); err != nil {
+			done.OK, done.Says, r.Ready = false, err.Error(), false
+		}
+		r.Checks = append(r.Checks, done)
+	}
+	if !r.Ready {
+		return statused{http.StatusServiceUnavailable, r}, nil
+	}
+	return r, nil
+}
