@@ -26,6 +26,29 @@ const (
 // decided before and changes nothing; if it was accepted then its result says so.
 // After an error the store refuses further entries, see ErrFailed.
 func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
+	return s.takeBatch(entries, false)
+}
+
+// RefusedError tells of a command that a follower was sent as accepted and that is
+// not: whoever sent it lies or is broken, or something was left out before it.
+type RefusedError struct {
+	Index  uint64
+	Result record.Result
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the command at index %d is refused: %s", e.Index, e.Result.Refusal)
+}
+
+// ApplyAccepted is ApplyBatch for who follows: every command must be an accepted
+// one. At the first that is not, it stops with a RefusedError; what came before is
+// applied, and the store stands before that index, open for the true one.
+func (s *Store) ApplyAccepted(entries []Entry) error {
+	_, err := s.takeBatch(entries, true)
+	return err
+}
+
+func (s *Store) takeBatch(entries []Entry, strict bool) ([]record.Result, error) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	if s.failed != nil {
@@ -36,7 +59,11 @@ func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
 		return nil, err
 	}
 	defer g.users.Done()
-	results, err := s.applyBatch(g, entries)
+	results, err := s.applyBatch(g, entries, strict)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return nil, err
+	}
 	if err != nil {
 		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 		return nil, s.failed
@@ -44,7 +71,7 @@ func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
 	return results, nil
 }
 
-func (s *Store) applyBatch(g *generation, entries []Entry) ([]record.Result, error) {
+func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]record.Result, error) {
 	results := make([]record.Result, len(entries))
 	last := s.applied.Load()
 	var w *writer
@@ -84,13 +111,22 @@ func (s *Store) applyBatch(g *generation, entries []Entry) ([]record.Result, err
 		if w == nil {
 			w = newWriter(g.db)
 		}
-		last = e.Index
 		if len(e.Envelope) == 0 {
+			last = e.Index
 			continue
 		}
 		if results[i], err = record.Apply(w, s.rules, e.Index, e.Envelope); err != nil {
 			return nil, fmt.Errorf("apply index %d: %w", e.Index, err)
 		}
+		if strict && !results[i].Accepted {
+			if last > s.applied.Load() {
+				if err := flush(); err != nil { // a refused command has written nothing
+					return nil, err
+				}
+			}
+			return nil, &RefusedError{e.Index, results[i]}
+		}
+		last = e.Index
 		changes = append(changes, Change{e.Index, results[i], e.Envelope})
 	}
 	return results, flush()
