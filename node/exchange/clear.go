@@ -1,0 +1,307 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// Limits on what a clearing peer or a requester may send.
+const (
+	maxRequest   = 64 << 10
+	maxClearance = 64 << 10
+)
+
+// ruling is what the clearing peers decided together.
+type ruling struct {
+	outcome       registrypb.Outcome
+	reason        registrypb.Reason
+	successor     *registrypb.Subject
+	authorization string
+	withheld      []string
+	clearer       *registrypb.NodeRef // of a refusal
+	index         uint64              // of a refusal
+	permits       []*permit
+	incomplete    bool // for some suppliers nobody could decide
+}
+
+// verdict is what one clearing peer's reply means for the search.
+type verdict int
+
+const (
+	decided verdict = iota // there is nothing left to ask
+	recused                // this one will not decide the rest
+	failed                 // this one may later
+)
+
+// clear asks clearing peers in turn until every supplier is cleared or one
+// refuses. Its error is the context's, or ErrJournalUnavailable.
+func (x *consultation) clear(ctx context.Context) (*ruling, error) {
+	candidates, err := x.candidates()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRegistryStale, err)
+	}
+	r := &ruling{outcome: registrypb.Outcome_DENY}
+	limited, cancel := context.WithTimeout(ctx, x.cfg.ClearFor)
+	defer cancel()
+	trouble := registrypb.Reason_CLEARING_UNAVAILABLE
+	for round := 0; len(candidates) > 0 && limited.Err() == nil; round++ {
+		var again []names.NodeID
+		for _, to := range x.cfg.Peers.Order(candidates) {
+			v, reason, err := x.ask(limited, to, x.cfg.ClearTimeout<<min(round, 4), r)
+			if err != nil {
+				x.letGo(r.permits)
+				return nil, err
+			}
+			if v == decided {
+				return r, nil
+			}
+			if v == failed {
+				again = append(again, to)
+				if reason != registrypb.Reason_REASON_UNSPECIFIED {
+					trouble = reason
+				}
+			}
+		}
+		if candidates = again; len(again) > 0 {
+			_ = pause(limited, 25*time.Millisecond<<min(round, 4))
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		x.letGo(r.permits)
+		return nil, err
+	}
+	r.incomplete, r.reason = true, registrypb.Reason_NO_ELIGIBLE_CLEARER
+	if len(candidates) > 0 {
+		r.reason = trouble
+	}
+	return r, nil
+}
+
+// candidates gives the members that may clear for this node, in the order that the
+// request itself draws. Those of the own institution or sector are parties.
+func (x *consultation) candidates() (ranked []names.NodeID, err error) {
+	err = x.cfg.Registry.View(func(v record.View) error {
+		members, err := v.Members()
+		if err != nil {
+			return err
+		}
+		own, err := v.Institution(x.cfg.Self.Institution)
+		if err != nil {
+			return err
+		}
+		var others []names.NodeID
+		for _, m := range members {
+			inst, err := v.Institution(m.Institution)
+			if err != nil {
+				return err
+			}
+			stands, err := v.NodeStands(m)
+			if err != nil {
+				return err
+			}
+			party := m.Institution == x.cfg.Self.Institution || own.GetSector() != "" && own.GetSector() == inst.GetSector()
+			if stands && !party {
+				others = append(others, m)
+			}
+		}
+		ranked = clearing.Rank(others, x.hash)
+		return nil
+	})
+	return ranked, err
+}
+
+// ask puts the request to one clearing peer and takes what it decides into r. The
+// reason is why it failed, where that is worth telling.
+func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Duration, r *ruling) (verdict, registrypb.Reason, error) {
+	const none = registrypb.Reason_REASON_UNSPECIFIED
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req := &registrypb.ClearRequest{Request: x.kept.Request}
+	for _, p := range r.permits {
+		req.Cleared = append(req.Cleared, p.clearance.GetSupplier())
+	}
+	resp, err := x.cfg.Peers.Clear(ctx, to, req)
+	if reason, ok := refuses(err); ok {
+		return failed, telling(reason), nil
+	}
+	if err != nil {
+		x.cfg.Log.Info("clearing peer did not answer", "peer", to, "ticket", x.ticket, "err", err)
+		return failed, none, nil
+	}
+	if unable(resp.GetReason()) && len(resp.GetClearances()) == 0 && !resp.GetRecused() {
+		return failed, telling(resp.GetReason()), nil
+	}
+	if resp.GetRecused() && len(resp.GetClearances()) == 0 {
+		return recused, none, nil
+	}
+	if resp.GetOutcome() != registrypb.Outcome_PERMIT {
+		if len(r.permits) > 0 { // the rights fell away meanwhile; suppliers will see that too
+			r.incomplete, r.reason = true, resp.GetReason()
+			return decided, none, nil
+		}
+		r.outcome, r.reason, r.successor = resp.GetOutcome(), resp.GetReason(), resp.GetSuccessor()
+		r.withheld, r.authorization = resp.GetWithheld(), resp.GetAuthorization()
+		r.clearer, r.index = nodeRef(to), resp.GetRegistryIndex()
+		return decided, none, nil
+	}
+	permits, err := x.verify(to, resp, r.permits)
+	if err != nil {
+		x.cfg.Log.Warn("clearance does not verify", "peer", to, "ticket", x.ticket, "err", err)
+		return failed, none, nil
+	}
+	if err := x.keepPermits(permits); err != nil {
+		return 0, none, err
+	}
+	r.outcome, r.reason, r.authorization = resp.GetOutcome(), resp.GetReason(), resp.GetAuthorization()
+	r.permits = append(r.permits, permits...)
+	if resp.GetRecused() {
+		return recused, none, nil
+	}
+	return decided, none, nil
+}
+
+// unable reports whether a reason is about the clearing peer, not the request.
+func unable(r registrypb.Reason) bool {
+	switch r {
+	case registrypb.Reason_REGISTRY_STALE, registrypb.Reason_JOURNAL_UNAVAILABLE,
+		registrypb.Reason_CLEARING_UNAVAILABLE, registrypb.Reason_NO_ELIGIBLE_CLEARER,
+		registrypb.Reason_STALE_REQUEST: // its clock may be the wrong one
+		return true
+	}
+	return false
+}
+
+// telling keeps the reasons that the application can do something about.
+func telling(r registrypb.Reason) registrypb.Reason {
+	if r == registrypb.Reason_STALE_REQUEST {
+		return r
+	}
+	return registrypb.Reason_REASON_UNSPECIFIED
+}
+
+// verify checks the clearances of one reply as far as the consultant can. One that
+// is wrong discredits the whole reply.
+func (x *consultation) verify(from names.NodeID, resp *registrypb.ClearResponse, had []*permit) ([]*permit, error) {
+	if n := len(resp.GetClearances()); n == 0 || n > maxSuppliers {
+		return nil, fmt.Errorf("%d clearances, want 1 to %d", n, maxSuppliers)
+	}
+	var permits []*permit
+	err := x.cfg.Registry.View(func(v record.View) error {
+		for _, raw := range resp.GetClearances() {
+			p, err := x.verifyOne(v, from, raw)
+			if err != nil {
+				return err
+			}
+			for _, other := range slices.Concat(had, permits) {
+				if other.clearance.GetSupplier() == p.clearance.GetSupplier() || bytes.Equal(other.clearance.GetId(), p.clearance.GetId()) {
+					return errors.New("two clearances for one supplier, or of one id")
+				}
+			}
+			permits = append(permits, p)
+		}
+		return nil
+	})
+	return permits, err
+}
+
+func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (*permit, error) {
+	if len(raw) > maxClearance {
+		return nil, errors.New("clearance too large")
+	}
+	opened, err := envelope.Open(envelope.Clearance, raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := signedBy(v, opened, from.Institution); err != nil {
+		return nil, err
+	}
+	c := new(registrypb.Clearance)
+	if err := proto.Unmarshal(opened.Payload, c); err != nil {
+		return nil, errors.New("clearance is not protobuf")
+	}
+	q := x.request
+	supplier := names.InstitutionID(c.GetSupplier())
+	outside := func(f string) bool { return len(q.Fields) > 0 && !slices.Contains(q.Fields, f) }
+	for what, wrong := range map[string]bool{
+		"mesh":      c.GetMesh() != string(x.cfg.Mesh),
+		"id":        len(c.GetId()) != 16,
+		"ticket":    c.GetTicket() != string(x.ticket),
+		"clearer":   record.NodeID(c.GetClearer()) != from,
+		"requester": record.NodeID(c.GetRequester()) != x.cfg.Self,
+		"supplier":  supplier.Validate() != nil || supplier == x.cfg.Self.Institution || len(q.Suppliers) > 0 && !slices.Contains(q.Suppliers, c.GetSupplier()),
+		"request":   !bytes.Equal(c.GetRequestHash(), x.hash),
+		"subject":   !proto.Equal(c.GetSubject(), q.GetSubject()),
+		"dataset":   c.GetDataset() != q.GetDataset(),
+		"fields":    len(c.GetFields()) == 0 || len(c.GetFields()) > maxFields || slices.ContainsFunc(c.GetFields(), outside),
+		"period":    !proto.Equal(c.GetPeriod(), q.GetPeriod()),
+		"purpose":   c.GetPurpose() != q.GetPurpose() || c.GetMode() != q.GetMode(),
+		"times":     c.GetPresentByUnixMs() > c.GetReleaseByUnixMs() || x.cfg.Now().Add(-x.cfg.Skew).UnixMilli() > c.GetPresentByUnixMs(),
+	} {
+		if wrong {
+			return nil, fmt.Errorf("clearance is for another %s", what)
+		}
+	}
+	return &permit{envelope: raw, hash: sum(raw), clearance: c}, nil
+}
+
+// signedBy reports whether a key of the institution that is not retired signed.
+func signedBy(v record.View, o *envelope.Opened, by names.InstitutionID) error {
+	keys, err := v.KeysOf(by)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if !k.GetRetired() && o.VerifiedBy(k.GetPublicKey()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: no key in force of %s signed", envelope.ErrBadSignature, by)
+}
+
+func clearanceKey(id []byte) outbox.Key { return outbox.Key{Table: clearances, ID: string(id)} }
+
+// keepPermits writes clearances down before they are presented, so that each ends
+// in the journal: answered, or expired unused.
+func (x *consultation) keepPermits(permits []*permit) error {
+	var rows []outbox.Change
+	for _, p := range permits {
+		raw, err := proto.Marshal(&nodepb.KeptClearance{Request: x.kept.Request, Clearance: p.envelope})
+		if err != nil {
+			return err
+		}
+		rows = append(rows, outbox.Change{Key: clearanceKey(p.clearance.GetId()), Value: raw})
+	}
+	x.mu.Lock()
+	for _, p := range permits {
+		x.inFlight[string(p.clearance.GetId())] = true
+	}
+	x.mu.Unlock()
+	if err := x.cfg.Outbox.Write(rows...); err != nil {
+		x.letGo(permits)
+		return fmt.Errorf("%w: %w", ErrJournalUnavailable, err)
+	}
+	return nil
+}
+
+// letGo leaves clearances to the sweeper.
+func (x *consultation) letGo(permits []*permit) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, p := range permits {
+		delete(x.inFlight, string(p.clearance.GetId()))
+	}
+}

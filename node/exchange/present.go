@@ -1,0 +1,164 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// Limits on an answer.
+const (
+	maxAnswer    = MaxContent + 64<<10 // bytes of the envelope
+	blindingSize = 32
+)
+
+// presentRounds is how often each node of a supplier is tried.
+const presentRounds = 2
+
+// present presents one permit to its supplier: to one node after the other until
+// one replies. Presenting again to the same node is safe: it gives the same answer.
+func (x *consultation) present(ctx context.Context, p *permit) *reply {
+	r := &reply{permit: p, status: nodepb.Status_NO_RESULT, reason: registrypb.Reason_SUPPLIER_UNAVAILABLE}
+	nodes, err := x.nodesOf(names.InstitutionID(p.clearance.GetSupplier()))
+	if err != nil || len(nodes) == 0 {
+		r.detail = "no node of the supplier is known"
+		return r
+	}
+	left := time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Skew
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	silent := false // a node was asked and nobody knows what it did
+	for round := range presentRounds {
+		stale := false
+		for _, to := range nodes {
+			resp, err := x.presentTo(ctx, to, p)
+			reason, refused := refuses(err)
+			switch {
+			case err == nil:
+				x.judge(r, to, resp)
+				return r
+			case refused && silent && reason == registrypb.Reason_CLEARANCE_EXPIRED:
+				// What expired is the wait for the one that stayed silent.
+			case refused:
+				r.by, r.reason = to, reason
+				if stale = reason == registrypb.Reason_REGISTRY_STALE; !stale {
+					return r
+				}
+			default:
+				silent = true
+				x.cfg.Log.Info("supplier did not answer", "peer", to, "ticket", x.ticket, "err", err)
+			}
+			if ctx.Err() != nil {
+				return r
+			}
+		}
+		wait := 25 * time.Millisecond
+		if stale { // its grant may come with the next renewal
+			wait = 10 * wait
+		}
+		if round+1 == presentRounds || pause(ctx, wait) != nil {
+			break
+		}
+	}
+	return r
+}
+
+func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, x.cfg.PresentTimeout)
+	defer cancel()
+	return x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope})
+}
+
+// nodesOf gives an institution's nodes, those that seem alive first.
+func (x *consultation) nodesOf(i names.InstitutionID) (nodes []names.NodeID, err error) {
+	err = x.cfg.Registry.View(func(v record.View) error {
+		list, err := v.NodesOf(i)
+		for _, n := range list {
+			if !n.GetRemoved() {
+				nodes = append(nodes, record.NodeID(n.GetRef()))
+			}
+		}
+		return err
+	})
+	return x.cfg.Peers.Order(nodes), err
+}
+
+// judge takes an answer into r if it stands.
+func (x *consultation) judge(r *reply, from names.NodeID, resp *nodepb.PresentResponse) {
+	r.by = from
+	a, err := x.verifyAnswer(r.permit, from, resp.GetAnswer())
+	if err != nil {
+		x.cfg.Log.Warn("answer does not verify", "peer", from, "ticket", x.ticket, "err", err)
+		r.reason, r.detail = registrypb.Reason_SUPPLIER_ERROR, "answer does not verify: "+err.Error()
+		return
+	}
+	r.status, r.reason = a.GetStatus(), registrypb.Reason_REASON_UNSPECIFIED
+	r.content, r.blinding = a.GetContent(), a.GetBlinding()
+}
+
+// verifyAnswer insists that an answer was signed by the supplier for this very
+// clearance, and holds permitted fields only.
+func (x *consultation) verifyAnswer(p *permit, from names.NodeID, raw []byte) (*nodepb.Answer, error) {
+	a, opened, err := decodeAnswer(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.cfg.Registry.View(func(v record.View) error { return signedBy(v, opened, from.Institution) }); err != nil {
+		return nil, err
+	}
+	for what, wrong := range map[string]bool{
+		"mesh":      a.GetMesh() != string(x.cfg.Mesh),
+		"ticket":    a.GetTicket() != string(x.ticket),
+		"supplier":  record.NodeID(a.GetSupplier()) != from,
+		"request":   !bytes.Equal(a.GetRequestHash(), x.hash),
+		"clearance": !bytes.Equal(a.GetClearanceHash(), p.hash),
+	} {
+		if wrong {
+			return nil, fmt.Errorf("it is for another %s", what)
+		}
+	}
+	n, err := checkContent(a.GetContent(), named[names.FieldName](p.clearance.GetFields()))
+	if err != nil {
+		return nil, err
+	}
+	if want := statusOf(n); a.GetStatus() != want {
+		return nil, fmt.Errorf("status %s with %d records", a.GetStatus(), n)
+	}
+	return a, nil
+}
+
+// decodeAnswer reads an answer's form. It verifies no signature.
+func decodeAnswer(raw []byte) (*nodepb.Answer, *envelope.Opened, error) {
+	if len(raw) > maxAnswer {
+		return nil, nil, fmt.Errorf("%d bytes, at most %d", len(raw), maxAnswer)
+	}
+	opened, err := envelope.Open(envelope.Answer, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	a := new(nodepb.Answer)
+	if err := proto.Unmarshal(opened.Payload, a); err != nil {
+		return nil, nil, errors.New("not protobuf")
+	}
+	if len(a.GetBlinding()) != blindingSize {
+		return nil, nil, fmt.Errorf("blinding of %d bytes, want %d", len(a.GetBlinding()), blindingSize)
+	}
+	return a, opened, nil
+}
+
+func statusOf(records int) nodepb.Status {
+	if records == 0 {
+		return nodepb.Status_NO_DATA_FOUND
+	}
+	return nodepb.Status_DATA_FOUND
+}

@@ -1,0 +1,350 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// presentation is one clearance being presented. Its goroutine owns it.
+type presentation struct {
+	*Supplier
+	from          names.NodeID
+	raw           *nodepb.Presentation
+	requestHash   []byte
+	clearanceHash []byte
+	request       *registrypb.Request   // well formed, or nil; believed only once checked
+	clearance     *registrypb.Clearance // likewise
+	checked       bool                  // clearing.Check passed
+}
+
+// read takes a presentation apart. There is always one to journal with.
+func (s *Supplier) read(from names.NodeID, p *nodepb.Presentation) (*presentation, *refusal) {
+	x := &presentation{Supplier: s, from: from, raw: p}
+	if len(p.GetRequest()) > maxRequest || len(p.GetClearance()) > maxClearance {
+		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "request or clearance too large")
+	}
+	x.requestHash, x.clearanceHash = sum(p.GetRequest()), sum(p.GetClearance())
+	request, err := decodeRequest(p.GetRequest(), s.cfg.Schemes)
+	if err != nil {
+		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "malformed request")
+	}
+	x.request = request
+	clearance := new(registrypb.Clearance)
+	if err := openInto(envelope.Clearance, p.GetClearance(), clearance); err != nil || len(clearance.GetId()) != clearanceIDSize {
+		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "malformed clearance")
+	}
+	x.clearance = clearance
+	return x, nil
+}
+
+// clearanceIDSize is the size of a clearance's id in bytes.
+const clearanceIDSize = 16
+
+// decodeRequest reads a request that a peer sent and insists that its names are
+// well formed, so that they may stand in a journal. It verifies no signature.
+func decodeRequest(raw []byte, schemes subject.Schemes) (*registrypb.Request, error) {
+	r := new(registrypb.Request)
+	if err := openInto(envelope.Request, raw, r); err != nil {
+		return nil, err
+	}
+	if len(r.GetFields()) > maxFields || len(r.GetSuppliers()) > maxSuppliers {
+		return nil, errors.New("too many fields or suppliers")
+	}
+	id, err := schemes.Parse(subject.Scheme(r.GetSubject().GetScheme()), r.GetSubject().GetNumber())
+	if err != nil || id.Number() != r.GetSubject().GetNumber() {
+		return nil, errors.New("number not in canonical form")
+	}
+	errs := []error{
+		names.ClientTicket(r.GetClientTicket()).Validate(),
+		names.UserID(r.GetUser()).Validate(),
+		names.Purpose(r.GetApplication()).Validate(),
+		names.Purpose(r.GetChannel()).Validate(),
+		names.Purpose(r.GetPurpose()).Validate(),
+		names.Mode(r.GetMode()).Validate(),
+		names.DatasetID(r.GetDataset()).Validate(),
+		record.Period(r.GetPeriod()).Validate(),
+	}
+	for _, f := range r.GetFields() {
+		errs = append(errs, names.FieldName(f).Validate())
+	}
+	for _, i := range r.GetSuppliers() {
+		errs = append(errs, names.InstitutionID(i).Validate())
+	}
+	return r, errors.Join(errs...)
+}
+
+// answer checks everything, gets the content, and lets it out once it is kept and
+// journaled.
+func (x *presentation) answer(ctx context.Context) ([]byte, *refusal) {
+	id := x.clearance.GetId()
+	seen, err := x.seen(id)
+	if err != nil {
+		return nil, outboxFailed(err)
+	}
+	// A clearance is judged to be in time once: when it is first presented.
+	presented := x.cfg.Now()
+	same := seen != nil && bytes.Equal(seen.GetClearanceHash(), x.clearanceHash) &&
+		bytes.Equal(seen.GetRequestHash(), x.requestHash) && record.NodeID(seen.GetRequester()) == x.from
+	if same {
+		presented = time.UnixMilli(seen.GetPresentedUnixMs())
+	}
+	g, no := x.guard(presented)
+	if no != nil {
+		return nil, no
+	}
+	if seen != nil && (!same || len(seen.GetAnswer()) == 0) {
+		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "seen before, and its answer is not kept for this requester")
+	}
+	event, answer := nodepb.Event_RESENT, seen.GetAnswer()
+	if seen == nil {
+		event = nodepb.Event_SUPPLIED
+		content, fresh, no := x.content(ctx, g)
+		if no != nil {
+			return nil, no
+		}
+		if g, no = x.guard(presented); no != nil {
+			return nil, no
+		}
+		if answer, err = x.sign(content); err != nil {
+			return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "answer could not be signed")
+		}
+		if no := x.keep(presented, answer, content, fresh); no != nil {
+			return nil, no
+		}
+	}
+	e, no := x.answerEntry(event, answer)
+	if no != nil {
+		return nil, no
+	}
+	if err := x.journal(ctx, e); err != nil {
+		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "%s could not be journaled", event)
+	}
+	// Writing may have taken long: what was true before must still be.
+	return answer, x.stillStands(g, presented)
+}
+
+// answerEntry tells of an answer by its commitment.
+func (x *presentation) answerEntry(event nodepb.Event, answer []byte) (*nodepb.Entry, *refusal) {
+	a, _, err := decodeAnswer(answer)
+	if err != nil {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read: %v", err)
+	}
+	e := x.entry(event)
+	e.Status, e.AnswerCommitment = a.GetStatus(), commitment(a.GetBlinding(), a.GetContent())
+	return e, nil
+}
+
+// keep writes seen-mark and outcome in one step.
+func (x *presentation) keep(presented time.Time, answer []byte, content *nodepb.KeptContent, fresh bool) *refusal {
+	until := time.UnixMilli(x.clearance.GetReleaseByUnixMs()).Add(x.cfg.Bounds.Skew + x.cfg.SeenMargin)
+	mark, err := seenChange(x.clearance.GetId(), &nodepb.KeptSeen{
+		ClearanceHash:   x.clearanceHash,
+		RequestHash:     x.requestHash,
+		Requester:       nodeRef(x.from),
+		PresentedUnixMs: presented.UnixMilli(),
+		UntilUnixMs:     until.UnixMilli(),
+		Answer:          answer,
+	})
+	if err != nil {
+		return outboxFailed(err)
+	}
+	changes := []outbox.Change{mark}
+	if fresh {
+		raw, err := proto.Marshal(content)
+		if err != nil {
+			return outboxFailed(err)
+		}
+		changes = append(changes, outbox.Change{Key: contentKey(x.requestHash), Value: raw, Until: x.cfg.Now().Add(x.cfg.Life)})
+	}
+	if err := x.cfg.Outbox.Write(changes...); err != nil {
+		return outboxFailed(err)
+	}
+	return nil
+}
+
+// outboxFailed refuses as a failing journal does: what cannot be written down must
+// not happen.
+func outboxFailed(err error) *refusal {
+	return refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "outbox: %v", err)
+}
+
+func isNotFound(err error) bool { return errors.Is(err, outbox.ErrNotFound) }
+
+// content gives what the source says, filtered: kept from before for the very same
+// request and fields, or else fetched now.
+func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptContent, fresh bool, no *refusal) {
+	fields := slices.Sorted(slices.Values(x.clearance.GetFields()))
+	kept := new(nodepb.KeptContent)
+	ok, err := x.load(contentKey(x.requestHash), kept)
+	if err != nil {
+		return nil, false, outboxFailed(err)
+	}
+	if ok && slices.Equal(kept.GetFields(), fields) {
+		return kept, false, nil
+	}
+	source, ok := x.cfg.Sources[g.query.Dataset]
+	if !ok {
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+	}
+	limited, cancel := context.WithTimeout(ctx, time.UnixMilli(x.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()))
+	defer cancel()
+	records, err := source.Fetch(limited, g.query)
+	if err != nil {
+		// The text is for this node's own log: a source's words may hold anything.
+		x.cfg.Log.Warn("source failed", "dataset", g.query.Dataset, "ticket", x.ticket(), "err", err)
+		if errors.Is(err, ErrSourceUnavailable) || limited.Err() != nil {
+			return nil, false, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
+		}
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+	}
+	err = checkRecords(records)
+	if err == nil {
+		err = x.schemas.check(g.query.Dataset, g.schema, records)
+	}
+	var content []byte
+	if err == nil {
+		content, err = filter(records, g.query.Fields)
+	}
+	if err != nil {
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
+	}
+	blinding := make([]byte, blindingSize)
+	rand.Read(blinding)
+	return &nodepb.KeptContent{Fields: fields, Status: statusOf(len(records)), Content: content, Blinding: blinding}, true, nil
+}
+
+func (x *presentation) ticket() string {
+	if x.request == nil {
+		return ""
+	}
+	return string(names.TicketOf(x.raw.GetRequest()))
+}
+
+// entry begins a journal entry. The requester is who is on the connection; what a
+// clearance says is in it only once it was checked.
+func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
+	e := requestEntry(x.cfg.Now(), nodepb.Role_SUPPLIER, event, x.ticket(), x.request, x.requestHash)
+	e.ClearanceHash = x.clearanceHash
+	if x.checked {
+		addClearance(e, x.clearance, x.clearanceHash)
+		addDeliberation(e, x.cfg.Registry)
+	} else if x.clearance != nil {
+		e.ClearanceId = x.clearance.GetId()
+	}
+	e.Requester, e.Supplier = nodeRef(x.from), nodeRef(x.cfg.Self)
+	return e
+}
+
+// journal appends even when the requester has gone: an outcome is an outcome.
+func (x *presentation) journal(ctx context.Context, e *nodepb.Entry) error {
+	err := appendOne(context.WithoutCancel(ctx), x.cfg.Journal, e)
+	if err != nil {
+		x.cfg.Log.Error("journal failed: nothing is answered", "event", e.GetEvent(), "ticket", e.GetTicket(), "err", err)
+	}
+	return err
+}
+
+// guarded is what a passed guard found.
+type guarded struct {
+	query  Query
+	schema string
+	index  uint64 // of the registry, up to which nothing forbids
+}
+
+// guard checks the clearance, the time and every right, in this node's own view as
+// it is now; presented is when the clearance came. It is called before a source is
+// asked and again before anything leaves.
+func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
+	standing, err := x.cfg.Registry.Standing()
+	if err != nil {
+		return nil, refuse(registrypb.Reason_REGISTRY_STALE, "%v", err)
+	}
+	err = x.cfg.Registry.View(func(v record.View) error {
+		var failed error
+		g, no, failed = x.guardIn(v, presented)
+		return failed
+	})
+	if err != nil {
+		return nil, refuse(registrypb.Reason_REGISTRY_STALE, "registry cannot be read: %v", err)
+	}
+	if no != nil {
+		return nil, no
+	}
+	g.index = standing.Index
+	return g, nil
+}
+
+func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *refusal, error) {
+	_, bad := clearing.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
+	if bad != nil {
+		return nil, refuse(bad.Reason, "%s", bad.Detail), nil
+	}
+	x.checked = true
+	if no := x.expired(); no != nil {
+		return nil, no, nil
+	}
+	c := x.clearance
+	q := Query{
+		Dataset: names.DatasetID(c.GetDataset()),
+		Subject: subject.Raw(subject.Scheme(c.GetSubject().GetScheme()), c.GetSubject().GetNumber()),
+		Period:  record.Period(c.GetPeriod()),
+		Fields:  named[names.FieldName](c.GetFields()),
+	}
+	dataset, err := v.Dataset(q.Dataset)
+	if err != nil {
+		return nil, nil, err
+	}
+	if dataset == nil {
+		return nil, refuse(registrypb.Reason_CLEARANCE_INVALID, "no such dataset"), nil
+	}
+	refs, err := v.References(q.Subject)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range refs {
+		if r.Institution == x.cfg.Self.Institution && r.Period.Overlaps(q.Period) &&
+			slices.Contains(c.GetSupplierQualities(), string(r.Quality)) && !slices.Contains(q.Qualities, r.Quality) {
+			q.Qualities = append(q.Qualities, r.Quality)
+		}
+	}
+	if len(q.Qualities) == 0 {
+		return nil, refuse(registrypb.Reason_REVOKED, "no own reference in force that gave the route"), nil
+	}
+	return &guarded{query: q, schema: dataset.GetSchema()}, nil, nil
+}
+
+// expired refuses once nothing may leave any more.
+func (x *presentation) expired() *refusal {
+	if by := time.UnixMilli(x.clearance.GetReleaseByUnixMs()); x.cfg.Now().After(by) {
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "release-by has passed")
+	}
+	return nil
+}
+
+// stillStands looks once more, cheaply if the registry has not moved on.
+func (x *presentation) stillStands(g *guarded, presented time.Time) *refusal {
+	standing, err := x.cfg.Registry.Standing()
+	if err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "%v", err)
+	}
+	if standing.Index != g.index {
+		_, no := x.guard(presented)
+		return no
+	}
+	return x.expired()
+}

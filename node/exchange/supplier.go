@@ -1,0 +1,186 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// SupplierConfig is all that a supplier needs. What has a default may be zero.
+type SupplierConfig struct {
+	Mesh     names.MeshID
+	Self     names.NodeID
+	Signer   crypto.Signer // of the own institution
+	Schemes  subject.Schemes
+	Registry Registry
+	Journal  Journal
+	Outbox   Outbox
+	Sources  map[names.DatasetID]Source // not changed afterwards
+	Bounds   clearing.Bounds            // from the genesis file
+
+	// Life is how long an answer is kept for the same request. 10 minutes.
+	Life time.Duration
+	// SeenMargin is how long a seen-mark outlasts the last moment at which its
+	// clearance could count. 1 minute.
+	SeenMargin time.Duration
+
+	Now func() time.Time // wall clock; time.Now
+	Log *slog.Logger     // nil: silent
+}
+
+// Supplier answers for its institution.
+type Supplier struct {
+	cfg     SupplierConfig
+	schemas schemas
+	locks   locks // by request hash
+}
+
+// NewSupplier makes a supplier; it starts nothing. The consultant's Run, or
+// whoever else sweeps the outbox, lets its rows end.
+func NewSupplier(cfg SupplierConfig) *Supplier {
+	cfg.Life = cmp.Or(cfg.Life, 10*time.Minute)
+	cfg.SeenMargin = cmp.Or(cfg.SeenMargin, time.Minute)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Supplier{cfg: cfg}
+}
+
+// refusal is why a presentation is refused: the word for the peer, and the detail
+// for the own journal.
+type refusal struct {
+	reason registrypb.Reason
+	detail string
+}
+
+func refuse(reason registrypb.Reason, format string, args ...any) *refusal {
+	return &refusal{reason, fmt.Sprintf(format, args...)}
+}
+
+// Present answers a presentation that came from a peer whose identity its
+// connection proved. Presenting the same clearance again gives the same bytes, as
+// long as the answer is kept and release-by has not passed.
+//
+// The error is always a *Refusal, and its journal entry is durable, unless its
+// reason is JOURNAL_UNAVAILABLE.
+func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Presentation) (*nodepb.PresentResponse, error) {
+	x, no := s.read(from, p)
+	if no == nil {
+		release, err := s.locks.acquire(ctx, string(x.requestHash))
+		if err != nil {
+			no = refuse(registrypb.Reason_SUPPLIER_ERROR, "the requester did not wait")
+		} else {
+			defer release()
+		}
+	}
+	var answer []byte
+	if no == nil {
+		answer, no = x.answer(ctx)
+	}
+	if no == nil {
+		return &nodepb.PresentResponse{Answer: answer}, nil
+	}
+	s.cfg.Log.Info("presentation refused", "peer", from, "ticket", x.ticket(), "reason", no.reason, "detail", no.detail)
+	e := x.entry(nodepb.Event_REFUSED)
+	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
+	if err := x.journal(ctx, e); err != nil {
+		return nil, &Refusal{registrypb.Reason_JOURNAL_UNAVAILABLE}
+	}
+	return nil, &Refusal{no.reason}
+}
+
+// Acknowledge forgets the answer to a clearance, and what it was made of, because
+// its requester holds it. The seen-mark stays. Nobody learns whether there was one.
+func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb.Acknowledgement) (*nodepb.AcknowledgeResponse, error) {
+	done := new(nodepb.AcknowledgeResponse)
+	seen, err := s.seen(a.GetClearanceId())
+	if err != nil || seen == nil || record.NodeID(seen.GetRequester()) != from {
+		return done, nil
+	}
+	release, err := s.locks.acquire(ctx, string(seen.GetRequestHash()))
+	if err != nil {
+		return done, nil
+	}
+	defer release()
+	seen.Answer = nil
+	mark, err := seenChange(a.GetClearanceId(), seen)
+	if err != nil {
+		return done, nil
+	}
+	err = s.cfg.Outbox.Write(mark, outbox.Change{Key: contentKey(seen.GetRequestHash()), Delete: true})
+	if err != nil {
+		s.cfg.Log.Error("acknowledged answer could not be forgotten; it ends with its life", "ticket", a.GetTicket(), "err", err)
+	}
+	return done, nil
+}
+
+func seenKey(clearanceID []byte) outbox.Key {
+	return outbox.Key{Table: seenMarks, ID: string(clearanceID)}
+}
+
+func contentKey(requestHash []byte) outbox.Key {
+	return outbox.Key{Table: contents, ID: string(requestHash)}
+}
+
+// seen gives the mark of a clearance, or nil.
+func (s *Supplier) seen(clearanceID []byte) (*nodepb.KeptSeen, error) {
+	m := new(nodepb.KeptSeen)
+	ok, err := s.load(seenKey(clearanceID), m)
+	if !ok {
+		return nil, err
+	}
+	return m, err
+}
+
+func (s *Supplier) load(k outbox.Key, m proto.Message) (bool, error) {
+	raw, err := s.cfg.Outbox.Get(k)
+	if isNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, proto.Unmarshal(raw, m)
+}
+
+func seenChange(clearanceID []byte, m *nodepb.KeptSeen) (outbox.Change, error) {
+	raw, err := proto.Marshal(m)
+	return outbox.Change{Key: seenKey(clearanceID), Value: raw, Until: time.UnixMilli(m.GetUntilUnixMs())}, err
+}
+
+// sign makes the answer to one clearance.
+func (x *presentation) sign(c *nodepb.KeptContent) ([]byte, error) {
+	payload, err := proto.Marshal(&nodepb.Answer{
+		Mesh:          string(x.cfg.Mesh),
+		Ticket:        x.ticket(),
+		Supplier:      nodeRef(x.cfg.Self),
+		RequestHash:   x.requestHash,
+		ClearanceHash: x.clearanceHash,
+		Status:        c.GetStatus(),
+		Content:       c.GetContent(),
+		Blinding:      c.GetBlinding(),
+		Withheld:      x.clearance.GetWithheld(),
+		TimeUnixMs:    x.cfg.Now().UnixMilli(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return envelope.Sign(envelope.Answer, payload, x.cfg.Signer)
+}
