@@ -100,8 +100,8 @@ func (c *Client) Acknowledge(ctx context.Context, t names.ClientTicket) error {
 }
 
 // Trace gives the joined and verified story of a ticket.
-func (c *Client) Trace(ctx context.Context, t names.Ticket) (*trace.Trace, error) {
-	return get[*trace.Trace](ctx, c, "/v1/trace/"+url.PathEscape(string(t)))
+func (c *Client) Trace(ctx context.Context, t names.Ticket) (*trace.Story, error) {
+	return get[*trace.Story](ctx, c, "/v1/trace/"+url.PathEscape(string(t)))
 }
 
 // FindJournal searches the node's own journal segment. The reading is journaled.

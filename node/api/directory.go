@@ -130,7 +130,10 @@ func submittedOf(r *registrypb.SubmitResponse) Submitted {
 }
 
 func (s *Server) registryStatus(*request) (response, error) {
-	st := s.cfg.Registry.Status()
+	st, err := s.cfg.Registry.Status()
+	if err != nil {
+		return nil, err
+	}
 	return RegistryStatus{
 		Node: refOf(st.GetNode()), Leader: refOf(st.GetLeader()), State: st.GetState(), Term: st.GetTerm(),
 		AppliedIndex: st.GetAppliedIndex(), CommitIndex: st.GetCommitIndex(), GrantValid: st.GetGrantValid(),

@@ -19,7 +19,7 @@ type Registry interface {
 	// Submit returns when the command has been decided, and for one that takes a
 	// right away when that holds everywhere.
 	Submit(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error)
-	Status() *registrypb.StatusResponse
+	Status() (*registrypb.StatusResponse, error)
 }
 
 // Author signs commands of the institution and submits them; registry.Author is one.
@@ -36,7 +36,7 @@ type Journal interface {
 
 // Tracer joins the segments of one ticket.
 type Tracer interface {
-	Trace(ctx context.Context, t names.Ticket) (*trace.Trace, error)
+	Trace(ctx context.Context, t names.Ticket) (*trace.Story, error)
 }
 
 // fresh gives 32 random bytes.
