@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -78,8 +79,15 @@ func parseIdentity(certPEM, keyPEM, bundlePEM []byte) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("%w: %s: %w", ErrBadIdentity, BundleFile, err)
 	}
-	// Whether it has expired is asked at every use, so it is not judged here.
-	if _, _, err := x509svid.Verify(svid.Certificates, bundle, x509svid.WithTime(svid.Certificates[0].NotAfter)); err != nil {
+	// Whether it has expired is asked at every use; here only whether it belongs
+	// together, so an expired one is judged as at its end.
+	when, leaf := time.Now(), svid.Certificates[0]
+	if when.After(leaf.NotAfter) {
+		when = leaf.NotAfter
+	} else if when.Before(leaf.NotBefore) {
+		when = leaf.NotBefore
+	}
+	if _, _, err := x509svid.Verify(svid.Certificates, bundle, x509svid.WithTime(when)); err != nil {
 		return identity{}, fmt.Errorf("%w: %s does not verify with %s: %w", ErrBadIdentity, SVIDFile, BundleFile, err)
 	}
 	return identity{svid, bundle}, nil

@@ -34,18 +34,18 @@ const (
 // signer keeps an Ed25519 key out of logs.
 type signer struct{ key ed25519.PrivateKey }
 
-var _ crypto.Signer = signer{}
+var _ crypto.Signer = (*signer)(nil)
 
 // Public gives the ed25519.PublicKey.
-func (s signer) Public() crypto.PublicKey { return s.key.Public() }
+func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
 
 // Sign signs message itself, not a digest of it: opts must be crypto.Hash(0).
-func (s signer) Sign(r io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+func (s *signer) Sign(r io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return s.key.Sign(r, message, opts)
 }
 
 // Format shows which key it is and hides the key, under every verb.
-func (s signer) Format(f fmt.State, _ rune) {
+func (s *signer) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, string(envelope.KeyID(s.key.Public().(ed25519.PublicKey))))
 }
 
@@ -60,7 +60,7 @@ func NewSigner(path string) (crypto.Signer, error) {
 	if err := createPKCS8(path, key); err != nil {
 		return nil, fmt.Errorf("new signing key: %w", err)
 	}
-	return signer{key}, nil
+	return &signer{key}, nil
 }
 
 // LoadSigner reads the file that NewSigner wrote. The error wraps ErrExposed if
@@ -74,7 +74,7 @@ func LoadSigner(path string) (crypto.Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("signing key: %w: %s holds %T, want Ed25519", ErrBadKey, path, k)
 	}
-	return signer{key}, nil
+	return &signer{key}, nil
 }
 
 func createPKCS8(path string, key any) error {

@@ -40,10 +40,12 @@ type TLS struct {
 	now   func() time.Time
 }
 
-// NewTLS makes the TLS configurations of a node of mesh. Every peer that proved
-// to be a node of mesh is then put to admit, on every connection in both
+// NewTLS makes the TLS configurations of a node of mesh. Every peer that shows
+// a certificate of a node of mesh is then put to admit, on every connection in both
 // directions; an error refuses it. Being in the trust domain is not being
-// admitted, so a nil admit lets nobody in.
+// admitted, so a nil admit lets nobody in. crypto/tls asks before the peer has
+// proved that it holds the key of its certificate, and so anybody can make it ask:
+// admit must be quick and without effect.
 func NewTLS(src Source, mesh names.MeshID, admit func(spiffeid.ID) error) *TLS {
 	if admit == nil {
 		admit = func(spiffeid.ID) error { return errors.New("no rule of admission is set") }

@@ -194,6 +194,10 @@ func (a *Authority) certify(id spiffeid.ID, pub crypto.PublicKey, ttl time.Durat
 		return nil, err
 	}
 	now := a.now()
+	if now.Before(root.NotBefore) {
+		return nil, fmt.Errorf("%w: root %s is valid from %s, it is %s here; check the clock", ErrRefused,
+			s.Signs, root.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
 	if now.Add(ttl).After(root.NotAfter) {
 		return nil, fmt.Errorf("%w: root %s expires at %s; rotate it (add a root, then use it)", ErrRefused,
 			s.Signs, root.NotAfter.UTC().Format(time.RFC3339))
