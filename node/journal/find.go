@@ -149,7 +149,7 @@ func (s *search) start(prefix []byte) []byte {
 	case !s.NewestFirst:
 		return prefix
 	case !s.Until.IsZero() && s.Until.Before(latest):
-		return rowKey(prefix, s.Until, 0)
+		return rowKey(prefix, s.Until.Add(time.Millisecond), 0) // Until may lie within a millisecond
 	}
 	return append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, tailSize+1)...)
 }

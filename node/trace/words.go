@@ -1,0 +1,153 @@
+package trace
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+var reasonWords = map[registrypb.Reason]string{
+	registrypb.Reason_UNKNOWN_SUBJECT:        "nobody who may supply has a file on this subject",
+	registrypb.Reason_REPLACED_NUMBER:        "the number was replaced by another",
+	registrypb.Reason_MALFORMED_NUMBER:       "the number is malformed",
+	registrypb.Reason_DECEASED_SUBJECT:       "the subject has died",
+	registrypb.Reason_CANCELLED_NUMBER:       "the number was cancelled",
+	registrypb.Reason_NOT_INTEGRATED:         "not sufficiently integrated for this organisation",
+	registrypb.Reason_NOT_ALLOWED:            "not allowed with the given legal context and credentials",
+	registrypb.Reason_NO_ELIGIBLE_CLEARER:    "no member that is not itself a party could clear it",
+	registrypb.Reason_REQUESTER_NOT_ADMITTED: "the requester is not admitted, or is suspended",
+	registrypb.Reason_NO_PERMITTED_FIELD:     "none of the fields asked is within the authorization",
+	registrypb.Reason_AUTH_LEVEL_TOO_LOW:     "the user's authentication level is too low",
+	registrypb.Reason_MANDATE_MISSING:        "the mandate that is required is missing",
+	registrypb.Reason_SUPPLIER_UNAVAILABLE:   "the supplier could not be reached",
+	registrypb.Reason_SUPPLIER_REFUSED:       "the supplier did not accept the clearance",
+	registrypb.Reason_SUPPLIER_ERROR:         "the supplier's own system failed",
+	registrypb.Reason_CLEARANCE_REPLAYED:     "the clearance had been used before",
+	registrypb.Reason_CLEARANCE_EXPIRED:      "the clearance had expired",
+	registrypb.Reason_CLEARANCE_INVALID:      "the clearance was not valid",
+	registrypb.Reason_REVOKED:                "a right was revoked between clearing and release",
+	registrypb.Reason_REGISTRY_STALE:         "the node could not be sure of what is public",
+	registrypb.Reason_JOURNAL_UNAVAILABLE:    "a journal could not be written",
+	registrypb.Reason_LOCAL_POLICY:           "the institution's own policy forbids it",
+	registrypb.Reason_CLEARING_UNAVAILABLE:   "no clearing peer could be reached",
+	registrypb.Reason_STALE_REQUEST:          "the request's time is too far from the clearing peer's",
+}
+
+var statusWords = map[nodepb.Status]string{
+	nodepb.Status_DATA_FOUND:      "data found",
+	nodepb.Status_NO_DATA_FOUND:   "no data found",
+	nodepb.Status_INCOMPLETE_DATA: "incomplete data",
+	nodepb.Status_NO_RESULT:       "no result",
+}
+
+var roleWords = map[string]string{
+	nodepb.Role_CONSULTANT.String():    "consultant",
+	nodepb.Role_CLEARING_PEER.String(): "clearing peer",
+	nodepb.Role_SUPPLIER.String():      "supplier",
+}
+
+// reasonName gives the code, empty for none.
+func reasonName(r registrypb.Reason) string {
+	if r == registrypb.Reason_REASON_UNSPECIFIED {
+		return ""
+	}
+	return r.String()
+}
+
+// reasonText puts a reason code into words.
+func reasonText(code string) string {
+	if w := reasonWords[registrypb.Reason(registrypb.Reason_value[code])]; w != "" {
+		return w
+	}
+	return code
+}
+
+// statusText puts a status code into words.
+func statusText(code string) string {
+	if w := statusWords[nodepb.Status(nodepb.Status_value[code])]; w != "" {
+		return w
+	}
+	return code
+}
+
+// because adds the reason, if there is one.
+func because(what string, r registrypb.Reason) string {
+	if r == registrypb.Reason_REASON_UNSPECIFIED {
+		return what
+	}
+	return what + ": " + reasonText(r.String())
+}
+
+// says puts one entry into words.
+func says(e *nodepb.Entry) string {
+	switch e.Event {
+	case nodepb.Event_REQUESTED:
+		return "asked"
+	case nodepb.Event_DECIDED:
+		switch e.Outcome {
+		case registrypb.Outcome_PERMIT:
+			if e.Supplier != nil {
+				return "permitted, at " + e.Supplier.Institution
+			}
+			return "permitted"
+		case registrypb.Outcome_NOT_APPLICABLE:
+			return because("not applicable", e.Reason)
+		}
+		return because("denied", e.Reason)
+	case nodepb.Event_SUPPLIED:
+		return because("released: "+statusText(e.Status.String()), e.Reason)
+	case nodepb.Event_REFUSED:
+		return because("refused", e.Reason)
+	case nodepb.Event_ANSWERED:
+		what := "received: " + statusText(e.Status.String())
+		if e.Supplier != nil {
+			what = "received from " + e.Supplier.Institution + ": " + statusText(e.Status.String())
+		}
+		return because(what, e.Reason)
+	case nodepb.Event_EXPIRED_UNUSED:
+		return "a clearance expired unused, at " + e.Supplier.GetInstitution()
+	case nodepb.Event_RESENT:
+		return "sent the same answer once more"
+	}
+	return e.Event.String()
+}
+
+// summary puts the whole story into one sentence.
+func summary(s *Story) string {
+	n := 0
+	for _, j := range s.Journals {
+		if j.Says == "" {
+			n++
+		}
+	}
+	switch s.Verdict {
+	case Unknown:
+		return "No journal that was read holds anything under this ticket."
+	case Contradicted:
+		return "The journals do not tell one story: see the findings."
+	case Incomplete:
+		return "What is there agrees, but something is missing: see the findings."
+	}
+	if n == 1 {
+		return "One journal was read, and it agrees with itself."
+	}
+	return fmt.Sprintf("All %d journals are there, and they agree.", n)
+}
+
+// oneLine makes a text that came from elsewhere fit to be shown: no control
+// characters, one line, of bearable length.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > 300 {
+		s = string(r[:300]) + "…"
+	}
+	return strings.TrimRight(strings.TrimSpace(s), ".")
+}
