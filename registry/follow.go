@@ -1,0 +1,185 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/store"
+)
+
+// ErrGap means that what several members send does not follow on what this watcher
+// holds: some member had left a command out before. The watcher cannot be relied
+// on, so Run ends; the next Open begins from the genesis file again and fetches
+// everything anew.
+var ErrGap = errors.New("this watcher's history has a gap")
+
+// anewFile marks a watcher's directory that must not be used again.
+const anewFile = "ANEW"
+
+// follow keeps a watcher's replica up with the members, until ctx ends.
+func (r *Registry) follow(ctx context.Context) error {
+	refusedBy := make(map[names.NodeID]bool)
+	pause := retryLeast
+	for ctx.Err() == nil {
+		m, err := r.route.member(0)
+		if err != nil {
+			return err
+		}
+		before := r.store.AppliedIndex()
+		err = r.followOne(ctx, m)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if r.store.AppliedIndex() > before {
+			pause = retryLeast
+			clear(refusedBy)
+		}
+		var refused *store.RefusedError
+		switch {
+		case errors.As(err, &refused):
+			refusedBy[m] = true
+			if err := r.anew(refusedBy); err != nil {
+				return err
+			}
+		case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed):
+			return err
+		}
+		r.cfg.Log.Debug("registry watch ended", "member", m.String(), "error", err)
+		r.route.failed(m)
+		select {
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, time.Second)
+	}
+	return nil
+}
+
+// anew gives up the replica when one member's word no longer stands against
+// another's: two say the same, or there is only one.
+func (r *Registry) anew(refusedBy map[names.NodeID]bool) error {
+	voters, err := r.voters()
+	if err != nil || len(refusedBy) < min(2, len(voters)) {
+		return err
+	}
+	mark := filepath.Join(r.cfg.Dir, "watcher", anewFile)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return fmt.Errorf("%w: and it could not be marked: %w", ErrGap, err)
+	}
+	return fmt.Errorf("%w at index %d: start the node again", ErrGap, r.store.AppliedIndex())
+}
+
+// prepareDir makes the directory of a replica, empty if it was marked.
+func prepareDir(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, anewFile)); err == nil {
+		// The mark goes last, so that a crash in between begins again.
+		if err := os.RemoveAll(filepath.Join(dir, "state")); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Join(dir, anewFile)); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// followOne follows one member until that fails, it falls silent, or it sends
+// something that is not so.
+func (r *Registry) followOne(ctx context.Context, m names.NodeID) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+
+	silence := 3 * r.cfg.Tuning.WatchKeepalive
+	watchdog := time.AfterFunc(silence, func() { cancel(errors.New("the member fell silent")) })
+	defer watchdog.Stop()
+
+	stream, err := r.cfg.Peers.Watch(ctx, m, &registrypb.WatchRequest{FromIndex: r.store.AppliedIndex() + 1})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	events := make(chan *registrypb.WatchEvent, watchCommands)
+	wg.Go(func() {
+		for {
+			e, err := stream.Receive()
+			if err != nil {
+				cancel(err)
+				return
+			}
+			select {
+			case events <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for {
+		select {
+		case e := <-events:
+			watchdog.Reset(silence)
+			if err := r.applyEvents(m, gather(events, e)); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// gather takes what has arrived, within bounds.
+func gather(events <-chan *registrypb.WatchEvent, first *registrypb.WatchEvent) []*registrypb.WatchEvent {
+	batch, size := []*registrypb.WatchEvent{first}, len(first.GetEnvelope())
+	for size < watchBytes {
+		select {
+		case e := <-events:
+			batch, size = append(batch, e), size+len(e.GetEnvelope())
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// applyEvents has the store judge what m sent, and keeps evidence if it refuses.
+func (r *Registry) applyEvents(m names.NodeID, events []*registrypb.WatchEvent) error {
+	var entries []store.Entry
+	last := r.store.AppliedIndex()
+	for _, e := range events {
+		switch {
+		case e.GetIndex() > last:
+			entries = append(entries, entryOf(e))
+			last = e.GetIndex()
+		case len(e.GetEnvelope()) > 0:
+			return fmt.Errorf("%s sent index %d after %d", m, e.GetIndex(), last)
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	err := r.store.ApplyAccepted(entries)
+	var refused *store.RefusedError
+	if errors.As(err, &refused) {
+		for _, e := range entries {
+			if e.Index == refused.Index {
+				sum := sha256.Sum256(e.Envelope)
+				// The command itself may hold subjects' numbers; its hash finds it again.
+				r.cfg.Log.Error("registry: a member sent as accepted what is refused: it lies, or left something out, or another did",
+					"member", m.String(), "index", e.Index, "envelope_sha256", hex.EncodeToString(sum[:]),
+					"author", refused.Result.Author, "refusal", refused.Result.Refusal)
+			}
+		}
+	}
+	return err
+}

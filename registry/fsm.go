@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/crossroads-mesh/crossroads/registry/store"
+)
+
+// machine feeds committed log entries to the store.
+//
+// The store keeps the applied index in the transaction of the change, so raft does
+// not load a snapshot at start (NoSnapshotRestoreOnStart): it takes the snapshot's
+// index as applied and hands over everything that follows it once more. The store
+// gives the old verdict on what it holds already, and changes nothing.
+//
+// When the store fails, it refuses whatever comes next: raft has no word for "no",
+// and to go on with the next entry would make this replica differ from all others.
+// The registry ends with that error, and a restart continues where the store stands.
+type machine struct {
+	store *store.Store
+	fatal chan<- error // buffered
+	log   *slog.Logger
+}
+
+var _ raft.BatchingFSM = (*machine)(nil)
+
+// Apply implements raft.FSM.
+func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM. Each answer is a record.Result or an error.
+func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	answers := make([]any, len(logs))
+	entries := make([]store.Entry, len(logs))
+	for i, l := range logs {
+		entries[i].Index = l.Index
+		if l.Type == raft.LogCommand { // a change of raft's configuration only moves the index
+			entries[i].Envelope = l.Data
+		}
+	}
+	results, err := m.store.ApplyBatch(entries)
+	if err != nil {
+		m.fail(err)
+	}
+	for i := range answers {
+		if err != nil {
+			answers[i] = err
+		} else {
+			answers[i] = results[i]
+		}
+	}
+	return answers
+}
+
+// Snapshot implements raft.FSM.
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	f, err := m.store.Freeze()
+	if err != nil {
+		return nil, err
+	}
+	return snapshot{f}, nil
+}
+
+// Restore implements raft.FSM. The store judges every command in the snapshot again
+// and, if one of them is refused, stays as it was.
+func (m *machine) Restore(r io.ReadCloser) error {
+	err := m.store.Restore(r)
+	switch {
+	case errors.Is(err, store.ErrBadSnapshot):
+		m.log.Error("registry: a snapshot is not what replicas agreed on; the member that leads is broken or lies", "error", err)
+	case err != nil:
+		m.fail(err)
+	}
+	return err
+}
+
+// fail ends the registry, with the first error.
+func (m *machine) fail(err error) {
+	select {
+	case m.fatal <- err:
+	default:
+	}
+}
+
+type snapshot struct{ *store.Frozen }
+
+// Persist implements raft.FSMSnapshot.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := s.WriteTo(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}

@@ -1,0 +1,104 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// askGrant brings this node's nonce to the leader.
+func (r *Registry) askGrant(ctx context.Context, nonce []byte) ([]byte, error) {
+	// Half a lease: what takes longer would come too late to be of use.
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Genesis.Bounds.Lease/2)
+	defer cancel()
+	if r.member != nil && r.member.leads() {
+		return r.member.granter.Grant(ctx, r.cfg.Self, nonce)
+	}
+	req, resp := &registrypb.GrantRequest{Nonce: nonce}, new(registrypb.GrantResponse)
+	if r.member != nil {
+		err := r.member.toLeader(ctx, MethodGrant, req, resp)
+		return resp.Grant, err
+	}
+	// With one question unanswered, the next goes to another member.
+	nth := int(r.asking.Add(1)) - 1
+	defer r.asking.Add(-1)
+	err := r.route.call(ctx, nth, MethodGrant, req, resp)
+	return resp.Grant, err
+}
+
+// HandleGrant answers MethodGrant on a member. The holder is whoever asks; only a
+// member may ask for another, whose nonce it passes on.
+func (r *Registry) HandleGrant(ctx context.Context, from names.NodeID, req *registrypb.GrantRequest) (*registrypb.GrantResponse, error) {
+	if r.member == nil {
+		return nil, ErrNotMember
+	}
+	ctx, leave, err := r.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	holder, passedOn := from, r.isVoter(from)
+	if passedOn && req.Holder != nil {
+		holder = record.NodeID(req.Holder)
+		if err := holder.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: holder: %w", ErrMalformed, err)
+		}
+	}
+	if r.member.leads() {
+		if err := r.admitted(holder); err != nil {
+			return nil, err
+		}
+		grant, err := r.member.granter.Grant(ctx, holder, req.Nonce)
+		return &registrypb.GrantResponse{Grant: grant}, err
+	}
+	if passedOn {
+		return nil, ErrNotLeader
+	}
+	resp := new(registrypb.GrantResponse)
+	err = r.member.toLeader(ctx, MethodGrant, &registrypb.GrantRequest{Nonce: req.Nonce, Holder: refOf(holder)}, resp)
+	return resp, err
+}
+
+// HandleHead answers MethodHead from this replica's view, which may be behind: a
+// command made from it is then refused, and the refusal's index says how far behind.
+func (r *Registry) HandleHead(_ context.Context, _ names.NodeID, req *registrypb.HeadRequest) (*registrypb.HeadResponse, error) {
+	resp := new(registrypb.HeadResponse)
+	err := r.store.View(func(v record.View) (err error) {
+		resp.Sequence, resp.Hash, err = v.Head(req.Author, registrypb.Chain(req.Chain))
+		return err
+	})
+	return resp, err
+}
+
+// HandleStatus answers MethodStatus.
+func (r *Registry) HandleStatus(context.Context, names.NodeID, *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
+	return r.Status()
+}
+
+// Status tells how this replica is doing.
+func (r *Registry) Status() (*registrypb.StatusResponse, error) {
+	s := &registrypb.StatusResponse{Node: refOf(r.cfg.Self), State: "watcher", AppliedIndex: r.store.AppliedIndex()}
+	_, err := r.Standing()
+	s.GrantValid = err == nil
+	if m := r.member; m != nil {
+		s.State = "starting"
+		if raft := m.raft(); raft != nil {
+			s.State = strings.ToLower(raft.State().String())
+			s.Term = raft.CurrentTerm()
+			s.CommitIndex = raft.CommitIndex()
+		}
+		if l, ok := m.leader(); ok {
+			s.Leader = refOf(l)
+		}
+	}
+	err = r.store.View(func(v record.View) error {
+		c, err := v.Counts()
+		s.Subjects, s.References = c.Subjects, c.References
+		return err
+	})
+	return s, err
+}

@@ -1,0 +1,195 @@
+package lease
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// inFlight bounds the renewals of one holder that wait at the same time, so that
+// one slow answer does not end the standing.
+const inFlight = 4
+
+// HolderConfig says who holds, how long, and what it needs for that.
+type HolderConfig struct {
+	Mesh names.MeshID
+	Self names.NodeID
+	// Lease is how long a standing lasts from the moment it was asked for. The
+	// holder renews at a quarter of it.
+	Lease time.Duration
+	// Skew is how far this node's wall clock and the leader's may differ.
+	Skew time.Duration
+	// Ask brings a nonce to the leader, by whatever way, and its grant back.
+	Ask   func(ctx context.Context, nonce []byte) ([]byte, error)
+	Trust Trust
+	// WaitApplied returns when this node's view holds index.
+	WaitApplied func(ctx context.Context, index uint64) error
+	// Now is this node's wall clock.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Holder keeps the standing of one node.
+type Holder struct {
+	cfg HolderConfig
+
+	mu      sync.Mutex
+	now     Standing
+	asked   time.Time     // wall clock when now was asked for
+	renewed chan struct{} // closed and replaced when now changes
+}
+
+// NewHolder makes a Holder; it renews while Run runs.
+func NewHolder(cfg HolderConfig) *Holder {
+	return &Holder{cfg: cfg, renewed: make(chan struct{})}
+}
+
+// Standing gives the present standing, or an error that wraps ErrStale.
+func (h *Holder) Standing() (Standing, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.standing()
+}
+
+func (h *Holder) standing() (Standing, error) {
+	if h.now.Grant == nil {
+		return Standing{}, fmt.Errorf("%w: no grant yet", ErrStale)
+	}
+	if late := time.Since(h.now.Until); late >= 0 {
+		return Standing{}, fmt.Errorf("%w: the last grant ended %s ago", ErrStale, late.Round(time.Millisecond))
+	}
+	if h.cfg.Now().Sub(h.asked) > h.cfg.Lease+h.cfg.Skew {
+		return Standing{}, fmt.Errorf("%w: the wall clock leapt ahead since the last grant", ErrStale)
+	}
+	return h.now, nil
+}
+
+// Wait gives the standing as soon as there is one, or ctx's error.
+func (h *Holder) Wait(ctx context.Context) (Standing, error) {
+	for {
+		h.mu.Lock()
+		s, err := h.standing()
+		renewed := h.renewed
+		h.mu.Unlock()
+		if err == nil {
+			return s, nil
+		}
+		select {
+		case <-renewed:
+		case <-ctx.Done():
+			return Standing{}, fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+// Run renews until ctx ends and every renewal has returned.
+func (h *Holder) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, inFlight)
+	var lastErr string // owned by the goroutine that holds logMu
+	var logMu sync.Mutex
+	for {
+		select {
+		case slots <- struct{}{}:
+			wg.Go(func() {
+				defer func() { <-slots }()
+				err := h.renew(ctx)
+				if ctx.Err() != nil {
+					return
+				}
+				logMu.Lock()
+				defer logMu.Unlock()
+				lastErr = h.report(lastErr, err)
+			})
+		default: // all are waiting for an answer; asking more helps nobody
+		}
+		// Jitter keeps thousands of holders from asking in step.
+		pause := time.Duration(float64(h.cfg.Lease/4) * (0.75 + mathrand.Float64()/2))
+		if _, err := h.Standing(); err != nil {
+			pause /= 4
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// report logs a change between failing and not failing, and nothing else: a
+// leaderless mesh would fill the log.
+func (h *Holder) report(before string, err error) string {
+	switch {
+	case err == nil && before != "":
+		h.cfg.Log.Info("registry standing renewed")
+		return ""
+	case err != nil && before == "":
+		h.cfg.Log.Info("registry standing not renewed", "error", err)
+		return err.Error()
+	}
+	return before
+}
+
+// renew asks once, and takes the grant over when its index is applied.
+func (h *Holder) renew(ctx context.Context) error {
+	nonce := make([]byte, NonceSize)
+	if _, err := rand.Read(nonce); err != nil {
+		return err
+	}
+	wall0 := h.cfg.Now()
+	t0 := time.Now()
+	until := t0.Add(h.cfg.Lease)
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+
+	raw, err := h.cfg.Ask(ctx, nonce)
+	if err != nil {
+		return fmt.Errorf("ask for a grant: %w", err)
+	}
+	g, err := Open(h.cfg.Mesh, raw, h.cfg.Trust)
+	if err != nil {
+		return err
+	}
+	if err := meant(g, h.cfg.Self, nonce); err != nil {
+		return err
+	}
+	if err := h.compareClocks(g, wall0, h.cfg.Now()); err != nil {
+		return err
+	}
+	if err := h.cfg.WaitApplied(ctx, g.CommitIndex); err != nil {
+		return fmt.Errorf("wait for index %d: %w", g.CommitIndex, err)
+	}
+	h.install(Standing{Grant: raw, Index: g.CommitIndex, Until: until}, wall0)
+	return nil
+}
+
+// compareClocks refuses a grant whose time cannot lie between asking and answer,
+// even if the clocks differed by the bound.
+func (h *Holder) compareClocks(g *registrypb.Grant, asked, answered time.Time) error {
+	leader := time.UnixMilli(g.LeaderTimeUnixMs)
+	// Grants carry whole milliseconds.
+	if leader.Before(asked.Add(-h.cfg.Skew-time.Millisecond)) || leader.After(answered.Add(h.cfg.Skew)) {
+		return fmt.Errorf("%w: leader %s says %s, here it was %s; the bound is %s", ErrClockSkew, nodeOf(g.Leader),
+			leader.UTC().Format(time.RFC3339Nano), answered.UTC().Format(time.RFC3339Nano), h.cfg.Skew)
+	}
+	return nil
+}
+
+func (h *Holder) install(s Standing, asked time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !s.Until.After(h.now.Until) {
+		return
+	}
+	h.now, h.asked = s, asked
+	close(h.renewed)
+	h.renewed = make(chan struct{})
+}

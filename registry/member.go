@@ -1,0 +1,297 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+
+	"github.com/crossroads-mesh/crossroads/registry/lease"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/sealed"
+)
+
+const (
+	// segmentSize of the raft log, in bytes: each member holds one or two at first.
+	segmentSize = 8 << 20
+	// retained snapshots, and the most entries in one append. Entries may be a
+	// megabyte each.
+	retained   = 1
+	maxAppend  = 32
+	connPool   = 3
+	enqueueFor = 5 * time.Second
+)
+
+// member is the voting half of a Registry.
+type member struct {
+	reg     *Registry
+	log     *slog.Logger
+	granter *lease.Granter
+	machine *machine
+	conf    *raft.Config
+	wal     *wal.WAL
+	logs    raft.LogStore
+	snaps   raft.SnapshotStore
+
+	stream    *guardedStream
+	transport *witnessTransport
+	started   atomic.Pointer[raft.Raft]
+
+	marked uint64 // term in which a marker of ours is applied; owned by confirm
+}
+
+// openMember opens the log in dir, and founds it if there is none and the genesis
+// file names this node.
+func openMember(r *Registry, dir string) (*member, error) {
+	t := r.cfg.Tuning
+	m := &member{reg: r, log: r.cfg.Log}
+	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log}
+	m.granter = lease.NewGranter(lease.GranterConfig{
+		Mesh: r.cfg.Genesis.Mesh, Self: r.cfg.Self, Signer: r.cfg.Signer, Confirm: m.confirm, Now: r.cfg.Now,
+	})
+	logger := raftLogger(r.cfg.Log)
+	m.conf = raft.DefaultConfig()
+	m.conf.LocalID = raft.ServerID(r.cfg.Self.String())
+	m.conf.HeartbeatTimeout = t.Heartbeat
+	m.conf.ElectionTimeout = t.Election
+	m.conf.LeaderLeaseTimeout = t.LeaderLease
+	m.conf.CommitTimeout = 20 * time.Millisecond
+	m.conf.MaxAppendEntries = maxAppend
+	m.conf.SnapshotThreshold = t.SnapshotEvery
+	m.conf.SnapshotInterval = t.SnapshotCheck
+	m.conf.TrailingLogs = t.TrailingLogs
+	m.conf.ShutdownOnRemove = false
+	m.conf.NoLegacyTelemetry = true
+	m.conf.Logger = logger
+
+	logDir := filepath.Join(dir, "log")
+	if err := os.MkdirAll(logDir, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.wal, err = wal.Open(logDir, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize)); err != nil {
+		return nil, fmt.Errorf("open raft log %s: %w", logDir, err)
+	}
+	if err := m.openStores(dir); err != nil {
+		return nil, errors.Join(err, m.wal.Close())
+	}
+	return m, nil
+}
+
+func (m *member) openStores(dir string) error {
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, retained, m.conf.Logger)
+	if err != nil {
+		return fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	m.logs, m.snaps = m.wal, files
+	if key := m.reg.cfg.StorageKey; len(key) > 0 {
+		if m.logs, err = sealed.Logs(m.wal, key); err != nil {
+			return err
+		}
+		if m.snaps, err = sealed.Snapshots(files, key); err != nil {
+			return err
+		}
+	}
+	known, err := raft.HasExistingState(m.logs, m.wal, m.snaps)
+	if err != nil {
+		return fmt.Errorf("read raft log: %w", err)
+	}
+	if !known {
+		return m.found()
+	}
+	return m.checkState()
+}
+
+// found writes the first entry of the log: the configuration of the genesis file,
+// the same at every first member, so that it does not matter who is first. A member
+// admitted later starts with nothing and is brought up by the leader.
+func (m *member) found() error {
+	var first raft.Configuration
+	mine := false
+	for _, g := range m.reg.cfg.Genesis.Members {
+		first.Servers = append(first.Servers, server(g.ID()))
+		mine = mine || g.ID() == m.reg.cfg.Self
+	}
+	if !mine {
+		return nil
+	}
+	if m.reg.store.AppliedIndex() > 0 {
+		return fmt.Errorf("the raft log is gone and the state is at index %d: this member would forget how it voted; "+
+			"remove its whole registry directory, have the operators replace the member, and start anew", m.reg.store.AppliedIndex())
+	}
+	if err := raft.BootstrapCluster(m.conf, m.logs, m.wal, m.snaps, nil, first); err != nil {
+		return fmt.Errorf("found the raft log: %w", err)
+	}
+	return nil
+}
+
+// checkState sees to it that state and log meet: raft takes the last snapshot's
+// index as applied. A state behind that, because a crash came between receiving a
+// snapshot and restoring it or because the state was lost, is restored first.
+func (m *member) checkState() error {
+	applied := m.reg.store.AppliedIndex()
+	last, err := m.logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	snaps, err := m.snaps.List()
+	if err != nil {
+		return err
+	}
+	var snap uint64
+	if len(snaps) > 0 {
+		snap = snaps[0].Index
+	}
+	m.conf.NoSnapshotRestoreOnStart = applied >= snap
+	if applied > max(last, snap) {
+		return fmt.Errorf("the state is at index %d and the raft log ends at %d: they are not of the same time; "+
+			"remove this member's whole registry directory, have the operators replace the member, and start anew", applied, max(last, snap))
+	}
+	return nil
+}
+
+// start lets raft run.
+func (m *member) start() error {
+	m.stream = newGuardedStream(m.reg.cfg.Raft, m.reg.isVoter, m.log)
+	m.transport = newWitnessTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: m.stream, MaxPool: connPool, Timeout: m.reg.cfg.Tuning.RPC, Logger: m.conf.Logger, MsgpackUseNewTimeFormat: true,
+	}))
+	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.wal, m.snaps, m.transport)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	m.started.Store(r)
+	return nil
+}
+
+// close stops raft and waits for all of it.
+func (m *member) close() error {
+	var err error
+	if m.stream != nil {
+		var stopped raft.Future
+		if r := m.started.Load(); r != nil {
+			stopped = r.Shutdown()
+		}
+		// Cutting the connections first frees whoever waits for an answer.
+		m.stream.Close()
+		if stopped != nil {
+			err = stopped.Error()
+		}
+		m.transport.Close()
+		m.transport.CloseStreams()
+		m.stream.join()
+	}
+	return errors.Join(err, m.wal.Close())
+}
+
+// raft gives the running raft; calls reach it only after start.
+func (m *member) raft() *raft.Raft { return m.started.Load() }
+
+func (m *member) leader() (names.NodeID, bool) {
+	r := m.raft()
+	if r == nil {
+		return names.NodeID{}, false
+	}
+	_, id := r.LeaderWithID()
+	if id == "" {
+		return names.NodeID{}, false
+	}
+	n, err := names.ParseNodeID(string(id))
+	return n, err == nil
+}
+
+// leads reports whether this member leads, as far as it knows itself.
+func (m *member) leads() bool {
+	r := m.raft()
+	return r != nil && r.State() == raft.Leader
+}
+
+// confirm reads the commit index and then makes sure that this member led, in term,
+// after the moment of the call.
+//
+// raft's VerifyLeader lets every answer to a heartbeat count that arrives after the
+// question, even when the heartbeat left long before. A leader that was frozen, or
+// whose connection was, finds such old answers waiting when it wakes, while another
+// leads. So VerifyLeader serves to send heartbeats at once, and what counts are the
+// heartbeats that were sent, and answered in this term, after the call.
+func (m *member) confirm(ctx context.Context) (term, commit uint64, err error) {
+	r := m.raft()
+	if r.State() != raft.Leader {
+		return 0, 0, ErrNotLeader
+	}
+	term = r.CurrentTerm()
+	if err := m.mark(ctx, term); err != nil {
+		return 0, 0, err
+	}
+	asked := time.Now()
+	commit = r.CommitIndex()
+	voters := votersOf(r)
+	for {
+		if err := r.VerifyLeader().Error(); err != nil {
+			return 0, 0, notLeading(err)
+		}
+		if r.CurrentTerm() != term {
+			return 0, 0, ErrNotLeader
+		}
+		if m.transport.majority(voters, m.conf.LocalID, term, asked) {
+			return term, commit, nil
+		}
+		select {
+		case <-time.After(time.Millisecond): // an old answer was counted: ask anew
+		case <-ctx.Done():
+			return 0, 0, ErrNotLeader
+		}
+	}
+}
+
+// mark makes sure that an entry of this term is applied here. The marker is an empty
+// command rather than a barrier, because barriers do not reach the state machine:
+// the commit index of a grant must be one that every replica's state reaches.
+func (m *member) mark(ctx context.Context, term uint64) error {
+	if m.marked == term {
+		return nil
+	}
+	f := m.raft().Apply(nil, enqueueFor)
+	if err := f.Error(); err != nil {
+		return notLeading(err)
+	}
+	if err, ok := f.Response().(error); ok { // the state failed
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
+	if m.raft().CurrentTerm() != term {
+		return ErrNotLeader
+	}
+	m.marked = term
+	return ctx.Err()
+}
+
+// notLeading turns raft's words for "ask another, or again" into ErrNotLeader.
+func notLeading(err error) error {
+	for _, e := range []error{raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress,
+		raft.ErrEnqueueTimeout, raft.ErrAbortedByRestore, raft.ErrRaftShutdown} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %w", ErrNotLeader, err)
+		}
+	}
+	return err
+}
+
+func votersOf(r *raft.Raft) (ids []raft.ServerID) {
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+func server(n names.NodeID) raft.Server {
+	return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(n.String()), Address: raft.ServerAddress(n.String())}
+}

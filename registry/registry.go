@@ -1,0 +1,326 @@
+package registry
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
+	"github.com/crossroads-mesh/crossroads/registry/lease"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/store"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// The methods under which members answer, for Peers and for whoever wires the
+// Handle functions. Watch is a stream.
+const (
+	MethodSubmit = "registry.submit"
+	MethodHead   = "registry.head"
+	MethodGrant  = "registry.grant"
+	MethodStatus = "registry.status"
+	MethodWatch  = "registry.watch"
+)
+
+var (
+	// ErrStale means that this node cannot be sure of what the registry says now: it
+	// must neither clear nor release anything.
+	ErrStale = lease.ErrStale
+	// ErrNotLeader means that the member asked does not lead, or ceased to while it
+	// answered. What was submitted may or may not have been decided: ask again, with
+	// the same bytes.
+	ErrNotLeader = errors.New("not the registry leader")
+	// ErrNoLeader means that no leader is known at the moment. Ask again.
+	ErrNoLeader = errors.New("the registry has no leader")
+	// ErrNotMember means that a node was asked that does not vote.
+	ErrNotMember = errors.New("not a registry member")
+	// ErrNotAdmitted means that the asking node is of no admitted institution, or its
+	// institution is suspended, or it was removed.
+	ErrNotAdmitted = errors.New("not admitted to the registry")
+	// ErrMalformed means a request that no member can answer.
+	ErrMalformed = errors.New("malformed registry request")
+	// ErrClosed means that the registry is closed, or not running yet.
+	ErrClosed = errors.New("registry is not running")
+)
+
+// Peers reaches other nodes. An implementation is safe for concurrent use, and
+// gives up when ctx ends.
+type Peers interface {
+	// Call asks one question of the node to; see the Method constants.
+	Call(ctx context.Context, to names.NodeID, method string, req, resp proto.Message) error
+	// Watch opens the stream of MethodWatch at the member to. It ends with ctx.
+	Watch(ctx context.Context, to names.NodeID, req *registrypb.WatchRequest) (WatchStream, error)
+}
+
+// WatchStream is the receiving end of a watch.
+type WatchStream interface {
+	Receive() (*registrypb.WatchEvent, error)
+	Close()
+}
+
+// Config says which part a node plays in the registry of which mesh. Mesh, bounds
+// and first members come from the genesis file.
+type Config struct {
+	Self    names.NodeID
+	Genesis *genesis.File
+	// Schemes are the identifier schemes of the mesh; nil: subject.Belgian().
+	Schemes subject.Schemes
+	// Dir holds everything; made if absent. A member and a watcher keep their state
+	// in different places of it, since a watcher's is not whole.
+	Dir string
+	// StorageKey encrypts all that is kept in Dir: 32 bytes, or none.
+	StorageKey []byte
+	// Signer is the institution's; it signs grants on a member.
+	Signer crypto.Signer
+	// Raft makes this node a member: a stream layer whose addresses are NodeIDs, on
+	// Addr and Dial as on the RemoteAddr of what it accepts, where it is the
+	// authenticated peer. It is closed by the registry. Nil makes a watcher.
+	Raft  raft.StreamLayer
+	Peers Peers
+	// Now is the wall clock; nil: time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+
+	Tuning Tuning
+}
+
+// Tuning holds what seldom needs to differ. Zero fields take the defaults.
+type Tuning struct {
+	// Heartbeat and Election are raft's timeouts: a follower that hears nothing for
+	// Heartbeat to twice that calls an election. Default 450ms each.
+	Heartbeat, Election time.Duration
+	// LeaderLease is how long a leader goes on without a majority. Default 300ms.
+	LeaderLease time.Duration
+	// RPC bounds one raft message, connecting included. Default 5s.
+	RPC time.Duration
+	// SnapshotEvery is how many log entries lie between snapshots, and SnapshotCheck
+	// how often that is looked at. Default 16384 and 2 minutes.
+	SnapshotEvery uint64
+	SnapshotCheck time.Duration
+	// TrailingLogs is how many entries a snapshot leaves for followers that lag a
+	// little. Default 8192.
+	TrailingLogs uint64
+	// WatchPause is the shortest time between two looks of a watch for news, so that
+	// a bulk load does not wake every follower for every entry. Default 10ms.
+	WatchPause time.Duration
+	// WatchKeepalive is how often an idle watch says that it lives, and a third of
+	// the silence after which a follower turns to another member. Default 2s.
+	WatchKeepalive time.Duration
+}
+
+func (t Tuning) withDefaults() Tuning {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&t.Heartbeat, 450*time.Millisecond)
+	def(&t.Election, max(450*time.Millisecond, t.Heartbeat))
+	def(&t.LeaderLease, min(300*time.Millisecond, t.Heartbeat))
+	def(&t.RPC, 5*time.Second)
+	def(&t.SnapshotCheck, 2*time.Minute)
+	def(&t.WatchPause, 10*time.Millisecond)
+	def(&t.WatchKeepalive, 2*time.Second)
+	if t.SnapshotEvery == 0 {
+		t.SnapshotEvery = 16384
+	}
+	if t.TrailingLogs == 0 {
+		t.TrailingLogs = 8192
+	}
+	return t
+}
+
+// Registry is one node's replica, whole on a member, its public part on a watcher.
+// Everything but Run and Close may be called concurrently, from Open on; what
+// needs others works while Run runs.
+type Registry struct {
+	cfg      Config
+	rules    *record.Rules
+	store    *store.Store
+	holder   *lease.Holder
+	member   *member // nil on a watcher
+	route    route
+	asking   atomic.Int32 // grants this watcher waits for
+	changes  feed
+	removals removals
+	fatal    chan error // buffered: the first failure of the store
+
+	mu      sync.Mutex
+	running context.Context // nil before Run; ends with it
+	closed  bool
+	calls   sync.WaitGroup // handlers and submissions under way
+}
+
+// Open opens the replica in cfg.Dir, or founds it from the genesis file. Nothing
+// talks to anybody before Run. The caller calls Run, or else Close.
+func Open(cfg Config) (*Registry, error) {
+	if cfg.Schemes == nil {
+		cfg.Schemes = subject.Belgian()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.Self.Validate(); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	cfg.Tuning = cfg.Tuning.withDefaults()
+
+	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1)}
+	r.route.reg = r
+	part := "watcher"
+	if cfg.Raft != nil {
+		part = "member"
+	}
+	dir := filepath.Join(cfg.Dir, part)
+	if err := prepareDir(dir); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	var err error
+	r.store, err = store.Open(badgerdb.Config{Dir: filepath.Join(dir, "state"), Key: cfg.StorageKey, Log: cfg.Log}, r.rules)
+	if err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	r.store.OnApply(r.applied)
+	if cfg.Raft != nil {
+		if r.member, err = openMember(r, dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("registry: %w", err), r.store.Close())
+		}
+	}
+	r.holder = lease.NewHolder(lease.HolderConfig{
+		Mesh: cfg.Genesis.Mesh, Self: cfg.Self, Lease: cfg.Genesis.Bounds.Lease, Skew: cfg.Genesis.Bounds.Skew,
+		Ask: r.askGrant, Trust: r.trust, WaitApplied: r.store.WaitApplied, Now: cfg.Now, Log: cfg.Log,
+	})
+	return r, nil
+}
+
+// Run takes part until ctx ends or the replica fails, and then closes it. It
+// returns nil after ctx ended. It may be called once.
+func (r *Registry) Run(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.mu.Lock()
+	if r.closed || r.running != nil {
+		r.mu.Unlock()
+		return fmt.Errorf("registry: %w: Run was called before", ErrClosed)
+	}
+	r.running = ctx
+	r.mu.Unlock()
+	defer func() {
+		cancel()
+		err = errors.Join(err, r.Close())
+	}()
+
+	g, ctx := errgroup.WithContext(ctx)
+	if r.member != nil {
+		if err := r.member.start(); err != nil {
+			return fmt.Errorf("registry: %w", err)
+		}
+		g.Go(func() error { return r.member.granter.Run(ctx) })
+		g.Go(func() error { return r.member.keepMembers(ctx) })
+	} else {
+		g.Go(func() error { return r.follow(ctx) })
+	}
+	g.Go(func() error { return r.holder.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case err := <-r.fatal:
+			return fmt.Errorf("registry: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return g.Wait()
+}
+
+// Close closes a replica that does not run; Run does it by itself at its end.
+func (r *Registry) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	r.mu.Unlock()
+	r.calls.Wait()
+	var err error
+	if r.member != nil {
+		err = r.member.close()
+	}
+	return errors.Join(err, r.store.Close())
+}
+
+// enter admits a call that needs a running registry. The context ends with the
+// caller's and with Run; leave must be called.
+func (r *Registry) enter(ctx context.Context) (_ context.Context, leave func(), _ error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running == nil || r.closed || r.running.Err() != nil {
+		return nil, nil, ErrClosed
+	}
+	r.calls.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(r.running, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+		r.calls.Done()
+	}, nil
+}
+
+// applied is told of every commit of the store.
+func (r *Registry) applied(_ uint64, changes []store.Change) {
+	for _, c := range changes {
+		if c.Result.RemovesRight && c.Result.Accepted && !c.Result.Repeated {
+			r.removals.note(c.Index, r.revocationBound())
+		}
+	}
+	r.changes.notify()
+}
+
+// View calls fn with a consistent view of this replica, as it stands; whether one
+// may rely on it is what Standing says.
+func (r *Registry) View(fn func(record.View) error) error { return r.store.View(fn) }
+
+// Standing gives this node's right to rely on its view, or ErrStale.
+func (r *Registry) Standing() (lease.Standing, error) { return r.holder.Standing() }
+
+// WaitStanding gives the standing as soon as there is one.
+func (r *Registry) WaitStanding(ctx context.Context) (lease.Standing, error) {
+	return r.holder.Wait(ctx)
+}
+
+// WaitApplied returns when this replica holds index.
+func (r *Registry) WaitApplied(ctx context.Context, index uint64) error {
+	return r.store.WaitApplied(ctx, index)
+}
+
+// AppliedIndex gives the index up to which this replica holds everything.
+func (r *Registry) AppliedIndex() uint64 { return r.store.AppliedIndex() }
+
+// IsMember reports whether this node was opened as a member. Whether it votes is
+// what the members record says.
+func (r *Registry) IsMember() bool { return r.member != nil }
+
+// Leader names the leader that this member knows of. A watcher knows of none.
+func (r *Registry) Leader() (names.NodeID, bool) {
+	if r.member == nil {
+		return names.NodeID{}, false
+	}
+	return r.member.leader()
+}
