@@ -34,6 +34,8 @@ func (s *Store) Restore(r io.Reader) error {
 		return errors.Join(fmt.Errorf("restore registry: %w", err), removeDir(dir))
 	}
 	if err := setCurrent(s.cfg.Dir, dir); err != nil {
+		// Either database may be the one that a reopening finds.
+		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 		return errors.Join(fmt.Errorf("restore registry: %w", err), g.db.Close())
 	}
 	s.mu.Lock()

@@ -1,0 +1,338 @@
+package clearing
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/registry/lease"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// Refusal says why a supplier does not accept a clearance.
+type Refusal struct {
+	Reason registrypb.Reason
+	Detail string // for the supplier's log; no subject's number
+}
+
+// Error gives reason and detail.
+func (r *Refusal) Error() string { return fmt.Sprintf("clearance refused: %s: %s", r.Reason, r.Detail) }
+
+func refuse(r registrypb.Reason, format string, args ...any) *Refusal {
+	return &Refusal{r, fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) *Refusal {
+	return refuse(registrypb.Reason_CLEARANCE_INVALID, format, args...)
+}
+
+func unsure(err error) *Refusal {
+	return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry: %v", err)
+}
+
+// Checked is a clearance that stood when it was checked.
+type Checked struct {
+	Ticket      names.Ticket
+	Clearer     names.NodeID
+	Requester   names.NodeID
+	Supplier    names.NodeID // this node
+	RequestHash []byte
+	// ID is the clearance's. One request may come with several clearances, and
+	// must be answered once: mark RequestHash as seen, not only ID.
+	ID            []byte
+	Hash          []byte // SHA-256 of the clearance's envelope
+	Subject       subject.ID
+	Dataset       names.DatasetID
+	Fields        []names.FieldName // that may leave
+	Withheld      []names.FieldName
+	Period        names.Period
+	Purpose       names.Purpose
+	Mode          names.Mode
+	Qualities     []names.Quality // of the own files that gave the route
+	Authorization *registrypb.Authorization
+	Request       *registrypb.Request
+	// ReleaseBy is the last moment, on the own clock, at which data may leave.
+	ReleaseBy time.Time
+
+	clearance, request *envelope.Opened
+	leader             names.NodeID
+	grant              []byte
+}
+
+// Check is everything that a supplier can verify of a clearance in its own view,
+// which must be one it may rely on: that a member which is no party signed it, in
+// time and within its grant, for this very request, which from sent, to this
+// supplier, and that all it rests on still stands.
+//
+// Not checked here, because it is not public: the supplier's own reference, and
+// whether the request was answered before.
+func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, request, clearance []byte) (*Checked, *Refusal) {
+	c := new(registrypb.Clearance)
+	opened, err := open(envelope.Clearance, clearance, c)
+	if err != nil {
+		return nil, invalid("clearance: %v", err)
+	}
+	req, signed, err := openRequest(mesh, request)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	k := &Checked{
+		Ticket: names.TicketOf(request), Clearer: record.NodeID(c.Clearer), Requester: from, Supplier: self,
+		Subject: subject.Raw(subject.Scheme(req.Subject.Scheme), req.Subject.Number),
+		Dataset: names.DatasetID(req.Dataset), Period: record.Period(req.Period),
+		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
+		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
+		ID: c.Id, clearance: opened, request: signed, grant: c.Grant,
+	}
+	k.RequestHash, k.Hash = sum(request), sum(clearance)
+	if r := k.bound(c, mesh); r != nil {
+		return nil, r
+	}
+	grant, err := lease.Open(mesh, c.Grant, trust(v))
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	k.leader = record.NodeID(grant.Leader)
+	if r := k.inTime(c, grant, now, b); r != nil {
+		return nil, r
+	}
+	if k.Authorization, err = v.Authorization(names.AuthorizationID(c.Authorization)); err != nil {
+		return nil, unsure(err)
+	}
+	if k.Authorization == nil {
+		return nil, invalid("there is no such authorization")
+	}
+	if r := k.within(c); r != nil {
+		return nil, r
+	}
+	if r := k.stands(v, mesh); r != nil {
+		return nil, r
+	}
+	return k, nil
+}
+
+// Recheck is for the moment just before data leave: whether it is in time, and
+// nothing that the clearance rests on has fallen away.
+func (k *Checked) Recheck(v record.View, now time.Time, mesh names.MeshID) *Refusal {
+	if now.After(k.ReleaseBy) {
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "data had to leave by %s", k.ReleaseBy)
+	}
+	return k.stands(v, mesh)
+}
+
+// bound insists that the clearance says of everything what the request says.
+func (k *Checked) bound(c *registrypb.Clearance, mesh names.MeshID) *Refusal {
+	req := k.Request
+	for _, f := range []struct {
+		what string
+		same bool
+	}{
+		{"mesh", c.Mesh == string(mesh)},
+		{"id", len(c.Id) == nonceSize},
+		{"request", bytes.Equal(c.RequestHash, k.RequestHash)},
+		{"ticket", c.Ticket == string(k.Ticket)},
+		{"requester", record.NodeID(c.Requester) == k.Requester && record.NodeID(req.Requester) == k.Requester},
+		{"supplier", c.Supplier == string(k.Supplier.Institution)},
+		{"supplier", len(req.Suppliers) == 0 || slices.Contains(req.Suppliers, c.Supplier)},
+		{"subject", proto.Equal(c.Subject, req.Subject)},
+		{"dataset", c.Dataset == req.Dataset},
+		{"period", proto.Equal(c.Period, req.Period)},
+		{"purpose", c.Purpose == req.Purpose},
+		{"mode", c.Mode == req.Mode},
+	} {
+		if !f.same {
+			return invalid("it is for another %s", f.what)
+		}
+	}
+	return nil
+}
+
+// inTime judges all times by the own clock. The bound that a revocation waits for
+// rests on the grant's time, which the clearing peer did not write.
+func (k *Checked) inTime(c *registrypb.Clearance, g *registrypb.Grant, now time.Time, b genesis.Bounds) *Refusal {
+	issued, granted := time.UnixMilli(c.IssuedUnixMs), time.UnixMilli(g.LeaderTimeUnixMs)
+	presentBy, releaseBy := time.UnixMilli(c.PresentByUnixMs), time.UnixMilli(c.ReleaseByUnixMs)
+	bound := granted.Add(b.Lease + b.ReleaseLife + b.Skew)
+	switch {
+	case record.NodeID(g.Holder) != k.Clearer:
+		return invalid("its grant is another's")
+	case g.CommitIndex > c.RegistryIndex:
+		return invalid("it was decided at index %d, before that of its grant, %d", c.RegistryIndex, g.CommitIndex)
+	case presentBy.Before(issued) || presentBy.After(issued.Add(b.PresentLife)),
+		releaseBy.Before(presentBy) || releaseBy.After(issued.Add(b.ReleaseLife)):
+		return invalid("it gives itself longer than the bounds of the mesh")
+	case issued.After(now.Add(b.Skew)) || granted.After(now.Add(b.Skew)):
+		return invalid("it comes from the future: compare the clocks of %s, %s and this node", k.Clearer, record.NodeID(g.Leader))
+	case issued.Before(granted.Add(-b.Skew)) || issued.After(granted.Add(b.Lease+b.Skew)):
+		return invalid("it was not issued within its grant")
+	case !fresh(issued, time.UnixMilli(k.Request.TimeUnixMs), b):
+		return invalid("the request was too old, or from the future, when it was cleared")
+	case now.After(presentBy.Add(b.Skew)):
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "it had to be presented by %s", presentBy)
+	case now.After(bound):
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "its grant is of %s", granted)
+	}
+	if k.ReleaseBy = releaseBy.Add(b.Skew); k.ReleaseBy.After(bound) {
+		k.ReleaseBy = bound
+	}
+	return nil
+}
+
+// within insists that the authorization gives what the clearance says it does.
+func (k *Checked) within(c *registrypb.Clearance) *Refusal {
+	z, req := k.Authorization, k.Request
+	fields, withheld := permitted(req.Fields, z.Fields)
+	switch {
+	case z.Dataset != req.Dataset || z.Purpose != req.Purpose || !slices.Contains(z.Modes, req.Mode):
+		return invalid("authorization %s is for something else", z.Id)
+	case len(fields) == 0 || !slices.Equal(fields, c.Fields) || !slices.Equal(withheld, c.Withheld):
+		return invalid("authorization %s permits other fields", z.Id)
+	case byRow(z, req).Outcome != registrypb.Outcome_PERMIT:
+		return invalid("authorization %s asks for more than the request shows", z.Id)
+	case len(c.SupplierQualities) == 0:
+		return invalid("it names no file of the supplier")
+	}
+	return nil
+}
+
+// stands looks everything up that may fall away.
+func (k *Checked) stands(v record.View, mesh names.MeshID) *Refusal {
+	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand} {
+		if r := check(v); r != nil {
+			return r
+		}
+	}
+	if _, err := lease.Open(mesh, k.grant, trust(v)); err != nil {
+		return invalid("%v", err)
+	}
+	return nil
+}
+
+// clearerStands: a member, in service, no party, and signed with a key in force.
+func (k *Checked) clearerStands(v record.View) *Refusal {
+	member, err := v.IsMember(k.Clearer)
+	if err != nil {
+		return unsure(err)
+	}
+	if !member {
+		return invalid("%s is no registry member in good standing", k.Clearer)
+	}
+	signed, err := signedBy(v, k.clearance, k.Clearer.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	if !signed {
+		return invalid("no key in force of %s signed it", k.Clearer.Institution)
+	}
+	clearer, err := v.Institution(k.Clearer.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	for _, id := range []names.InstitutionID{k.Requester.Institution, k.Supplier.Institution} {
+		inst, err := v.Institution(id)
+		if err != nil {
+			return unsure(err)
+		}
+		if inst == nil {
+			return invalid("%s is not admitted", id)
+		}
+		if party(clearer, inst) {
+			return invalid("%s is a party, or of the sector of one", k.Clearer.Institution)
+		}
+	}
+	return nil
+}
+
+// requesterStands: admitted, in service, and signed with a key in force.
+func (k *Checked) requesterStands(v record.View) *Refusal {
+	stands, err := v.NodeStands(k.Requester)
+	if err != nil {
+		return unsure(err)
+	}
+	if !stands {
+		return refuse(registrypb.Reason_REVOKED, "%s is suspended, or its node removed", k.Requester)
+	}
+	signed, err := signedBy(v, k.request, k.Requester.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	if !signed {
+		return invalid("no key in force of %s signed the request", k.Requester.Institution)
+	}
+	return nil
+}
+
+// rightsStand: authorization and offering are in force, and fit the parties.
+func (k *Checked) rightsStand(v record.View) *Refusal {
+	z, err := v.Authorization(names.AuthorizationID(k.Authorization.Id))
+	if err != nil {
+		return unsure(err)
+	}
+	requester, err := v.Institution(k.Requester.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	if !isInForce(z, k.Request) || z.RequesterType != requester.GetType() {
+		return refuse(registrypb.Reason_REVOKED, "authorization %s is not in force for %s", k.Authorization.Id, k.Requester.Institution)
+	}
+	supplies, err := v.Stands(k.Supplier.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	o, err := v.Offering(k.Dataset, k.Supplier.Institution)
+	if err != nil {
+		return unsure(err)
+	}
+	if !supplies || o == nil || o.Withdrawn || !record.Period(o.Period).Overlaps(k.Period) {
+		return refuse(registrypb.Reason_REVOKED, "%s is suspended, or does not offer %s for this period", k.Supplier.Institution, k.Dataset)
+	}
+	for _, q := range k.Qualities {
+		if !slices.Contains(o.Qualities, string(q)) {
+			return refuse(registrypb.Reason_REVOKED, "%s is not offered for files of quality %s", k.Dataset, q)
+		}
+	}
+	return nil
+}
+
+// trust gives the keys in force of a leader that is a member.
+func trust(v record.View) lease.Trust {
+	return func(leader names.NodeID) (trusted []ed25519.PublicKey, err error) {
+		member, err := v.IsMember(leader)
+		if err != nil {
+			return nil, err
+		}
+		if !member {
+			return nil, fmt.Errorf("%s is no registry member in good standing", leader)
+		}
+		keys, err := v.KeysOf(leader.Institution)
+		for _, k := range keys {
+			if !k.GetRetired() {
+				trusted = append(trusted, k.PublicKey)
+			}
+		}
+		return trusted, err
+	}
+}
+
+func sum(b []byte) []byte {
+	h := sha256.Sum256(b)
+	return h[:]
+}
+
+func named[To, From ~string](list []From) []To {
+	out := make([]To, len(list))
+	for i, s := range list {
+		out[i] = To(s)
+	}
+	return out
+}
