@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,10 +48,11 @@ func (e *Endpoint) resolve(ctx context.Context, addr string) (*net.UDPAddr, erro
 	if err != nil {
 		return nil, err
 	}
-	number, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
+	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("port %q is no number up to 65535", port)
 	}
+	number := int(n)
 	if ip := net.ParseIP(host); ip != nil {
 		return &net.UDPAddr{IP: ip, Port: number}, nil
 	}
