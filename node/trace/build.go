@@ -23,14 +23,15 @@ type held struct {
 type builder struct {
 	ticket   names.Ticket
 	segments map[names.NodeID]Segment
-	entries  []held // in order of node and sequence
+	entries  []held                // in order of node and sequence
+	spoilt   map[names.NodeID]bool // whose segment has entries that cannot be read
 	findings []Finding
 }
 
 // Build makes the story of a ticket from the segments of the nodes that were
 // asked. It believes none of them: what does not fit becomes a finding.
 func Build(ticket names.Ticket, segments map[names.NodeID]Segment) *Story {
-	b := &builder{ticket: ticket, segments: segments}
+	b := &builder{ticket: ticket, segments: segments, spoilt: map[names.NodeID]bool{}}
 	s := &Story{Ticket: ticket}
 	for _, n := range sorted(segments) {
 		s.Journals = append(s.Journals, b.read(n, segments[n]))
@@ -75,6 +76,7 @@ func (b *builder) read(n names.NodeID, seg Segment) Journal {
 		switch {
 		case err != nil:
 			b.find(Altered, []names.NodeID{n}, "Entry %d of %s was altered: %s.", stored.GetSequence(), show(n), err)
+			b.spoilt[n] = true
 			continue
 		case seen[stored.Sequence]:
 			b.find(Altered, []names.NodeID{n}, "%s shows two entries in the same place, %d.", show(n), stored.Sequence)

@@ -128,14 +128,14 @@ func (b *builder) agree(scope string, entries []held, attributes []attribute) {
 		var who []names.NodeID
 		var parts []string
 		for i, v := range values {
-			if i == 0 || len(by[v]) == len(by[values[0]]) {
-				who = append(who, by[v]...)
+			says := by[v]
+			if i == 0 || len(says) == len(by[values[0]]) {
+				who = append(who, says...)
 			}
 			if a.hide {
-				parts = append(parts, join(by[v])+say(by[v])+fmt.Sprintf("one (%c)", 'A'+rune(min(i, 25))))
-			} else {
-				parts = append(parts, join(by[v])+say(by[v])+oneLine(v))
+				v = []string{"one", "another", "yet another"}[min(i, 2)]
 			}
+			parts = append(parts, join(says)+say(says)+oneLine(v))
 		}
 		slices.SortFunc(who, compareNodes)
 		b.find(Disagreement, slices.Compact(who), "The journals disagree about %s%s: %s.", a.name, scope, strings.Join(parts, "; "))
@@ -164,14 +164,16 @@ func (b *builder) checkClearance(g []held) {
 	decided := pick(g, nodepb.Event_DECIDED)
 	switch {
 	case decided == nil && b.shown(clearer):
-		b.find(Disagreement, []names.NodeID{clearer}, "%s shows no decision for clearance %s, which others used.", show(clearer), short(w.ClearanceId))
+		users := voices(g)
+		b.find(Disagreement, append([]names.NodeID{clearer}, users...), "%s shows no decision for clearance %s, which %s used.",
+			show(clearer), short(w.ClearanceId), join(users))
 	case decided != nil && decided.Outcome != registrypb.Outcome_PERMIT:
 		b.find(Disagreement, []names.NodeID{decided.node}, "%s did not permit what clearance %s was used for.", show(decided.node), short(w.ClearanceId))
 	}
 	told := pick(g, nodepb.Event_ANSWERED, nodepb.Event_EXPIRED_UNUSED)
 	switch {
 	case received != nil && hasData(received.Entry) && released == nil && b.shown(supplier):
-		b.find(Disagreement, []names.NodeID{supplier}, "%s received an answer; the journal of %s does not hold it.", show(received.node), show(supplier))
+		b.find(Disagreement, []names.NodeID{received.node, supplier}, "%s received an answer; the journal of %s does not hold it.", show(received.node), show(supplier))
 	case released != nil && hasData(released.Entry) && told == nil && b.shown(nodeID(w.Requester)):
 		b.find(Undelivered, []names.NodeID{nodeID(w.Requester)}, "%s released an answer under clearance %s; the journal of %s does not tell what became of it.",
 			show(released.node), short(w.ClearanceId), show(nodeID(w.Requester)))
@@ -205,11 +207,11 @@ func (b *builder) checkOrder(chain ...*held) {
 	}
 }
 
-// shown tells whether a node's journal was read; of an institution, whether any
-// of its nodes' was.
+// shown tells whether a node's journal was read, and whole; of an institution,
+// whether any of its nodes' was.
 func (b *builder) shown(n names.NodeID) bool {
 	for id, s := range b.segments {
-		if s.Err == nil && id.Institution == n.Institution && (n.Node == "" || id.Node == n.Node) {
+		if s.Err == nil && !b.spoilt[id] && id.Institution == n.Institution && (n.Node == "" || id.Node == n.Node) {
 			return true
 		}
 	}
@@ -227,6 +229,9 @@ func (b *builder) checkParties() {
 		}
 	}
 	for _, n := range sorted(named) {
+		if n.Node == "" && slices.ContainsFunc(sorted(named), func(m names.NodeID) bool { return m.Institution == n.Institution && m.Node != "" }) {
+			continue // others say which node it was
+		}
 		asked := false
 		for id := range b.segments {
 			asked = asked || id == n || n.Node == "" && id.Institution == n.Institution
@@ -277,6 +282,15 @@ func (b *builder) assertions() {
 	}
 	n := nodeID(e.Requester)
 	b.find(Asserted, []names.NodeID{n}, "Only %s vouches for %s.", cmp.Or(string(n.Institution), "the requester"), what)
+}
+
+// voices gives the nodes that entries stand at, each once.
+func voices(g []held) []names.NodeID {
+	seen := map[names.NodeID]bool{}
+	for _, e := range g {
+		seen[e.node] = true
+	}
+	return sorted(seen)
 }
 
 func short(b []byte) string {

@@ -102,11 +102,11 @@ func says(e *nodepb.Entry) string {
 	case nodepb.Event_REFUSED:
 		return because("refused", e.Reason)
 	case nodepb.Event_ANSWERED:
-		what := "received: " + statusText(e.Status.String())
+		what := statusText(e.Status.String())
 		if e.Supplier != nil {
-			what = "received from " + e.Supplier.Institution + ": " + statusText(e.Status.String())
+			what += " from " + e.Supplier.Institution
 		}
-		return because(what, e.Reason)
+		return because("received "+what, e.Reason)
 	case nodepb.Event_EXPIRED_UNUSED:
 		return "a clearance expired unused, at " + e.Supplier.GetInstitution()
 	case nodepb.Event_RESENT:
