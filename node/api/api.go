@@ -12,7 +12,7 @@
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search
-//	            GET  /v1/registry/status
+//	            GET  /v1/registry/status /v1/registry/head
 //	admin       POST /v1/references /v1/references/withdraw
 //	            POST /v1/registry/commands
 //

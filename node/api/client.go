@@ -140,6 +140,13 @@ func (c *Client) RegistryStatus(ctx context.Context) (RegistryStatus, error) {
 	return get[RegistryStatus](ctx, c, "/v1/registry/status")
 }
 
+// RegistryHead gives the end of an author's chain ("public" or "directory"), as of
+// index at the earliest.
+func (c *Client) RegistryHead(ctx context.Context, author, chain string, index uint64) (ChainHead, error) {
+	q := url.Values{"author": {author}, "chain": {chain}, "index": {strconv.FormatUint(index, 10)}}
+	return get[ChainHead](ctx, c, "/v1/registry/head?"+q.Encode())
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return call[T](ctx, c, http.MethodGet, path, "", nil)
 }

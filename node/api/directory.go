@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/hex"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
@@ -139,4 +141,30 @@ func (s *Server) registryStatus(*request) (response, error) {
 		AppliedIndex: st.GetAppliedIndex(), CommitIndex: st.GetCommitIndex(), GrantValid: st.GetGrantValid(),
 		Subjects: st.GetSubjects(), References: st.GetReferences(),
 	}, nil
+}
+
+// registryHead tells where an author's chain ends: what the author's next command
+// must be numbered after.
+func (s *Server) registryHead(q *request) (response, error) {
+	v := q.URL.Query()
+	chain, ok := map[string]registrypb.Chain{"": registrypb.Chain_PUBLIC, "public": registrypb.Chain_PUBLIC, "directory": registrypb.Chain_DIRECTORY}[v.Get("chain")]
+	if !ok {
+		return nil, problem(CodeMalformed, "chain", "Want public or directory.")
+	}
+	author := v.Get("author")
+	if author == "" || len(author) > 64 {
+		return nil, problem(CodeMalformed, "author", "Want an institution, @operators or @committee.")
+	}
+	var index uint64
+	if at := v.Get("index"); at != "" {
+		var err error
+		if index, err = strconv.ParseUint(at, 10, 64); err != nil {
+			return nil, problem(CodeMalformed, "index", "Want the index of a command, as its submission gave it.")
+		}
+	}
+	sequence, hash, err := s.cfg.Registry.Head(q.Context(), author, chain, index)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return ChainHead{Sequence: sequence, Hash: hex.EncodeToString(hash)}, nil
 }

@@ -60,6 +60,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/references", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.declareReferences},
 		{method: post, path: "/v1/references/withdraw", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.withdrawReferences},
 		{method: post, path: "/v1/registry/commands", access: admin, media: mediaBytes, maxBody: envelope.MaxSize, handle: s.submit},
+		{method: get, path: "/v1/registry/head", access: token, query: []string{"author", "chain", "index"}, handle: s.registryHead},
 		{method: get, path: "/v1/registry/status", access: token, handle: s.registryStatus},
 	}
 }

@@ -158,6 +158,13 @@ type RegistryStatus struct {
 	References uint64 `json:"references"`
 }
 
+// ChainHead is the end of an author's chain of commands: the next one has Sequence
+// + 1 and Hash as its previous.
+type ChainHead struct {
+	Sequence uint64 `json:"sequence"` // 0: there is none yet
+	Hash     string `json:"hash"`     // SHA-256 of its payload, hexadecimal
+}
+
 // JournalQuery searches the node's own journal segment. What is left out does not
 // narrow the search.
 type JournalQuery struct {
