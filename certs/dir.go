@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"sync"
 	"time"
 
@@ -33,7 +34,9 @@ type DirSource struct {
 	mu       sync.RWMutex
 	identity identity // guarded by mu
 
-	refused string // the last refusal that was logged; owned by Run
+	// Owned by Run.
+	refused string   // the last refusal that was logged
+	warned  *big.Int // serial number of the SVID whose end was logged
 }
 
 var _ Source = (*DirSource)(nil)
@@ -111,8 +114,21 @@ func (d *DirSource) Run(ctx context.Context) error {
 	}
 }
 
+// warnOfEnd says, once for each SVID, that four fifths of its life have gone and
+// nobody renewed it.
+func (d *DirSource) warnOfEnd() {
+	leaf := d.current().svid.Certificates[0]
+	late := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 5)
+	if d.now().Before(late) || d.warned != nil && d.warned.Cmp(leaf.SerialNumber) == 0 {
+		return
+	}
+	d.warned = leaf.SerialNumber
+	d.log.Warn("identity expires soon and was not renewed", "expires", leaf.NotAfter)
+}
+
 // reload takes over what the directory holds now, if it is good and new.
 func (d *DirSource) reload() {
+	defer d.warnOfEnd()
 	next, err := readDir(d.dir)
 	if err == nil {
 		err = checkValid(next.svid, d.now())

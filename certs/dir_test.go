@@ -111,7 +111,16 @@ func copyFile(from, to, name string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(to, name), b, 0o600)
+	return replace(filepath.Join(to, name), b)
+}
+
+// replace swaps a file whole, so that a watcher sees one change and not two.
+func replace(path string, b []byte) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }
 
 func replaceByDir(path string) error {
@@ -147,7 +156,7 @@ func TestRunFollowsTheDirectory(t *testing.T) {
 	if now := must[*x509svid.SVID](t)(d.GetX509SVID()); now != first {
 		t.Fatal("a mismatched pair was taken over")
 	}
-	if err := os.WriteFile(filepath.Join(dir, certs.KeyFile), good, 0o600); err != nil {
+	if err := replace(filepath.Join(dir, certs.KeyFile), good); err != nil {
 		t.Fatal(err)
 	}
 
@@ -187,6 +196,28 @@ func TestReloadRefuses(t *testing.T) {
 				t.Error("it was taken over")
 			}
 		})
+	}
+}
+
+// TestStoppedRenewalIsSaid looks at an identity that nobody renews.
+func TestStoppedRenewalIsSaid(t *testing.T) {
+	a, _ := newAuthority(t, mesh)
+	log := newChanLog()
+	d := must[*certs.DirSource](t)(certs.OpenDir(identityDir(t, a), slog.New(log)))
+	for _, minutes := range []time.Duration{1, 30, 45} {
+		d.SetClock(func() time.Time { return time.Now().Add(minutes * time.Minute) })
+		d.Reload()
+	}
+	if len(log.said) != 0 {
+		t.Error("said too early")
+	}
+	d.SetClock(func() time.Time { return time.Now().Add(55 * time.Minute) })
+	for range 3 {
+		d.Reload()
+	}
+	log.wait(t, "expires soon")
+	if len(log.said) != 0 {
+		t.Error("said more than once")
 	}
 }
 
