@@ -16,24 +16,26 @@ type reply struct {
 	s        *quic.Stream
 	patience time.Duration // how long one write may take
 	log      func(msg string, args ...any)
+	// disarm keeps abort from being called; false if it was, or is about to be.
+	disarm func() bool
 
-	mu      sync.Mutex
-	begun   bool // the header is out
-	ended   bool
-	aborted bool
+	mu    sync.Mutex
+	begun bool // the header is out
+	ended bool
 }
 
 // errEnded means that the caller is gone or its time is up.
 var errEnded = errors.New("the call has ended")
 
-// send writes a message, and the header before the first one.
-func (r *reply) send(m proto.Message, limit int) error {
+// send writes a message, and the header before the first one. The last one ends the call
+// in the same breath, so that the end travels in the same packet.
+func (r *reply) send(m proto.Message, limit int, last bool) error {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		return errors.New("handler returned neither a message nor an error")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.aborted {
+	if r.ended {
 		return errEnded
 	}
 	var buf []byte
@@ -46,7 +48,11 @@ func (r *reply) send(m proto.Message, limit int) error {
 		return Errorf(TooLarge, "the answer is larger than the method allows")
 	}
 	r.begun = true
-	return r.write(buf)
+	if !last {
+		return r.write(buf)
+	}
+	r.ended = true
+	return r.finish(buf)
 }
 
 func (r *reply) write(b []byte) error {
@@ -57,31 +63,44 @@ func (r *reply) write(b []byte) error {
 	return nil
 }
 
-// end finishes the call: well if err is nil, else with its status.
+// finish writes the last bytes and ends the stream.
+func (r *reply) finish(b []byte) error {
+	if !r.disarm() {
+		return errEnded
+	}
+	if err := r.write(b); err != nil {
+		r.s.CancelWrite(quic.StreamErrorCode(Unavailable))
+		return err
+	}
+	r.s.Close()
+	return nil
+}
+
+// end ends the call if nothing has yet: well if err is nil, else with its status.
 func (r *reply) end(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.aborted {
+	if r.ended {
 		return
 	}
 	r.ended = true
-	r.s.CancelRead(quic.StreamErrorCode(OK))
+	var last []byte
 	switch {
 	case err != nil && r.begun:
-		r.s.CancelWrite(quic.StreamErrorCode(statusOf(err).GetCode()))
+		if r.disarm() {
+			r.s.CancelWrite(quic.StreamErrorCode(statusOf(err).GetCode()))
+		}
 		return
 	case err != nil:
-		buf, tooLong := appendFrame(nil, &meshpb.ReplyHeader{Status: statusOf(err)}, maxHeader)
-		if tooLong != nil || r.write(buf) != nil {
-			r.s.CancelWrite(quic.StreamErrorCode(CodeOf(err)))
-			return
+		st := statusOf(err)
+		if last, err = appendFrame(nil, &meshpb.ReplyHeader{Status: st}, maxHeader); err != nil {
+			last, _ = appendFrame(nil, &meshpb.ReplyHeader{Status: &meshpb.Status{Code: st.GetCode()}}, maxHeader)
 		}
 	case !r.begun: // a stream of no messages
-		if r.write(make([]byte, prefixSize)) != nil {
-			return
-		}
+		last = make([]byte, prefixSize)
 	}
-	r.s.Close()
+	r.finish(last)
+	r.s.CancelRead(quic.StreamErrorCode(OK)) // whatever the caller still sends
 }
 
 // abort resets the stream at once, even while send is blocked.
@@ -90,5 +109,5 @@ func (r *reply) abort(code Code) {
 	r.s.CancelWrite(quic.StreamErrorCode(code)) // unblocks a write that holds mu
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.aborted = true
+	r.ended = true
 }

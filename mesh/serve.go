@@ -84,7 +84,7 @@ func (in *inbound) welcome() *Error {
 // serveCall serves one call.
 func (in *inbound) serveCall(s *quic.Stream) {
 	e := in.e
-	out := &reply{s: s, patience: e.cfg.ReadTimeout, log: func(msg string, args ...any) {
+	out := &reply{s: s, patience: e.cfg.ReadTimeout, disarm: func() bool { return true }, log: func(msg string, args ...any) {
 		e.cfg.Log.Error(msg, append(args, "peer", in.peer)...)
 	}}
 	if err := in.welcome(); err != nil {
@@ -116,28 +116,27 @@ func (in *inbound) serveCall(s *quic.Stream) {
 	defer free()
 
 	// The stream's context ends when the caller resets the stream or the connection ends.
-	ctx, cancel := context.WithCancel(s.Context())
-	defer cancel()
+	ctx := s.Context()
+	if d := least(duration(hdr.GetTimeoutMs()), m.limits.Timeout); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
 	if m.streaming {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
 		defer context.AfterFunc(e.streaming, cancel)()
 	}
-	if d := least(duration(hdr.GetTimeoutMs()), m.limits.Timeout); d > 0 {
-		var cancelTimeout context.CancelFunc
-		ctx, cancelTimeout = context.WithTimeout(ctx, d)
-		defer cancelTimeout()
-	}
 	// The caller is told in time even if the handler does not heed its context.
-	silence := context.AfterFunc(ctx, func() {
+	out.disarm = context.AfterFunc(ctx, func() {
 		code := CodeOf(ctx.Err())
 		if m.streaming && e.streaming.Err() != nil {
 			code = Unavailable
 		}
 		out.abort(code)
 	})
-	err = in.run(ctx, hdr.GetMethod(), m, raw, out)
-	if silence() {
-		out.end(err)
-	}
+	out.end(in.run(ctx, hdr.GetMethod(), m, raw, out))
 }
 
 // least gives the smaller of two durations of which 0 means none.
@@ -156,7 +155,7 @@ func (in *inbound) run(ctx context.Context, name string, m *method, raw []byte, 
 			err = Errorf(Internal, "")
 		}
 	}()
-	err = m.run(ctx, in.peer, raw, func(msg proto.Message) error { return out.send(msg, m.limits.Response) })
+	err = m.run(ctx, in.peer, raw, func(msg proto.Message) error { return out.send(msg, m.limits.Response, !m.streaming) })
 	if err != nil && CodeOf(err) == Internal {
 		in.e.cfg.Log.Error("handler failed", "method", name, "peer", in.peer, "err", err)
 	}
