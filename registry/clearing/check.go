@@ -282,7 +282,7 @@ func (k *Checked) rightsStand(v record.View) *Refusal {
 	if err != nil {
 		return unsure(err)
 	}
-	if !isInForce(z, k.Request) || z.RequesterType != requester.GetType() {
+	if z == nil || !isInForce(z, k.Request) || z.RequesterType != requester.GetType() {
 		return refuse(registrypb.Reason_REVOKED, "authorization %s is not in force for %s", k.Authorization.Id, k.Requester.Institution)
 	}
 	supplies, err := v.Stands(k.Supplier.Institution)
