@@ -13,7 +13,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
-	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -158,6 +158,9 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 		r.clearer, r.index = nodeRef(to), resp.GetRegistryIndex()
 		return decided, none, nil
 	}
+	if len(resp.GetClearances()) == 0 && len(r.permits) > 0 {
+		return decided, none, nil // all that remained was cleared before
+	}
 	permits, err := x.verify(to, resp, r.permits)
 	if err != nil {
 		x.cfg.Log.Warn("clearance does not verify", "peer", to, "ticket", x.ticket, "err", err)
@@ -178,7 +181,7 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 func unable(r registrypb.Reason) bool {
 	switch r {
 	case registrypb.Reason_REGISTRY_STALE, registrypb.Reason_JOURNAL_UNAVAILABLE,
-		registrypb.Reason_CLEARING_UNAVAILABLE, registrypb.Reason_NO_ELIGIBLE_CLEARER,
+		registrypb.Reason_CLEARING_UNAVAILABLE,
 		registrypb.Reason_STALE_REQUEST: // its clock may be the wrong one
 		return true
 	}

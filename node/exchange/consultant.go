@@ -54,8 +54,8 @@ const (
 type ConsultantConfig struct {
 	Mesh     names.MeshID
 	Self     names.NodeID
-	Signer   crypto.Signer // of the own institution
-	Schemes  subject.Schemes
+	Signer   crypto.Signer   // of the own institution
+	Schemes  subject.Schemes // nil: the built-in ones
 	Registry Registry
 	Peers    Peers
 	Journal  Journal
@@ -68,7 +68,7 @@ type ConsultantConfig struct {
 	// ClearTimeout is how long the first round waits for each clearing peer; it
 	// doubles every round. 400 ms.
 	ClearTimeout time.Duration
-	// ClearFor is how long clearing may take altogether, which must outlast an
+	// ClearFor is how long clearing may take altogether. It should outlast an
 	// election of the registry's leader. 4 s.
 	ClearFor time.Duration
 	// PresentTimeout is how long one presentation may take; release-by ends it too. 4 s.
@@ -86,6 +86,9 @@ func (c *ConsultantConfig) setDefaults() {
 	c.ClearFor = cmp.Or(c.ClearFor, 4*time.Second)
 	c.PresentTimeout = cmp.Or(c.PresentTimeout, 4*time.Second)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Second)
+	if c.Schemes == nil {
+		c.Schemes = subject.Belgian()
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -8,12 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
-	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -29,7 +27,7 @@ type presentation struct {
 	clearanceHash []byte
 	request       *registrypb.Request   // well formed, or nil; believed only once checked
 	clearance     *registrypb.Clearance // likewise
-	checked       bool                  // clearing.Check passed
+	checked       *clearing.Checked     // once clearing.Check passed
 }
 
 // read takes a presentation apart. There is always one to journal with.
@@ -151,7 +149,7 @@ func (x *presentation) answerEntry(event nodepb.Event, answer []byte) (*nodepb.E
 
 // keep writes seen-mark and outcome in one step.
 func (x *presentation) keep(presented time.Time, answer []byte, content *nodepb.KeptContent, fresh bool) *refusal {
-	until := time.UnixMilli(x.clearance.GetReleaseByUnixMs()).Add(x.cfg.Bounds.Skew + x.cfg.SeenMargin)
+	until := x.checked.ReleaseBy.Add(x.cfg.Bounds.Skew + x.cfg.SeenMargin)
 	mark, err := seenChange(x.clearance.GetId(), &nodepb.KeptSeen{
 		ClearanceHash:   x.clearanceHash,
 		RequestHash:     x.requestHash,
@@ -165,11 +163,11 @@ func (x *presentation) keep(presented time.Time, answer []byte, content *nodepb.
 	}
 	changes := []outbox.Change{mark}
 	if fresh {
-		raw, err := proto.Marshal(content)
+		row, err := contentChange(x.requestHash, content, x.cfg.Now().Add(x.cfg.Life))
 		if err != nil {
 			return outboxFailed(err)
 		}
-		changes = append(changes, outbox.Change{Key: contentKey(x.requestHash), Value: raw, Until: x.cfg.Now().Add(x.cfg.Life)})
+		changes = append(changes, row)
 	}
 	if err := x.cfg.Outbox.Write(changes...); err != nil {
 		return outboxFailed(err)
@@ -194,6 +192,9 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	if err != nil {
 		return nil, false, outboxFailed(err)
 	}
+	if ok && len(kept.GetBlinding()) == 0 {
+		return nil, false, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "the answer to this request was acknowledged")
+	}
 	if ok && slices.Equal(kept.GetFields(), fields) {
 		return kept, false, nil
 	}
@@ -201,7 +202,7 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	if !ok {
 		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
 	}
-	limited, cancel := context.WithTimeout(ctx, time.UnixMilli(x.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()))
+	limited, cancel := context.WithTimeout(ctx, x.checked.ReleaseBy.Sub(x.cfg.Now()))
 	defer cancel()
 	records, err := source.Fetch(limited, g.query)
 	if err != nil {
@@ -240,7 +241,7 @@ func (x *presentation) ticket() string {
 func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 	e := requestEntry(x.cfg.Now(), nodepb.Role_SUPPLIER, event, x.ticket(), x.request, x.requestHash)
 	e.ClearanceHash = x.clearanceHash
-	if x.checked {
+	if x.checked != nil {
 		addClearance(e, x.clearance, x.clearanceHash)
 		addDeliberation(e, x.cfg.Registry)
 	} else if x.clearance != nil {
@@ -290,35 +291,34 @@ func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
 }
 
 func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *refusal, error) {
-	_, bad := clearing.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
+	var bad *clearing.Refusal
+	if x.checked == nil {
+		x.checked, bad = clearing.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
+	} else {
+		bad = x.checked.Recheck(v, x.cfg.Now(), x.cfg.Mesh)
+	}
 	if bad != nil {
 		return nil, refuse(bad.Reason, "%s", bad.Detail), nil
 	}
-	x.checked = true
 	if no := x.expired(); no != nil {
 		return nil, no, nil
 	}
-	c := x.clearance
-	q := Query{
-		Dataset: names.DatasetID(c.GetDataset()),
-		Subject: subject.Raw(subject.Scheme(c.GetSubject().GetScheme()), c.GetSubject().GetNumber()),
-		Period:  record.Period(c.GetPeriod()),
-		Fields:  named[names.FieldName](c.GetFields()),
-	}
-	dataset, err := v.Dataset(q.Dataset)
+	c := x.checked
+	dataset, err := v.Dataset(c.Dataset)
 	if err != nil {
 		return nil, nil, err
 	}
 	if dataset == nil {
 		return nil, refuse(registrypb.Reason_CLEARANCE_INVALID, "no such dataset"), nil
 	}
-	refs, err := v.References(q.Subject)
+	refs, err := v.References(c.Subject)
 	if err != nil {
 		return nil, nil, err
 	}
+	q := Query{Dataset: c.Dataset, Subject: c.Subject, Period: c.Period, Fields: c.Fields}
 	for _, r := range refs {
 		if r.Institution == x.cfg.Self.Institution && r.Period.Overlaps(q.Period) &&
-			slices.Contains(c.GetSupplierQualities(), string(r.Quality)) && !slices.Contains(q.Qualities, r.Quality) {
+			slices.Contains(c.Qualities, r.Quality) && !slices.Contains(q.Qualities, r.Quality) {
 			q.Qualities = append(q.Qualities, r.Quality)
 		}
 	}
@@ -328,23 +328,23 @@ func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *r
 	return &guarded{query: q, schema: dataset.GetSchema()}, nil, nil
 }
 
-// expired refuses once nothing may leave any more.
-func (x *presentation) expired() *refusal {
-	if by := time.UnixMilli(x.clearance.GetReleaseByUnixMs()); x.cfg.Now().After(by) {
-		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "release-by has passed")
-	}
-	return nil
-}
-
 // stillStands looks once more, cheaply if the registry has not moved on.
 func (x *presentation) stillStands(g *guarded, presented time.Time) *refusal {
 	standing, err := x.cfg.Registry.Standing()
-	if err != nil {
+	switch {
+	case err != nil:
 		return refuse(registrypb.Reason_REGISTRY_STALE, "%v", err)
-	}
-	if standing.Index != g.index {
+	case standing.Index != g.index:
 		_, no := x.guard(presented)
 		return no
 	}
 	return x.expired()
+}
+
+// expired refuses once nothing may leave any more.
+func (x *presentation) expired() *refusal {
+	if x.cfg.Now().After(x.checked.ReleaseBy) {
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "data had to leave by %s", x.checked.ReleaseBy)
+	}
+	return nil
 }

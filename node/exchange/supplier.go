@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
-	"github.com/crossroads-mesh/crossroads/node/exchange/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -24,13 +24,13 @@ import (
 type SupplierConfig struct {
 	Mesh     names.MeshID
 	Self     names.NodeID
-	Signer   crypto.Signer // of the own institution
-	Schemes  subject.Schemes
+	Signer   crypto.Signer   // of the own institution
+	Schemes  subject.Schemes // nil: the built-in ones
 	Registry Registry
 	Journal  Journal
 	Outbox   Outbox
 	Sources  map[names.DatasetID]Source // not changed afterwards
-	Bounds   clearing.Bounds            // from the genesis file
+	Bounds   genesis.Bounds             // of the mesh
 
 	// Life is how long an answer is kept for the same request. 10 minutes.
 	Life time.Duration
@@ -54,6 +54,9 @@ type Supplier struct {
 func NewSupplier(cfg SupplierConfig) *Supplier {
 	cfg.Life = cmp.Or(cfg.Life, 10*time.Minute)
 	cfg.SeenMargin = cmp.Or(cfg.SeenMargin, time.Minute)
+	if cfg.Schemes == nil {
+		cfg.Schemes = subject.Belgian()
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -107,7 +110,8 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 }
 
 // Acknowledge forgets the answer to a clearance, and what it was made of, because
-// its requester holds it. The seen-mark stays. Nobody learns whether there was one.
+// its requester holds it. The marks stay: neither this clearance nor another one for
+// the same request is answered again. Nobody learns whether there was anything.
 func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb.Acknowledgement) (*nodepb.AcknowledgeResponse, error) {
 	done := new(nodepb.AcknowledgeResponse)
 	seen, err := s.seen(a.GetClearanceId())
@@ -124,8 +128,11 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 	if err != nil {
 		return done, nil
 	}
-	err = s.cfg.Outbox.Write(mark, outbox.Change{Key: contentKey(seen.GetRequestHash()), Delete: true})
+	content, err := contentChange(seen.GetRequestHash(), new(nodepb.KeptContent), s.cfg.Now().Add(s.cfg.Life))
 	if err != nil {
+		return done, nil
+	}
+	if err := s.cfg.Outbox.Write(mark, content); err != nil {
 		s.cfg.Log.Error("acknowledged answer could not be forgotten; it ends with its life", "ticket", a.GetTicket(), "err", err)
 	}
 	return done, nil
@@ -163,6 +170,11 @@ func (s *Supplier) load(k outbox.Key, m proto.Message) (bool, error) {
 func seenChange(clearanceID []byte, m *nodepb.KeptSeen) (outbox.Change, error) {
 	raw, err := proto.Marshal(m)
 	return outbox.Change{Key: seenKey(clearanceID), Value: raw, Until: time.UnixMilli(m.GetUntilUnixMs())}, err
+}
+
+func contentChange(requestHash []byte, m *nodepb.KeptContent, until time.Time) (outbox.Change, error) {
+	raw, err := proto.Marshal(m)
+	return outbox.Change{Key: contentKey(requestHash), Value: raw, Until: until}, err
 }
 
 // sign makes the answer to one clearance.
