@@ -71,23 +71,16 @@ func (f *Frozen) Release() { f.release() }
 
 // WriteTo writes the snapshot as a stream; nothing of it is built up in memory.
 func (f *Frozen) WriteTo(to io.Writer) (int64, error) {
-	w := &frameWriter{w: bufio.NewWriterSize(to, snapshotBuffer), sum: sha256.New()}
-	w.write([]byte(snapshotMagic))
-	w.frame(binary.BigEndian.AppendUint64(append([]byte{frameHead}, f.rules.Fingerprint()...), f.index))
-	var count uint64
+	w := newFrameWriter(to)
+	w.head(f)
 	err := record.NewView(rows{f.txn}).History(0, func(index uint64, envelope []byte) error {
-		count++
-		w.frame(append(binary.BigEndian.AppendUint64([]byte{frameCommand}, index), envelope...))
+		w.command(index, envelope)
 		return w.err
 	})
 	if err != nil {
 		return w.n, err
 	}
-	w.frame(w.sum.Sum(binary.BigEndian.AppendUint64([]byte{frameEnd}, count)))
-	if w.err == nil {
-		w.err = w.w.Flush()
-	}
-	return w.n, w.err
+	return w.n, w.end()
 }
 
 // Snapshot writes the store, as it stands now, as a stream.
@@ -102,10 +95,34 @@ func (s *Store) Snapshot(w io.Writer) error {
 }
 
 type frameWriter struct {
-	w   *bufio.Writer
-	sum hash.Hash
-	n   int64
-	err error
+	w     *bufio.Writer
+	sum   hash.Hash
+	count uint64 // of commands
+	n     int64
+	err   error
+}
+
+func newFrameWriter(to io.Writer) *frameWriter {
+	w := &frameWriter{w: bufio.NewWriterSize(to, snapshotBuffer), sum: sha256.New()}
+	w.write([]byte(snapshotMagic))
+	return w
+}
+
+func (w *frameWriter) head(f *Frozen) {
+	w.frame(binary.BigEndian.AppendUint64(append([]byte{frameHead}, f.rules.Fingerprint()...), f.index))
+}
+
+func (w *frameWriter) command(index uint64, envelope []byte) {
+	w.count++
+	w.frame(append(binary.BigEndian.AppendUint64([]byte{frameCommand}, index), envelope...))
+}
+
+func (w *frameWriter) end() error {
+	w.frame(w.sum.Sum(binary.BigEndian.AppendUint64([]byte{frameEnd}, w.count)))
+	if w.err == nil {
+		w.err = w.w.Flush()
+	}
+	return w.err
 }
 
 func (w *frameWriter) write(b []byte) {
