@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crossroads-mesh/crossroads/adapters"
+	"github.com/crossroads-mesh/crossroads/node"
+	"github.com/crossroads-mesh/crossroads/node/config"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+func newNodeRun() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run a node until it is told to stop",
+		Long: `Runs one node of one institution, in the foreground, until SIGINT or SIGTERM: then it
+takes no more requests, lets exchanges under way end (limits.drain), and stops. A
+second signal ends it at once. It logs to standard error.
+
+Whether it can do its work is told by GET /readyz, and by crossroads node health.`,
+		Example: "  crossroads node run --config /etc/crossroads/node.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			return runNode(c.Context(), cfg, c.ErrOrStderr())
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "the node's configuration file")
+	_ = c.MarkFlagRequired("config")
+	_ = c.MarkFlagFilename("config", "yaml", "yml")
+	return c
+}
+
+func runNode(ctx context.Context, cfg *config.Config, logTo io.Writer) (err error) {
+	log := newLog(cfg.Log, logTo)
+	sources := map[names.DatasetID]exchange.Source{}
+	for _, s := range cfg.Sources {
+		source, closer, err := adapters.Open(s)
+		if err != nil {
+			return fmt.Errorf("source of %s: %w", s.Dataset, err)
+		}
+		defer func() { err = errors.Join(err, closer.Close()) }()
+		sources[s.Dataset] = source
+	}
+	n, err := node.New(cfg, node.Deps{Sources: sources, Log: log, Version: buildVersion()})
+	if err != nil {
+		return err
+	}
+	log.Info("node started", "node", cfg.Node.ID().String(), "mesh", cfg.Mesh, "api", n.APIAddr(), "version", buildVersion())
+	err = n.Run(ctx)
+	log.Info("node stopped", "node", cfg.Node.ID().String())
+	return err
+}
+
+func newLog(cfg config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // config.Validate has checked it
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
