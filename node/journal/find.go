@@ -51,7 +51,7 @@ func (s Stored) Proto() *nodepb.StoredEntry {
 }
 
 // Find gives the entries that match q, among them every entry whose Append had
-// returned before. Entries of a month whose key was destroyed are not found. The
+// returned before. The
 // error wraps ErrCorrupt when a matching entry cannot be read, and then no
 // entries are given: half an account is none.
 func (j *Journal) Find(ctx context.Context, q Query) ([]Stored, error) {
@@ -212,7 +212,7 @@ func (s *search) read(at location, sequence uint64) (Stored, error) {
 func (j *Journal) decrypt(at location, h header, b []byte) (Stored, error) {
 	key := j.keys.get(h.period)
 	if key == nil {
-		return Stored{}, corrupt(at, h.sequence, fmt.Errorf("the key file of %s is missing", h.period))
+		return Stored{}, missingKey(h.period)
 	}
 	salt, raw, err := openRecord(b, h, key.aead)
 	if err != nil {

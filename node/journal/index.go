@@ -37,6 +37,7 @@ const (
 var (
 	metaNext  = []byte("\xffnext")  // all entries before it are in the index
 	metaDirty = []byte("\xffdirty") // present while open: the index was not closed
+	metaMonth = []byte("\xffmonth") // ‖ period (4): the index has rows of that month
 )
 
 // Badger writes its tables behind; without a sync a loss of power can take rows
@@ -80,6 +81,9 @@ func (j *Journal) catchUp() error {
 	if from > until {
 		return fmt.Errorf("%w: the log ends before entry %d, and entries before %d had been acknowledged: "+
 			"restore the log; or, to accept the loss, delete the index, which is rebuilt", ErrCorrupt, until, from)
+	}
+	if err := x.checkKeys(); err != nil {
+		return err
 	}
 	if dirty {
 		from -= min(from, reindexed)
@@ -132,6 +136,22 @@ func (x *index) state() (next uint64, dirty bool, err error) {
 		return nil
 	})
 	return next, dirty, err
+}
+
+// checkKeys makes sure that every month that has rows has its key: without it they
+// could not be found, and nobody would notice.
+func (x *index) checkKeys() error {
+	return x.db.View(func(tx *badger.Txn) error {
+		it := tx.NewIterator(badger.IteratorOptions{Prefix: metaMonth})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			m := period(binary.BigEndian.Uint32(it.Item().Key()[len(metaMonth):]))
+			if x.keys.get(m) == nil {
+				return missingKey(m)
+			}
+		}
+		return nil
+	})
 }
 
 // run is the indexer: it writes what the writer made durable, and ends when work
@@ -203,6 +223,7 @@ func (x *index) put(rows []row) error {
 	if len(rows) == 0 {
 		return nil
 	}
+	months := map[period]bool{}
 	return x.db.Update(func(tx *badger.Txn) error {
 		for _, r := range rows {
 			value := binary.BigEndian.AppendUint64(make([]byte, 0, valueSize), r.at.segment)
@@ -219,6 +240,12 @@ func (x *index) put(rows []row) error {
 				if err := tx.Set(key, value); err != nil {
 					return err
 				}
+			}
+			months[periodOf(r.terms.time)] = true
+		}
+		for m := range months {
+			if err := tx.Set(binary.BigEndian.AppendUint32(bytes.Clone(metaMonth), uint32(m)), nil); err != nil {
+				return err
 			}
 		}
 		return tx.Set(metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1))

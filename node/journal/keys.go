@@ -115,6 +115,10 @@ func (r *keyRing) add(p period, key []byte) error {
 	return nil
 }
 
+func missingKey(p period) error {
+	return fmt.Errorf("%w: the key file %s%s is missing: restore it", ErrCorrupt, keyPrefix, p)
+}
+
 // get gives the key of a month, nil when there is none.
 func (r *keyRing) get(p period) *periodKey {
 	r.mu.RLock()
