@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs"
+	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// The methods that nodes call on each other, beside those of package registry.
+const (
+	methodClear       = "clearing.clear"
+	methodPresent     = "exchange.present"
+	methodAcknowledge = "exchange.acknowledge"
+	methodTrace       = "journal.trace"
+)
+
+// peers carries calls to other nodes by name. It implements registry.Peers and
+// exchange.Peers.
+type peers struct {
+	mesh     names.MeshID
+	endpoint *mesh.Endpoint
+	locate   func(names.NodeID) (addr string, err error)
+	alive    func(names.NodeID) bool
+}
+
+var (
+	_ registry.Peers = (*peers)(nil)
+	_ exchange.Peers = (*peers)(nil)
+)
+
+func (p *peers) peer(to names.NodeID) (mesh.Peer, error) {
+	id, err := certs.NodeSPIFFE(p.mesh, to)
+	if err != nil {
+		return mesh.Peer{}, err
+	}
+	addr, err := p.locate(to)
+	if err != nil {
+		return mesh.Peer{}, err
+	}
+	return mesh.Peer{ID: id, Addr: addr}, nil
+}
+
+// Call is a request and its response.
+func (p *peers) Call(ctx context.Context, to names.NodeID, method string, req, resp proto.Message) error {
+	peer, err := p.peer(to)
+	if err != nil {
+		return err
+	}
+	return fromWire(p.endpoint.Call(ctx, peer, method, req, resp))
+}
+
+// Watch follows a member's commands.
+func (p *peers) Watch(ctx context.Context, to names.NodeID, req *registrypb.WatchRequest) (registry.WatchStream, error) {
+	peer, err := p.peer(to)
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.endpoint.OpenStream(ctx, peer, registry.MethodWatch, req)
+	if err != nil {
+		return nil, fromWire(err)
+	}
+	return watchStream{r}, nil
+}
+
+type watchStream struct{ r *mesh.Receiver }
+
+func (w watchStream) Receive() (*registrypb.WatchEvent, error) {
+	e := new(registrypb.WatchEvent)
+	if err := w.r.Receive(e); err != nil {
+		return nil, fromWire(err)
+	}
+	return e, nil
+}
+
+func (w watchStream) Close() { w.r.Close() }
+
+// Clear asks a clearing peer.
+func (p *peers) Clear(ctx context.Context, to names.NodeID, req *registrypb.ClearRequest) (*registrypb.ClearResponse, error) {
+	resp := new(registrypb.ClearResponse)
+	return resp, p.Call(ctx, to, methodClear, req, resp)
+}
+
+// Present shows a clearance to a supplier.
+func (p *peers) Present(ctx context.Context, to names.NodeID, req *nodepb.Presentation) (*nodepb.PresentResponse, error) {
+	resp := new(nodepb.PresentResponse)
+	return resp, p.Call(ctx, to, methodPresent, req, resp)
+}
+
+// Acknowledge tells a supplier that its answer is held durably.
+func (p *peers) Acknowledge(ctx context.Context, to names.NodeID, req *nodepb.Acknowledgement) (*nodepb.AcknowledgeResponse, error) {
+	resp := new(nodepb.AcknowledgeResponse)
+	return resp, p.Call(ctx, to, methodAcknowledge, req, resp)
+}
+
+// Order puts the seemingly dead last. Gossip may be wrong, so none is left out.
+func (p *peers) Order(candidates []names.NodeID) []names.NodeID {
+	ordered := slices.Clone(candidates)
+	slices.SortStableFunc(ordered, func(a, b names.NodeID) int {
+		switch aliveA, aliveB := p.alive(a), p.alive(b); {
+		case aliveA == aliveB:
+			return 0
+		case aliveA:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return ordered
+}
+
+// toWire turns what the rooms say into errors that survive the wire: a refusal
+// keeps its reason, everything else only its kind.
+func toWire(err error) error {
+	var refusal *exchange.Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal):
+		return &mesh.Error{Code: mesh.PermissionDenied, Message: "refused", Reason: refusal.Reason.String()}
+	case errors.Is(err, registry.ErrStale), errors.Is(err, exchange.ErrRegistryStale):
+		return &mesh.Error{Code: mesh.Unavailable, Message: "this node's view of the registry is not confirmed", Reason: registrypb.Reason_REGISTRY_STALE.String()}
+	case errors.Is(err, exchange.ErrJournalUnavailable):
+		return &mesh.Error{Code: mesh.Unavailable, Message: "the journal cannot be written", Reason: registrypb.Reason_JOURNAL_UNAVAILABLE.String()}
+	}
+	return err
+}
+
+// fromWire is the inverse: a reason that came over the wire is a refusal again.
+func fromWire(err error) error {
+	var e *mesh.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	if reason, ok := registrypb.Reason_value[e.Reason]; ok && e.Code == mesh.PermissionDenied {
+		return fmt.Errorf("%w (%w)", &exchange.Refusal{Reason: registrypb.Reason(reason)}, e)
+	}
+	return err
+}

@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// tracer collects the segments of a ticket from whoever took part in it.
+type tracer struct{ n *Node }
+
+// Trace asks every node that this node's own entries name, and joins what they
+// show. A node that cannot be reached is a finding, not an error. A ticket that
+// this node knows nothing of has an empty story.
+func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, error) {
+	found, err := t.n.journal.Find(ctx, journal.Query{Ticket: ticket, Limit: trace.MaxEntries})
+	if err != nil {
+		return nil, err
+	}
+	segments := map[names.NodeID]trace.Segment{t.n.self: trace.Own(found)}
+	parties, err := t.parties(found)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var g errgroup.Group
+	for _, p := range parties {
+		g.Go(func() error {
+			resp := new(nodepb.TraceResponse)
+			err := t.n.peers.Call(ctx, p, methodTrace, &nodepb.TraceRequest{Ticket: string(ticket)}, resp)
+			mu.Lock()
+			defer mu.Unlock()
+			segments[p] = trace.Segment{Entries: resp.Entries, Err: err}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return trace.Build(ticket, segments), nil
+}
+
+// parties names the other nodes that should know of these entries. Where only the
+// institution is known, all its nodes are asked.
+func (t tracer) parties(found []journal.Stored) ([]names.NodeID, error) {
+	named := trace.Parties(t.n.self, trace.Own(found).Entries)
+	var parties []names.NodeID
+	seen := map[names.NodeID]bool{t.n.self: true}
+	add := func(id names.NodeID) {
+		if !seen[id] {
+			seen[id] = true
+			parties = append(parties, id)
+		}
+	}
+	return parties, t.n.registry.View(func(v record.View) error {
+		for _, id := range named {
+			if id.Node != "" {
+				add(id)
+				continue
+			}
+			nodes, err := v.NodesOf(id.Institution)
+			if err != nil {
+				return err
+			}
+			for _, rec := range nodes {
+				if !rec.Removed {
+					add(record.NodeID(rec.Ref))
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// shareTrace shows a party its ticket. To anybody else the ticket looks like one
+// that does not exist. The reading is journaled first, also when it is refused.
+func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.TraceRequest) (*nodepb.TraceResponse, error) {
+	ticket := names.Ticket(req.GetTicket())
+	if err := ticket.Validate(); err != nil {
+		return nil, mesh.Errorf(mesh.InvalidArgument, "%v", err)
+	}
+	found, err := n.journal.Find(ctx, journal.Query{Ticket: ticket, Limit: trace.MaxEntries})
+	if err != nil {
+		return nil, err
+	}
+	resp := new(nodepb.TraceResponse)
+	if party(found, from.Institution) {
+		for _, e := range found {
+			if e.Entry.Role != nodepb.Role_READER {
+				resp.Entries = append(resp.Entries, e.Proto())
+			}
+		}
+	}
+	detail := "trace shown to " + from.String()
+	if len(resp.Entries) == 0 {
+		detail = "trace refused to " + from.String()
+	}
+	// Filed under no ticket, so that reading a trace does not lengthen it.
+	_, err = n.journal.Append(ctx, &nodepb.Entry{
+		TimeUnixMs: n.deps.Now().UnixMilli(), Role: nodepb.Role_READER, Event: nodepb.Event_READ,
+		Requester: &registrypb.NodeRef{Institution: string(from.Institution), Node: string(from.Node)},
+		Detail:    detail + ": " + string(ticket),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// party reports whether an institution is named in one of the entries.
+func party(entries []journal.Stored, who names.InstitutionID) bool {
+	for _, e := range entries {
+		for _, ref := range []*registrypb.NodeRef{e.Entry.GetRequester(), e.Entry.GetSupplier(), e.Entry.GetClearer()} {
+			if ref.GetInstitution() == string(who) {
+				return true
+			}
+		}
+	}
+	return false
+}

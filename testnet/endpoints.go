@@ -1,0 +1,69 @@
+package testnet
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// Endpoints says how to reach a running test network. It is what --endpoints
+// writes and what the command line reads with --endpoints.
+type Endpoints struct {
+	Mesh         names.MeshID `json:"mesh"`
+	ReadySeconds float64      `json:"ready_seconds"`
+	Dir          string       `json:"dir"`
+	Nodes        []Endpoint   `json:"nodes"`
+}
+
+// Endpoint is one node of a test network, and how an application of its
+// institution authenticates.
+type Endpoint struct {
+	Institution names.InstitutionID `json:"institution"`
+	Name        string              `json:"name"`
+	Type        string              `json:"type"`
+	Role        string              `json:"role"` // member or node
+	Node        names.NodeName      `json:"node"`
+	Mesh        string              `json:"mesh_address"`
+	API         string              `json:"api"`
+	Application string              `json:"application"`
+	Token       string              `json:"token"`
+	PID         int                 `json:"pid,omitempty"` // with --processes
+}
+
+// Of gives the endpoint of an institution.
+func (e *Endpoints) Of(id names.InstitutionID) (Endpoint, bool) {
+	for _, n := range e.Nodes {
+		if n.Institution == id {
+			return n, true
+		}
+	}
+	return Endpoint{}, false
+}
+
+// WriteFile writes the endpoints as JSON. The file holds tokens and is readable by
+// its owner alone; it appears whole or not at all.
+func (e *Endpoints) WriteFile(path string) error {
+	b, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return err
+	}
+	next := path + ".new"
+	if err := os.WriteFile(next, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write endpoints: %w", err)
+	}
+	return os.Rename(next, path)
+}
+
+// table prints the nodes for people.
+func (e *Endpoints) table(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "INSTITUTION\tROLE\tAPI\tAUTHENTICATE WITH")
+	for _, n := range e.Nodes {
+		fmt.Fprintf(t, "%s\t%s\t%s\tAuthorization: Bearer %s\n", n.Institution, n.Role, n.API, n.Token)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,69 @@
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+)
+
+// Options say what test network to bring up. The zero value of each field takes
+// the default that is named with it.
+type Options struct {
+	Nodes     int    // institutions, one node each; default 7
+	Members   int    // of them registry members: 1, 3, 5 or 7; default 3
+	Persons   int    // invented persons; default 10,000
+	Seed      uint64 // same seed: same persons, references and answers; default 1
+	Processes bool   // each node in an OS process of its own
+	Dir       string // where to keep the network; empty: a temporary folder, removed at the end
+	Endpoints string // file to write the endpoints to; empty: none
+	Out       io.Writer
+	Log       *slog.Logger // of the nodes when they run in this process; default: discarded
+	// Binary is the crossroads binary that node processes run; default: this one.
+	Binary string
+
+	temporary bool // Dir is ours to remove
+}
+
+// ErrOptions is wrapped by the error of a set of options that cannot be.
+var ErrOptions = errors.New("impossible test network")
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Nodes == 0 {
+		o.Nodes = 7
+	}
+	if o.Members == 0 {
+		o.Members = min(3, o.Nodes)
+	}
+	if o.Persons == 0 {
+		o.Persons = 10_000
+	}
+	if o.Seed == 0 {
+		o.Seed = 1
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return o, err
+		}
+		o.Binary = self
+	}
+	switch {
+	case o.Nodes < 3 || o.Nodes > 50:
+		return o, fmt.Errorf("%w: %d nodes; an exchange needs three, and one machine carries some 50", ErrOptions, o.Nodes)
+	case o.Members != 1 && o.Members != 3 && o.Members != 5 && o.Members != 7:
+		return o, fmt.Errorf("%w: %d members; a registry has 1, 3, 5 or 7", ErrOptions, o.Members)
+	case o.Members > o.Nodes:
+		return o, fmt.Errorf("%w: %d members of %d nodes", ErrOptions, o.Members, o.Nodes)
+	case o.Persons < 100 || o.Persons > 2_000_000:
+		return o, fmt.Errorf("%w: %d persons; want 100 to 2,000,000", ErrOptions, o.Persons)
+	}
+	return o, nil
+}

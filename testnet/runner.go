@@ -1,0 +1,142 @@
+package testnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/adapters"
+	"github.com/crossroads-mesh/crossroads/node"
+	"github.com/crossroads-mesh/crossroads/node/config"
+)
+
+// running is one node that was started.
+type running interface {
+	// stop ends the node as SIGTERM does, and returns when it has ended.
+	stop() error
+	// kill ends it as SIGKILL does: nothing is flushed, nobody is told.
+	kill() error
+	// done is closed when the node has ended, for whatever reason; err says why.
+	done() <-chan struct{}
+	err() error
+	pid() int // 0: it runs in this process
+}
+
+// inProcess runs a node in this process, through the constructor and from the
+// configuration file that a process of its own would use.
+type inProcess struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+	failed error
+}
+
+func startInProcess(s *site, log *slog.Logger, adjust func(*node.Deps)) (running, error) {
+	cfg, err := config.Load(s.configFile())
+	if err != nil {
+		return nil, err
+	}
+	sources, closer, err := adapters.OpenAll(cfg.Sources)
+	if err != nil {
+		return nil, err
+	}
+	deps := node.Deps{Sources: sources, Log: log, Version: "testnet"}
+	if adjust != nil {
+		adjust(&deps)
+	}
+	n, err := node.New(cfg, deps)
+	if err != nil {
+		return nil, errors.Join(err, closer.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &inProcess{cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.failed = errors.Join(n.Run(ctx), closer.Close())
+	}()
+	return r, nil
+}
+
+func (r *inProcess) stop() error {
+	r.cancel()
+	<-r.ended
+	return r.failed
+}
+
+// kill cannot be had within a process; the ordinary end is the nearest.
+func (r *inProcess) kill() error           { return r.stop() }
+func (r *inProcess) done() <-chan struct{} { return r.ended }
+func (r *inProcess) pid() int              { return 0 }
+
+func (r *inProcess) err() error {
+	<-r.ended
+	return r.failed
+}
+
+// process runs a node as production does: `crossroads node run --config FILE`.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+	why   error
+}
+
+func startProcess(binary string, s *site) (running, error) {
+	log, err := os.OpenFile(filepath.Join(s.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(binary, "node", "run", "--config", s.configFile())
+	cmd.Stdout, cmd.Stderr = log, log
+	// Nodes end when this process does, however it ends, and Ctrl-C reaches this
+	// process alone, which then ends them in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// Linux sends Pdeathsig when the *thread* that started the child ends.
+		runtime.LockOSThread()
+		defer close(p.ended)
+		defer log.Close()
+		if err := cmd.Start(); err != nil {
+			started <- fmt.Errorf("start node of %s: %w", s.ID, err)
+			return
+		}
+		started <- nil
+		p.why = cmd.Wait()
+	}()
+	return p, <-started
+}
+
+func (p *process) stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.ended:
+		return p.why
+	case <-time.After(20 * time.Second):
+		return errors.Join(fmt.Errorf("process %d did not end in 20 s and was killed", p.pid()), p.kill())
+	}
+}
+
+func (p *process) kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.ended
+	return nil
+}
+
+func (p *process) done() <-chan struct{} { return p.ended }
+func (p *process) pid() int              { return p.cmd.Process.Pid }
+
+func (p *process) err() error {
+	<-p.ended
+	return p.why
+}
