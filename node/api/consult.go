@@ -94,10 +94,7 @@ func (s *Server) consult(q *request) (response, error) {
 	if err != nil {
 		p := *asProblem(err)
 		p.ClientTicket = c.ClientTicket
-		if p.Code == CodeInternal {
-			s.cfg.Log.ErrorContext(q.Context(), "consultation failed", "request", q.id, "error", err)
-		}
-		return nil, &p
+		return nil, fmt.Errorf("%w: %w", &p, err)
 	}
 	return resultOf(result), nil
 }

@@ -1,13 +1,16 @@
 package api
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -99,7 +102,7 @@ func (s *Server) changeReferences(q *request, event nodepb.Event) (response, err
 		Body:  &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: rows}},
 	})
 	if err != nil {
-		return nil, err
+		return nil, registryTrouble(err)
 	}
 	return submittedOf(done), nil
 }
@@ -122,9 +125,21 @@ func (s *Server) submit(q *request) (response, error) {
 	}
 	done, err := s.cfg.Registry.Submit(q.Context(), q.body)
 	if err != nil {
-		return nil, err
+		return nil, registryTrouble(err)
 	}
 	return submittedOf(done), nil
+}
+
+// registryTrouble says what of the registry's errors is the caller's, and that the
+// rest passes.
+func registryTrouble(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, registry.ErrMalformed):
+		return fmt.Errorf("%w: %w", problem(CodeMalformed, "body", "Send the signed envelope of one command, of at most 4 MiB."), err)
+	}
+	return fmt.Errorf("%w: %w", problem(CodeUnavailable, "", "The registry cannot be reached; see GET /readyz. Submitting the same command again is safe."), err)
 }
 
 func submittedOf(r *registrypb.SubmitResponse) Submitted {
@@ -164,7 +179,7 @@ func (s *Server) registryHead(q *request) (response, error) {
 	}
 	sequence, hash, err := s.cfg.Registry.Head(q.Context(), author, chain, index)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, registryTrouble(err)
 	}
 	return ChainHead{Sequence: sequence, Hash: hex.EncodeToString(hash)}, nil
 }

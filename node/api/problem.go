@@ -122,7 +122,7 @@ func asProblem(err error) *Problem {
 	case errors.Is(err, exchange.ErrRegistryStale):
 		return problem(CodeUnavailable, "", "The node cannot be sure of what is public; see GET /readyz. Asking again under the same client ticket is safe.")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return problem(CodeDeadline, "", "Ask again under the same client ticket, which is safe, or give more time with \"Prefer: wait=30\".")
+		return problem(CodeDeadline, "", "Ask again under the same client ticket, or submit the same command again: both are safe. \"Prefer: wait=30\" gives more time.")
 	}
 	return problem(CodeInternal, "", "Ask the node's operator to look up the request in the log.")
 }

@@ -107,7 +107,7 @@ func (s *Server) serve(rt route) http.Handler {
 			slog.String("method", r.Method), slog.String("route", r.Pattern), slog.Int("status", status), slog.Int("bytes", size),
 			slog.Duration("took", time.Since(began)), slog.String("application", q.app.Name), slog.String("request", q.id),
 		}
-		if p := (*Problem)(nil); err != nil && !errors.As(err, &p) {
+		if _, callers := err.(*Problem); err != nil && !callers { // what lies behind a problem is the operator's to know
 			attrs = append(attrs, slog.Any("error", err))
 		}
 		s.cfg.Log.LogAttrs(r.Context(), level, "api request", attrs...)

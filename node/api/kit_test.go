@@ -1,0 +1,237 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/node/config"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+const (
+	person   = "74071238186" // an invented one
+	aTicket  = "0123456789abcdefghjkmnpqrs"
+	elsewise = "zzzzzzzzzzzzzzzzzzzzzzzzzg"
+)
+
+// fakes stands for every room behind the interface. mu guards all of it.
+type fakes struct {
+	mu        sync.Mutex
+	asked     []exchange.Question
+	result    *exchange.Result
+	err       error
+	hold      chan struct{} // Consult waits until it is closed; nil: not at all
+	entered   chan struct{} // Consult says that it has begun
+	acked     []string
+	entries   []*nodepb.Entry
+	journaled error // what Append and Find return
+	state     record.MapState
+	submitted [][]byte
+	done      []*registrypb.Command
+}
+
+func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Result, error) {
+	f.mu.Lock()
+	f.asked = append(f.asked, q)
+	hold, entered, result, err := f.hold, f.entered, f.result, f.err
+	f.mu.Unlock()
+	if entered != nil {
+		entered <- struct{}{}
+	}
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if result == nil && err == nil {
+		result = &exchange.Result{Ticket: aTicket, ClientTicket: q.ClientTicket, Status: nodepb.Status_NO_DATA_FOUND}
+	}
+	return result, err
+}
+
+func (f *fakes) Acknowledge(_ context.Context, app string, t names.ClientTicket) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.acked = append(f.acked, app+" "+string(t))
+	return f.err
+}
+
+func (f *fakes) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.journaled != nil {
+		return 0, f.journaled
+	}
+	f.entries = append(f.entries, e)
+	return uint64(len(f.entries) - 1), nil
+}
+
+func (f *fakes) Find(_ context.Context, q journal.Query) (found []journal.Stored, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, e := range f.entries {
+		sub := subject.Raw(subject.Scheme(e.GetSubject().GetScheme()), e.GetSubject().GetNumber())
+		if (q.Ticket == "" || string(q.Ticket) == e.Ticket) && (q.User == "" || string(q.User) == e.User) &&
+			(q.Subject.IsZero() || q.Subject == sub) && len(found) < q.Limit {
+			found = append(found, journal.Stored{Sequence: uint64(i), Entry: e})
+		}
+	}
+	return found, f.journaled
+}
+
+func (f *fakes) Trace(_ context.Context, t names.Ticket) (*trace.Story, error) {
+	return &trace.Story{Ticket: t, Verdict: trace.Consistent, Summary: "All 3 journals are there, and they agree."}, nil
+}
+
+func (f *fakes) View(fn func(record.View) error) error { return fn(record.NewView(&f.state)) }
+
+func (f *fakes) Submit(_ context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.submitted = append(f.submitted, envelope)
+	return &registrypb.SubmitResponse{Index: 9, Refusal: "not signed by its author"}, nil
+}
+
+func (f *fakes) Status() (*registrypb.StatusResponse, error) {
+	return &registrypb.StatusResponse{Node: &registrypb.NodeRef{Institution: "pcsa", Node: "n1"}, State: "watcher", AppliedIndex: 7}, nil
+}
+
+func (f *fakes) Head(context.Context, string, registrypb.Chain, uint64) (uint64, []byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return 3, make([]byte, 32), f.err
+}
+
+func (f *fakes) Do(_ context.Context, c *registrypb.Command) (*registrypb.SubmitResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.done = append(f.done, c)
+	return &registrypb.SubmitResponse{Index: 8, Accepted: true}, nil
+}
+
+func (f *fakes) journal() []*nodepb.Entry {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*nodepb.Entry(nil), f.entries...)
+}
+
+func hashOf(token string) string {
+	h := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(h[:])
+}
+
+// logged keeps what the server logs, to search it for what must not be there.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logged) {
+	t.Helper()
+	log := new(logged)
+	cfg := Config{
+		Self: names.NodeID{Institution: "pcsa", Node: "n1"}, Mesh: "demo.example", Version: "test",
+		Applications: []config.Application{
+			{Name: "file", TokenSHA256: hashOf("file-token"), UsersAsserted: true, AuthLevel: 3},
+			{Name: "robot", TokenSHA256: hashOf("robot-token"), AuthLevel: 1, Purposes: []names.Purpose{"inquiry"}, Datasets: []names.DatasetID{"wages/v1"}},
+			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true},
+		},
+		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
+		Consultations: f, Journal: f, Tracer: f, Registry: f, Author: f, Schemes: subject.Belgian(),
+		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
+		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if strings.Contains(log.String(), person) {
+			t.Errorf("the log holds a subject's number:\n%s", log)
+		}
+	})
+	return s, log
+}
+
+// ask sends one request to the handler; headers are pairs.
+func ask(s *Server, method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, path, in)
+	if body != "" {
+		r.Header.Set("Content-Type", mediaJSON)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w
+}
+
+func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
+
+func asUser(token, user string) []string { return append(bearer(token), HeaderUser, user) }
+
+// wantProblem checks status, code and place of a problem, and that it repeats nothing.
+func wantProblem(t *testing.T, w *httptest.ResponseRecorder, code Code, where string) *Problem {
+	t.Helper()
+	p := new(Problem)
+	if err := json.Unmarshal(w.Body.Bytes(), p); err != nil || w.Header().Get("Content-Type") != mediaProblem {
+		t.Fatalf("no problem (status %d): %s", w.Code, w.Body)
+	}
+	if p.Code != code || p.Status != w.Code || p.Status != codes[code].status || p.Where != where {
+		t.Fatalf("problem %s at %q with status %d, want %s at %q: %s", p.Code, p.Where, w.Code, code, where, w.Body)
+	}
+	if p.Title == "" || p.Mend == "" || p.RequestID == "" {
+		t.Errorf("a problem must say what, how to mend it and which request: %s", w.Body)
+	}
+	if strings.Contains(w.Body.String(), person) {
+		t.Errorf("the problem repeats a subject's number: %s", w.Body)
+	}
+	return p
+}
+
+func question(change ...string) string {
+	q := `{"client_ticket":"t-1","subject":{"scheme":"ssin","number":"` + person + `"},"dataset":"wages/v1","purpose":"inquiry","period":{"from":"2026-01-01","until":"2026-03-31"}}`
+	return strings.NewReplacer(change...).Replace(q)
+}
+
+var errDisk = errors.New("disk full at /secret/path")
