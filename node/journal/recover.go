@@ -123,28 +123,30 @@ func unacknowledged(tail []byte, end scanned) error {
 		}
 	}
 	head := tail[:min(headerSize, len(tail))]
-	if lacksSector(head, end.offset) {
+	if lacksSector(tail, end.offset, len(head)) {
 		return nil
 	}
 	h, err := parseHeader(head)
 	if err != nil {
 		return err
 	}
-	if h.size() > int64(len(tail)) || !lacksSector(tail[:h.size()], end.offset) {
+	if h.size() > int64(len(tail)) ||
+		!lacksSector(tail, end.offset, int(h.size())) {
 		return errBody
 	}
 	return nil
 }
 
-// lacksSector tells whether b, which lies at offset, is all zero in some sector:
-// no written part of a record is.
-func lacksSector(b []byte, offset int64) bool {
-	for len(b) > 0 {
-		n := min(int64(len(b)), sectorSize-offset%sectorSize)
-		if allZero(b[:n]) {
+// lacksSector tells whether one of the sectors that the first n bytes of tail, which
+// lies at offset, reach into never came to disk: it is zero to its end then, and no
+// written part of a record is.
+func lacksSector(tail []byte, offset int64, n int) bool {
+	for n > 0 && len(tail) > 0 {
+		k := int(min(int64(len(tail)), sectorSize-offset%sectorSize))
+		if allZero(tail[:k]) {
 			return true
 		}
-		b, offset = b[n:], offset+n
+		tail, offset, n = tail[k:], offset+int64(k), n-k
 	}
 	return false
 }
