@@ -75,9 +75,11 @@ var scenarios = []scenario{
 		reason: registrypb.Reason_REPLACED_NUMBER, fits: func(p *Person) bool { return p.Former != nil && len(p.Jobs) > 0 }},
 	{title: "A cancelled number", requester: "nsso", purpose: "contribution-control", dataset: "person-identity/v1",
 		period: func(p *Person) names.Period { return clip(p.Jobs[0].Period, lately) },
-		reason: registrypb.Reason_CANCELLED_NUMBER, fits: func(p *Person) bool { return p.Cancelled != names.Forever && len(p.Jobs) > 0 && p.Jobs[0].Overlaps(lately) }},
-	{title: "Somebody who has died", requester: "fpd", purpose: "pension-calculation", dataset: "person-address/v1",
-		period: func(p *Person) names.Period { return names.Period{From: p.Death - 30, Until: Today} },
+		reason: registrypb.Reason_CANCELLED_NUMBER, fits: func(p *Person) bool {
+			return p.Cancelled != names.Forever && len(p.Jobs) > 0 && p.Jobs[0].Overlaps(lately)
+		}},
+	{title: "Somebody who had died before the time asked about", requester: "fpd", purpose: "pension-calculation", dataset: "person-address/v1",
+		period: func(p *Person) names.Period { return names.Period{From: p.Death + 10, Until: p.Death + 40} },
 		reason: registrypb.Reason_DECEASED_SUBJECT, fits: func(p *Person) bool { return p.Death != names.Forever && p.Pension != nil }},
 	{title: "Nobody who may supply these data has a file", requester: "fpd", purpose: "pension-calculation", dataset: "unemployment-benefit/v1",
 		reason: registrypb.Reason_UNKNOWN_SUBJECT, fits: func(p *Person) bool { return p.Pension != nil && len(p.Unemployed) == 0 }},

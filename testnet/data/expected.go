@@ -1,6 +1,7 @@
 package data
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -58,8 +59,11 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 	if rule == nil {
 		return refuse(registrypb.Reason_NOT_ALLOWED)
 	}
+	if id.Scheme() != subject.SSIN { // every dataset here is on persons
+		return refuse(registrypb.Reason_MALFORMED_NUMBER)
+	}
 	p, known := w.Find(id)
-	if !known || !w.hasFile(p, id, c.Requester, rule.RequesterQualities, c.Period) {
+	if !known || !w.hasFile(p, c.Requester, rule.RequesterQualities, c.Period) {
 		return refuse(registrypb.Reason_NOT_INTEGRATED)
 	}
 	switch {
@@ -69,11 +73,11 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 		return a
 	case p.Cancelled != names.Forever:
 		return refuse(registrypb.Reason_CANCELLED_NUMBER)
-	case p.Death != names.Forever:
+	case c.Period.From > p.Death:
 		return refuse(registrypb.Reason_DECEASED_SUBJECT)
 	}
 	dataset, _ := w.Dataset(c.Dataset) // an authorization names it, so it is there
-	suppliers := w.suppliers(p, id, dataset, c.Period)
+	suppliers := w.suppliers(p, c.Requester, dataset, c.Period)
 	if len(suppliers) == 0 {
 		return refuse(registrypb.Reason_UNKNOWN_SUBJECT)
 	}
@@ -81,10 +85,10 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 	switch {
 	case len(fields) == 0:
 		return refuse(registrypb.Reason_NO_PERMITTED_FIELD)
-	case c.AuthLevel < rule.MinAuthLevel:
-		return refuse(registrypb.Reason_AUTH_LEVEL_TOO_LOW)
 	case rule.MandateRequired:
 		return refuse(registrypb.Reason_MANDATE_MISSING)
+	case c.AuthLevel < rule.MinAuthLevel:
+		return refuse(registrypb.Reason_AUTH_LEVEL_TOO_LOW)
 	}
 	return w.collect(p, dataset, suppliers, c.Period, Answer{
 		Authorization: names.AuthorizationID(rule.Id), Withheld: withheld,
@@ -94,7 +98,7 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 // authorization gives the row in force for a consultation, nil if there is none.
 // No two rows of this world speak of the same requester, dataset and purpose.
 func (w *World) authorization(requester names.InstitutionType, c Consultation, on names.Date) *registrypb.Authorization {
-	for _, a := range w.Authorizations() {
+	for _, a := range w.rules {
 		if a.RequesterType == string(requester) && a.Dataset == string(c.Dataset) && a.Purpose == string(c.Purpose) &&
 			slices.Contains(a.Modes, string(names.Consultation)) && a.Period.From <= int32(on) && int32(on) <= a.Period.Until {
 			return a
@@ -103,35 +107,27 @@ func (w *World) authorization(requester names.InstitutionType, c Consultation, o
 	return nil
 }
 
-// hasFile reports whether an institution has a file on p in one of the qualities
-// that touches the period. What was declared under a former number counts for the
-// present one; not the other way round.
-func (w *World) hasFile(p *Person, asked subject.ID, at names.InstitutionID, qualities []string, period names.Period) bool {
-	for _, r := range w.References(p) {
-		if r.Institution == at && (asked == p.SSIN || r.Subject == asked) &&
-			slices.Contains(qualities, string(r.Quality)) && r.Period.Overlaps(period) {
-			return true
-		}
-	}
-	return false
+// hasFile reports whether an institution has a file on p, under any of the numbers,
+// in one of the qualities, that touches the period.
+func (w *World) hasFile(p *Person, at names.InstitutionID, qualities []string, period names.Period) bool {
+	return slices.ContainsFunc(w.References(p), func(r Reference) bool {
+		return r.Institution == at && slices.Contains(qualities, string(r.Quality)) && r.Period.Overlaps(period)
+	})
 }
 
-func (w *World) suppliers(p *Person, id subject.ID, d *Dataset, period names.Period) (found []Institution) {
-	var qualities []string
-	for _, quality := range d.Qualities {
-		qualities = append(qualities, string(quality))
+// suppliers gives the sources that have a file, in order of their ids. Nobody asks
+// itself.
+func (w *World) suppliers(p *Person, requester names.InstitutionID, d *Dataset, period names.Period) (found []Institution) {
+	qualities := make([]string, len(d.Qualities))
+	for i, quality := range d.Qualities {
+		qualities[i] = string(quality)
 	}
 	for _, i := range w.institutions {
-		if i.Type == d.Supplier && w.hasFile(p, id, i.ID, qualities, period) {
+		if i.Type == d.Supplier && i.ID != requester && w.hasFile(p, i.ID, qualities, period) {
 			found = append(found, i)
 		}
 	}
-	slices.SortFunc(found, func(a, b Institution) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(found, func(a, b Institution) int { return cmp.Compare(a.ID, b.ID) })
 	return found
 }
 

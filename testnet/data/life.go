@@ -102,6 +102,8 @@ func (w *World) work(dice *rand.Rand, p *Person, career names.Period) {
 			if chance(dice, 65) {
 				p.support(dice, s)
 			}
+		case p.aged(66, Today) && chance(dice, 60): // years at home, as many had in that generation
+			spell(2000, 6000)
 		default:
 			spell(60, 400)
 		}

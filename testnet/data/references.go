@@ -115,6 +115,14 @@ func numberEvents(p *Person) (all []*registrypb.NumberEvent) {
 	return all
 }
 
+// untilClosed: after a death some files stay open for a year, until all is settled.
+func untilClosed(p *Person, s names.Period) names.Period {
+	if p.Death != names.Forever {
+		s.Until += 365
+	}
+	return s
+}
+
 type addFile = func(subject.ID, names.Quality, names.Period)
 
 // files says for each type of institution which files it has on a person.
@@ -162,7 +170,7 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 			add(p.SSIN, qCareer, c)
 		}
 		if p.Pension != nil {
-			add(p.SSIN, qPensioner, p.Pension.Period)
+			add(p.SSIN, qPensioner, untilClosed(p, p.Pension.Period))
 		}
 		if p.Guarantee != nil {
 			add(p.SSIN, qGuarantee, p.Guarantee.Period)
@@ -178,7 +186,7 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 	},
 	energyRegulator: func(p *Person, add addFile) {
 		if p.Energy != nil {
-			add(p.SSIN, qEnergy, p.Energy.Period)
+			add(p.SSIN, qEnergy, untilClosed(p, p.Energy.Period))
 		}
 	},
 	selfEmployedOffice: func(p *Person, add addFile) {

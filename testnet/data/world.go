@@ -5,6 +5,7 @@ import (
 	"iter"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
@@ -32,6 +33,7 @@ type World struct {
 	cfg          Config
 	institutions []Institution
 	numbers      numbers
+	rules        []*registrypb.Authorization // as Authorizations gives them; for Expected
 }
 
 // New makes a world. It fails only for a Config out of its limits.
@@ -42,7 +44,9 @@ func New(cfg Config) (*World, error) {
 	if cfg.Institutions < MinInstitutions || cfg.Institutions > MaxInstitutions {
 		return nil, fmt.Errorf("test network: %d institutions: want %d to %d", cfg.Institutions, MinInstitutions, MaxInstitutions)
 	}
-	return &World{cfg: cfg, institutions: institutions(cfg.Institutions), numbers: newNumbers(cfg.Seed)}, nil
+	w := &World{cfg: cfg, institutions: institutions(cfg.Institutions), numbers: newNumbers(cfg.Seed)}
+	w.rules = w.Authorizations()
+	return w, nil
 }
 
 // Config gives what the world was made from.
