@@ -94,7 +94,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openExchange, n.openGossip, n.openAPI,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openExchange, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
