@@ -1,0 +1,274 @@
+// Package gossip says which nodes seem to be alive, and where. It never gives a right:
+// whoever is dialled proves who it is, and nobody should refuse to dial a node because
+// gossip calls it dead.
+//
+// It is memberlist in a hybrid form. Its packets go as plain datagrams through the mesh's
+// own UDP port, because opening a connection to nearly everyone would not scale; its
+// streams, which are rare and large, are streams of the mesh (ALPN crossroads-gossip/1).
+//
+// # Packets
+//
+// Each packet is authenticated between two nodes with NaCl box and the X25519 keys that
+// the Keys port knows:
+//
+//	0x21 | length of sender's name (1 byte) | name | nonce (24 bytes) | box
+//
+// The box holds the first 8 bytes of SHA-256(sender 0x00 receiver), so that a packet
+// cannot be turned around, and memberlist's message. A packet of a sender without a known
+// key, or that does not authenticate, is dropped and counted. A replayed packet is
+// possible and harmless: memberlist orders its messages by incarnation.
+//
+// # Metadata
+//
+// A node's name, address and time of issue travel as a meshpb.GossipMeta that the node
+// signed (SignMeta, VerifyMeta). Any node passes such statements on; one that is not
+// signed by the node it speaks of, that names another address than it was signed for, or
+// that is older than one already seen is ignored, and so is every name without a key.
+//
+// An admitted node can still lie about others being dead. They hear of it and contradict;
+// until then somebody asks another peer first. That is all gossip may cost.
+package gossip
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"math"
+	mrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/crypto/nacl/box"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/mesh/meshpb"
+)
+
+// Protocol is the ALPN of gossip's streams; it must be in mesh.Config.StreamProtocols.
+const Protocol = "crossroads-gossip/1"
+
+// Seed is a node to meet others through.
+type Seed struct{ Name, Addr string }
+
+// Member is what gossip knows of a node.
+type Member struct {
+	Name  string
+	Addr  string // as the node itself signed it
+	Alive bool   // as far as anybody noticed
+}
+
+// Config says how to gossip. All fields up to VerifyMeta are required. The ports are
+// called often, also while memberlist holds its locks: they must be quick, must not call
+// back, and must be safe for concurrent use.
+type Config struct {
+	// Name is this node's name, at most 255 bytes.
+	Name string
+	// Addr is where others reach this node: a host or IP address with a port.
+	Addr string
+	// Key is this node's private X25519 key; see NewKey.
+	Key *[32]byte
+	// Endpoint carries the gossip.
+	Endpoint *mesh.Endpoint
+	// ID gives the identity of a node, for its streams.
+	ID func(name string) (spiffeid.ID, error)
+	// Keys gives the public gossip key of a node. A node without one does not take part.
+	Keys func(name string) (*[32]byte, bool)
+	// SignMeta signs a statement about this node; the result may have 450 bytes.
+	SignMeta func(payload []byte) ([]byte, error)
+	// VerifyMeta gives the statement that the named node signed.
+	VerifyMeta func(name string, signed []byte) (payload []byte, err error)
+
+	// Seeds gives nodes to meet others through, at the start and whenever one of them
+	// seems to be gone: so a mesh that fell apart comes together again. Nil: none.
+	Seeds func() []Seed
+	// Interval is how often a neighbour is probed. A dead node is noticed after a few
+	// intervals, growing with the logarithm of the number of nodes. Default 1 s.
+	Interval time.Duration
+	// Log gets what an operator should know. Nil discards it.
+	Log *slog.Logger
+}
+
+// NewKey makes a node's gossip key.
+func NewKey() (public, private *[32]byte, err error) { return box.GenerateKey(rand.Reader) }
+
+// Gossip takes part in the gossip of a mesh. Safe for concurrent use.
+type Gossip struct {
+	cfg     Config
+	list    *memberlist.Memberlist
+	wire    *transport
+	members *members
+}
+
+// Open begins to take part. Run must follow, for it ends what Open began.
+func Open(cfg Config) (*Gossip, error) {
+	switch {
+	case cfg.Name == "" || len(cfg.Name) > maxName:
+		return nil, fmt.Errorf("gossip: a name of 1 to %d bytes is needed", maxName)
+	case cfg.Key == nil || cfg.Endpoint == nil || cfg.ID == nil || cfg.Keys == nil || cfg.SignMeta == nil || cfg.VerifyMeta == nil:
+		return nil, errors.New("gossip: Config lacks a required field")
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	addr, err := resolve(context.Background(), cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: own address: %w", err)
+	}
+	payload, err := proto.Marshal(&meshpb.GossipMeta{Name: cfg.Name, Addr: addr.String(), IssuedUnixNano: time.Now().UnixNano()})
+	if err != nil {
+		return nil, fmt.Errorf("gossip: own metadata: %w", err)
+	}
+	meta, err := cfg.SignMeta(payload)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: sign own metadata: %w", err)
+	}
+	if len(meta) > maxMeta {
+		return nil, fmt.Errorf("gossip: own metadata has %d bytes signed, at most %d fit", len(meta), maxMeta)
+	}
+	g := &Gossip{
+		cfg:     cfg,
+		members: newMembers(cfg, meta, addr.String()),
+	}
+	g.wire = newTransport(cfg, addr)
+	if g.list, err = memberlist.Create(g.options(addr)); err != nil {
+		g.wire.Shutdown()
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	return g, nil
+}
+
+// options are memberlist's, scaled to the interval.
+func (g *Gossip) options(addr netip.AddrPort) *memberlist.Config {
+	o := memberlist.DefaultLANConfig()
+	o.Name = escape(g.cfg.Name)
+	o.Transport = g.wire
+	o.BindAddr, o.BindPort = addr.Addr().String(), int(addr.Port())
+	o.AdvertiseAddr, o.AdvertisePort = o.BindAddr, o.BindPort
+	o.RequireNodeNames = true
+	o.UDPBufferSize = maxPacket - overhead(g.cfg.Name)
+	o.EnableCompression = false // the contents are mostly signatures
+	o.ProbeInterval = g.cfg.Interval
+	o.ProbeTimeout = g.cfg.Interval / 2
+	o.GossipInterval = g.cfg.Interval / 5
+	o.PushPullInterval = 30 * g.cfg.Interval
+	o.GossipToTheDeadTime = 30 * g.cfg.Interval
+	o.DeadNodeReclaimTime = g.cfg.Interval // a restarted node may have another address
+	o.Delegate, o.Events, o.Alive, o.Merge = g.members, g.members, g.members, g.members
+	o.Logger = log.New(logWriter{g.cfg.Log}, "", 0)
+	return o
+}
+
+// Run takes part until ctx is done, says goodbye and ends. memberlist's probes that are
+// still under way end by themselves within an Interval or two. The error is always nil.
+func (g *Gossip) Run(ctx context.Context) error {
+	tick := time.NewTicker(10 * g.cfg.Interval)
+	defer tick.Stop()
+	g.meet(ctx, 3)
+	for {
+		select {
+		case <-tick.C:
+			g.meet(ctx, 1)
+		case <-ctx.Done():
+			if err := g.list.Leave(g.cfg.Interval); err != nil {
+				g.cfg.Log.Debug("gossip: no goodbye", "err", err)
+			}
+			g.list.Shutdown()
+			return nil
+		}
+	}
+}
+
+// meet joins a few random seeds that do not seem to be alive.
+func (g *Gossip) meet(ctx context.Context, most int) {
+	if g.cfg.Seeds == nil {
+		return
+	}
+	seeds := slices.DeleteFunc(slices.Clone(g.cfg.Seeds()), func(s Seed) bool {
+		_, alive := g.Alive(s.Name)
+		return alive || s.Name == g.cfg.Name
+	})
+	mrand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+	for _, s := range seeds[:min(most, len(seeds))] {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := g.Join(ctx, s); err != nil {
+			g.cfg.Log.Debug("gossip: seed not reached", "seed", s.Name, "addr", s.Addr, "err", err)
+		}
+	}
+}
+
+// Join meets a node and learns of the others from it. Resolving its address is bounded by
+// ctx, the rest by the mesh's DialTimeout and 10 s.
+func (g *Gossip) Join(ctx context.Context, seed Seed) error {
+	addr, err := resolve(ctx, seed.Addr)
+	if err != nil {
+		return fmt.Errorf("gossip: join %s: %w", seed.Name, err)
+	}
+	if _, err := g.list.Join([]string{escape(seed.Name) + "/" + addr.String()}); err != nil {
+		return fmt.Errorf("gossip: join %s: %w", seed.Name, err)
+	}
+	return nil
+}
+
+// Alive says whether a node seems to be alive, and its latest address: "" if the node was
+// never heard of.
+func (g *Gossip) Alive(name string) (addr string, alive bool) { return g.members.get(name) }
+
+// Members lists the nodes heard of, this one included, by name.
+func (g *Gossip) Members() []Member {
+	out := g.members.all()
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Dropped counts the packets that were malformed, forged or of unknown senders.
+func (g *Gossip) Dropped() uint64 { return g.wire.dropped.Load() }
+
+// escape makes a name fit for memberlist, which gives "/" a meaning in Join.
+func escape(name string) string { return url.PathEscape(name) }
+
+func unescape(name string) (string, bool) {
+	s, err := url.PathUnescape(name)
+	return s, err == nil && escape(s) == name && s != "" && len(s) <= maxName
+}
+
+// resolve finds an IP address and port.
+func resolve(ctx context.Context, addr string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || n > math.MaxUint16 {
+		return netip.AddrPort{}, fmt.Errorf("port %q of %q is no number from 1 to 65535", port, addr)
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		ip = slices.MinFunc(ips, func(a, b netip.Addr) int { // the mesh prefers IPv4 too
+			return cmp.Compare(a.Unmap().BitLen(), b.Unmap().BitLen())
+		})
+	}
+	if ip.IsUnspecified() {
+		return netip.AddrPort{}, fmt.Errorf("%q is no address that others can reach", addr)
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), nil
+}
