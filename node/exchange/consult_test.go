@@ -207,17 +207,17 @@ func TestWaiterLeaves(t *testing.T) {
 func TestBadQuestions(t *testing.T) {
 	w := newWorld(t)
 	for field, change := range map[string]func(*Question){
-		"application":  func(q *Question) { q.Application = "a b" },
-		"user":         func(q *Question) { q.User = "" },
-		"channel":      func(q *Question) { q.Channel = "\x00" },
-		"purpose":      func(q *Question) { q.Purpose = "Social" },
-		"dataset":      func(q *Question) { q.Dataset = "wages" },
-		"period":       func(q *Question) { q.Period.Until = q.Period.From - 1 },
-		"fields":       func(q *Question) { q.Fields = []names.FieldName{"a", "a b"} },
-		"suppliers":    func(q *Question) { q.Suppliers = make([]names.InstitutionID, 65) },
-		"number":       func(q *Question) { q.Number = strings.Repeat("7", 65) },
-		"scheme":       func(q *Question) { q.Scheme = "bsn" },
-		"clientTicket": func(q *Question) { q.ClientTicket = names.ClientTicket(strings.Repeat("x", 37)) },
+		"application":   func(q *Question) { q.Application = "a b" },
+		"user":          func(q *Question) { q.User = "" },
+		"channel":       func(q *Question) { q.Channel = "\x00" },
+		"purpose":       func(q *Question) { q.Purpose = "Social" },
+		"dataset":       func(q *Question) { q.Dataset = "wages" },
+		"period":        func(q *Question) { q.Period.Until = q.Period.From - 1 },
+		"fields":        func(q *Question) { q.Fields = []names.FieldName{"a", "a b"} },
+		"suppliers":     func(q *Question) { q.Suppliers = make([]names.InstitutionID, 65) },
+		"number":        func(q *Question) { q.Number = strings.Repeat("7", 65) },
+		"scheme":        func(q *Question) { q.Scheme = "bsn" },
+		"client_ticket": func(q *Question) { q.ClientTicket = names.ClientTicket(strings.Repeat("x", 37)) },
 	} {
 		q := question()
 		change(&q)
@@ -461,6 +461,7 @@ func TestJournalFailsAtTheConsultant(t *testing.T) {
 
 func TestJournalFailsAtTheClearingPeers(t *testing.T) {
 	w := newWorld(t)
+	w.hurry()
 	for _, m := range members {
 		w.node(m).journal.setFail(failing)
 	}
@@ -478,8 +479,8 @@ func TestClearingPeersFail(t *testing.T) {
 	}{
 		"two dead":   {func(w *world) { w.net.kill("alpha", "beta") }, nodepb.Status_DATA_FOUND, none},
 		"two stale":  {func(w *world) { w.node("alpha").setStale(true); w.node("beta").setStale(true) }, nodepb.Status_DATA_FOUND, none},
-		"all dead":   {func(w *world) { w.net.kill(members...) }, nodepb.Status_NO_RESULT, registrypb.Reason_CLEARING_UNAVAILABLE},
-		"clock off":  {func(w *world) { w.afterRequest(func() { w.clock.Add(time.Hour) }) }, nodepb.Status_NO_RESULT, registrypb.Reason_STALE_REQUEST},
+		"all dead":   {func(w *world) { w.hurry(); w.net.kill(members...) }, nodepb.Status_NO_RESULT, registrypb.Reason_CLEARING_UNAVAILABLE},
+		"clock off":  {func(w *world) { w.hurry(); w.afterRequest(func() { w.clock.Add(time.Hour) }) }, nodepb.Status_NO_RESULT, registrypb.Reason_STALE_REQUEST},
 		"all in one": {func(w *world) { w.sectorOf("pcsa", "alpha", "beta", "gamma") }, nodepb.Status_NO_RESULT, registrypb.Reason_NO_ELIGIBLE_CLEARER},
 		"two in one": {func(w *world) { w.sectorOf("pcsa", "alpha", "beta") }, nodepb.Status_DATA_FOUND, none},
 		// Two members are parties to one supplier each: together they clear both.
@@ -524,6 +525,7 @@ func (w *world) sectorOf(institution string, with ...string) {
 
 func TestStaleConsultant(t *testing.T) {
 	w := newWorld(t)
+	w.hurry()
 	w.node("pcsa").setStale(true)
 	if _, err := w.consult(question()); !errors.Is(err, ErrRegistryStale) {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ type ConsultantConfig struct {
 	// doubles every round. 400 ms.
 	ClearTimeout time.Duration
 	// ClearFor is how long clearing may take altogether. It should outlast an
-	// election of the registry's leader. 4 s.
+	// election of the registry's leader, but not the age at which a request is stale. 2.5 s.
 	ClearFor time.Duration
 	// PresentTimeout is how long one presentation may take; release-by ends it too. 4 s.
 	PresentTimeout time.Duration
@@ -83,7 +83,7 @@ type ConsultantConfig struct {
 func (c *ConsultantConfig) setDefaults() {
 	c.Life = cmp.Or(c.Life, 10*time.Minute)
 	c.ClearTimeout = cmp.Or(c.ClearTimeout, 400*time.Millisecond)
-	c.ClearFor = cmp.Or(c.ClearFor, 4*time.Second)
+	c.ClearFor = cmp.Or(c.ClearFor, 2500*time.Millisecond)
 	c.PresentTimeout = cmp.Or(c.PresentTimeout, 4*time.Second)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Second)
 	if c.Schemes == nil {

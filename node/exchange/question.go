@@ -52,7 +52,7 @@ func canonical(q Question, schemes subject.Schemes) (*asked, error) {
 		{"number", tooMany(len(q.Number), maxNumber)},
 	}
 	if q.ClientTicket != "" {
-		parts = append(parts, part{"clientTicket", q.ClientTicket.Validate()})
+		parts = append(parts, part{"client_ticket", q.ClientTicket.Validate()})
 	}
 	for _, f := range a.Fields {
 		parts = append(parts, part{"fields", f.Validate()})

@@ -290,7 +290,7 @@ func (n *testNode) boot() {
 	sgn := n.w.signers[string(n.id.Institution)]
 	n.consultant = NewConsultant(ConsultantConfig{Mesh: mesh, Self: n.id, Signer: sgn, Schemes: subject.Belgian(), Registry: n,
 		Peers: n.w.net.of(n.id), Journal: n.journal, Outbox: n.faulty, Skew: bounds.Skew, Now: n.w.clock.Now,
-		ClearTimeout: time.Second, ClearFor: 300 * time.Millisecond, PresentTimeout: 5 * time.Second})
+		ClearTimeout: 10 * time.Second, ClearFor: 10 * time.Second, PresentTimeout: 10 * time.Second})
 	n.supplier = NewSupplier(SupplierConfig{Mesh: mesh, Self: n.id, Signer: sgn, Schemes: subject.Belgian(), Registry: n, Journal: n.journal,
 		Outbox: n.faulty, Sources: map[names.DatasetID]Source{"wages/v1": n.source}, Bounds: bounds, Now: n.w.clock.Now})
 	n.clear = clearing.New(clearing.Config{Self: n.id, Mesh: mesh, Signer: sgn, Registry: n, Journal: Decisions{n.journal},
@@ -444,9 +444,22 @@ func (s *source) set(records []Record, err error, hook func(context.Context, Que
 	s.records, s.err, s.hook = records, err, hook
 }
 
+// hurry lets the consultant give up soon, where it must.
+func (w *world) hurry() { w.node("pcsa").consultant.cfg.ClearFor = 150 * time.Millisecond }
+
 func (w *world) node(institution string) *testNode { return w.nodes[node(institution)] }
 
 func question() Question {
 	return Question{Caller: Caller{Application: "inquiry", User: "clerk-7", AuthLevel: 3, Channel: "api"}, ClientTicket: "T-1",
 		Purpose: "social-inquiry", Dataset: "wages/v1", Scheme: "ssin", Number: person, Period: names.Period{From: 19000, Until: 20000}}
+}
+
+// staleRegistry knows nothing.
+type staleRegistry struct{}
+
+func (staleRegistry) View(fn func(record.View) error) error {
+	return fn(record.NewView(new(record.MapState)))
+}
+func (staleRegistry) Standing() (lease.Standing, error) {
+	return lease.Standing{}, lease.ErrStale
 }
