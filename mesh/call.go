@@ -50,7 +50,7 @@ func (e *Endpoint) OpenStream(ctx context.Context, to Peer, method string, req p
 	if d, ok := ctx.Deadline(); ok {
 		hdr.TimeoutMs = millis(time.Until(d))
 		if hdr.TimeoutMs == 0 {
-			return nil, failure(ctx, to, "call", context.DeadlineExceeded)
+			return nil, &Error{Code: DeadlineExceeded, Message: "call " + to.Addr + ": time is up", peer: to.ID}
 		}
 	}
 	buf, err := appendFrame(make([]byte, 0, 256+proto.Size(req)), hdr, maxHeader)

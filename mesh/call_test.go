@@ -398,3 +398,16 @@ func TestLossyNetwork(t *testing.T) {
 		}
 	})
 }
+
+// Whichever side's clock is first, the error is the context's.
+func TestErrorsAreTheContexts(t *testing.T) {
+	for code, want := range map[mesh.Code]error{mesh.DeadlineExceeded: context.DeadlineExceeded, mesh.Canceled: context.Canceled} {
+		err := fmt.Errorf("wrapped: %w", mesh.Errorf(code, "x"))
+		if !errors.Is(err, want) {
+			t.Errorf("%v is not %v", err, want)
+		}
+	}
+	if errors.Is(mesh.Errorf(mesh.Unavailable, "x"), context.Canceled) {
+		t.Error("matches too much")
+	}
+}

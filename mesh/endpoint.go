@@ -157,6 +157,7 @@ func Listen(cfg Config) (*Endpoint, error) {
 	e.listener, err = e.transport.Listen(cfg.ServerTLS(alpns...), e.quicConfig(true))
 	if err != nil {
 		e.cancel()
+		e.transport.Close()
 		return nil, fmt.Errorf("mesh: listen on %s: %w", cfg.Packets.LocalAddr(), err)
 	}
 	return e, nil
@@ -244,7 +245,7 @@ func (e *Endpoint) sweep() {
 }
 
 // Close does what the end of Run's context does, for an endpoint whether running or not.
-// It returns when everything is closed, and may be called again.
+// It returns when everything is closed, and may be called again, but not by a handler.
 func (e *Endpoint) Close() error {
 	e.closing.Do(func() {
 		e.drain()

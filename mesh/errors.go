@@ -100,9 +100,15 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the underlying failure of this machine, if there is one; for the codes
-// DeadlineExceeded and Canceled errors.Is finds the context's errors.
+// Unwrap gives the underlying failure of this machine, if there is one.
 func (e *Error) Unwrap() error { return e.cause }
+
+// Is makes the codes DeadlineExceeded and Canceled match the context's errors, whichever
+// side's clock was first.
+func (e *Error) Is(target error) bool {
+	return e.Code == DeadlineExceeded && target == context.DeadlineExceeded ||
+		e.Code == Canceled && target == context.Canceled
+}
 
 // CodeOf gives the code of an error: that of the first *Error in its chain, those of
 // the context's errors, OK for nil, and Internal for anything else.

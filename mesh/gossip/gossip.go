@@ -263,7 +263,7 @@ func resolve(ctx context.Context, addr string) (netip.AddrPort, error) {
 		if err != nil {
 			return netip.AddrPort{}, err
 		}
-		ip = slices.MinFunc(ips, func(a, b netip.Addr) int { // the mesh prefers IPv4 too
+		ip = slices.MinFunc(ips, func(a, b netip.Addr) int { // IPv4 first: everybody has it
 			return cmp.Compare(a.Unmap().BitLen(), b.Unmap().BitLen())
 		})
 	}
