@@ -225,18 +225,16 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// TestTampering flips every bit of a payload, and every one of its signatures.
+// TestTampering flips a bit in every byte of a signed command, and cuts it everywhere.
 func TestTampering(t *testing.T) {
 	r := founded(t)
 	raw := r.w.Sign(r.w.Draft("office", &registrypb.Command_SetNode{SetNode: recordtest.Node("office", "n2")}), "office")
 	before := dump(t, r.state)
 	for i := range raw {
-		for bit := range 8 {
-			bad := bytes.Clone(raw)
-			bad[i] ^= 1 << bit
-			if res := r.apply(bad); res.Accepted {
-				t.Fatalf("accepted with bit %d of byte %d flipped", bit, i)
-			}
+		bad := bytes.Clone(raw)
+		bad[i] ^= 1 << (i % 8)
+		if res := r.apply(bad); res.Accepted {
+			t.Fatalf("accepted with bit %d of byte %d flipped", i%8, i)
 		}
 	}
 	for cut := range raw {

@@ -257,6 +257,23 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestFollower: at a command that is refused a follower stops, and goes on from
+// there when it is sent the true one.
+func TestFollower(t *testing.T) {
+	w := recordtest.New(t, "alpha")
+	s := open(t, "", w)
+	admit := w.Admit(&registrypb.Institution{Id: "office", Type: "pcsa"})
+	draft := w.Draft("office", &registrypb.Command_SetNode{SetNode: recordtest.Node("office", "n1")})
+	var refused *RefusedError
+	err := s.ApplyAccepted([]Entry{{3, admit}, {5, w.Sign(draft, "alpha")}, {6, nil}})
+	if !errors.As(err, &refused) || refused.Index != 5 || s.AppliedIndex() != 3 {
+		t.Fatalf("stands at %d: %v", s.AppliedIndex(), err)
+	}
+	if err := s.ApplyAccepted([]Entry{{5, w.Sign(draft, "office")}, {6, nil}}); err != nil || s.AppliedIndex() != 6 {
+		t.Errorf("stands at %d: %v", s.AppliedIndex(), err)
+	}
+}
+
 func TestWaitAndHook(t *testing.T) {
 	w := recordtest.New(t, "alpha")
 	s := open(t, "", w)
