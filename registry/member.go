@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -37,6 +38,7 @@ type member struct {
 	machine *machine
 	conf    *raft.Config
 	wal     *wal.WAL
+	meta    *metadb.BoltMetaDB // of wal, which does not close it
 	logs    raft.LogStore
 	snaps   raft.SnapshotStore
 
@@ -76,11 +78,12 @@ func openMember(r *Registry, dir string) (*member, error) {
 		return nil, err
 	}
 	var err error
-	if m.wal, err = wal.Open(logDir, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize)); err != nil {
+	m.meta = new(metadb.BoltMetaDB)
+	if m.wal, err = wal.Open(logDir, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(m.meta)); err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", logDir, err)
 	}
 	if err := m.openStores(dir); err != nil {
-		return nil, errors.Join(err, m.wal.Close())
+		return nil, errors.Join(err, m.closeLog())
 	}
 	return m, nil
 }
@@ -188,8 +191,10 @@ func (m *member) close() error {
 		m.transport.CloseStreams()
 		m.stream.join()
 	}
-	return errors.Join(err, m.wal.Close())
+	return errors.Join(err, m.closeLog())
 }
+
+func (m *member) closeLog() error { return errors.Join(m.wal.Close(), m.meta.Close()) }
 
 // raft gives the running raft; calls reach it only after start.
 func (m *member) raft() *raft.Raft { return m.started.Load() }
