@@ -153,7 +153,7 @@ func TestPowerLossAnywhere(t *testing.T) {
 	if files, _ := segments(fs); len(files) < 3 || len(j.keys.periods()) != 2 {
 		t.Fatalf("the test is too small: %d files", len(files))
 	}
-	step := 1
+	step := 2
 	if testing.Short() {
 		step = 7
 	}

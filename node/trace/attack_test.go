@@ -33,6 +33,7 @@ func TestEveryLieIsNamed(t *testing.T) {
 		"clearance id":  func(e *nodepb.Entry) { e.ClearanceId = hash("x")[:16] },
 		"clearer":       func(e *nodepb.Entry) { e.Clearer = node(names.NodeID{Institution: "fisc", Node: "n1"}) },
 		"self-clearing": func(e *nodepb.Entry) { e.Clearer = node(pcsa) },
+		"no clearance":  func(e *nodepb.Entry) { e.ClearanceId, e.ClearanceHash = nil, nil },
 		"supplier":      func(e *nodepb.Entry) { e.Supplier = node(names.NodeID{Institution: "fisc", Node: "n1"}) },
 		"authorization": func(e *nodepb.Entry) { e.Authorization = "auth-other" },
 		"more fields":   func(e *nodepb.Entry) { e.Fields = []string{"gross", "quarter", "employer"} },
@@ -106,6 +107,20 @@ func TestNeverPresented(t *testing.T) {
 	story := Build(ticket, s.segments())
 	if story.Verdict != Consistent || ExpiredUnused.in(story) == nil || len(story.Exchanges) != 2 {
 		t.Fatal(text(t, story))
+	}
+}
+
+// TestSteppedAside: a clearing peer that was a party and said so did no wrong.
+func TestSteppedAside(t *testing.T) {
+	for _, party := range []names.NodeID{nsso, pcsa} {
+		s := permitted()
+		s[party] = append(s[party], entry(nodepb.Role_CLEARING_PEER, nodepb.Event_DECIDED, 2*time.Millisecond, func(e *nodepb.Entry) {
+			e.Clearer = node(party)
+		}))
+		story := Build(ticket, s.segments())
+		if story.Verdict != Consistent || story.Refusal != nil {
+			t.Fatal(text(t, story))
+		}
 	}
 }
 

@@ -200,7 +200,8 @@ func span(from, to *held) *Millis {
 func (b *builder) refusal() *Refusal {
 	for _, event := range []nodepb.Event{nodepb.Event_DECIDED, nodepb.Event_ANSWERED} {
 		for _, e := range b.entries {
-			if e.Event != event || len(e.ClearanceId) > 0 || e.Outcome == registrypb.Outcome_PERMIT {
+			if e.Event != event || len(e.ClearanceId) > 0 || e.Outcome == registrypb.Outcome_PERMIT ||
+				e.Event == nodepb.Event_DECIDED && e.Outcome == registrypb.Outcome_OUTCOME_UNSPECIFIED { // it stepped aside
 				continue
 			}
 			r := &Refusal{Reason: reasonName(e.Reason), Authorization: names.AuthorizationID(e.Authorization)}

@@ -94,7 +94,7 @@ func (b *builder) checkWriter(e held) {
 	if hasData(e.Entry) && len(e.AnswerCommitment) == 0 {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s tells of data and has no commitment to the answer.", e.sequence, show(e.node))
 	}
-	if e.Clearer.GetInstitution() != "" && (e.Clearer.Institution == e.Requester.GetInstitution() || e.Clearer.Institution == e.Supplier.GetInstitution()) {
+	if len(e.ClearanceId) > 0 && e.Clearer.GetInstitution() != "" && (e.Clearer.Institution == e.Requester.GetInstitution() || e.Clearer.Institution == e.Supplier.GetInstitution()) {
 		b.find(Disagreement, []names.NodeID{e.node}, "By entry %d of %s, %s cleared an exchange that it was itself a party to.",
 			e.sequence, show(e.node), e.Clearer.Institution)
 	}

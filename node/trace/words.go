@@ -93,6 +93,8 @@ func says(e *nodepb.Entry) string {
 				return "permitted, at " + e.Supplier.Institution
 			}
 			return "permitted"
+		case registrypb.Outcome_OUTCOME_UNSPECIFIED:
+			return "stepped aside, being a party itself"
 		case registrypb.Outcome_NOT_APPLICABLE:
 			return because("not applicable", e.Reason)
 		}
