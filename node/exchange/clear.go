@@ -36,6 +36,7 @@ type ruling struct {
 	index         uint64              // of a refusal
 	permits       []*permit
 	incomplete    bool // for some suppliers nobody could decide
+	stale         bool // a peer found the request's time too far from its own
 }
 
 // verdict is what one clearing peer's reply means for the search.
@@ -57,11 +58,10 @@ func (x *consultation) clear(ctx context.Context) (*ruling, error) {
 	r := &ruling{outcome: registrypb.Outcome_DENY}
 	limited, cancel := context.WithTimeout(ctx, x.cfg.ClearFor)
 	defer cancel()
-	trouble := registrypb.Reason_CLEARING_UNAVAILABLE
 	for round := 0; len(candidates) > 0 && limited.Err() == nil; round++ {
 		var again []names.NodeID
 		for _, to := range x.cfg.Peers.Order(candidates) {
-			v, reason, err := x.ask(limited, to, x.cfg.ClearTimeout<<min(round, 4), r)
+			v, err := x.ask(limited, to, x.cfg.ClearTimeout<<min(round, 4), r)
 			if err != nil {
 				x.letGo(r.permits)
 				return nil, err
@@ -71,9 +71,6 @@ func (x *consultation) clear(ctx context.Context) (*ruling, error) {
 			}
 			if v == failed {
 				again = append(again, to)
-				if reason != registrypb.Reason_REASON_UNSPECIFIED {
-					trouble = reason
-				}
 			}
 		}
 		if candidates = again; len(again) > 0 {
@@ -84,9 +81,14 @@ func (x *consultation) clear(ctx context.Context) (*ruling, error) {
 		x.letGo(r.permits)
 		return nil, err
 	}
-	r.incomplete, r.reason = true, registrypb.Reason_NO_ELIGIBLE_CLEARER
-	if len(candidates) > 0 {
-		r.reason = trouble
+	r.incomplete = true
+	switch {
+	case len(candidates) > 0:
+		r.reason = registrypb.Reason_CLEARING_UNAVAILABLE
+	case r.stale:
+		r.reason = registrypb.Reason_STALE_REQUEST
+	default:
+		r.reason = registrypb.Reason_NO_ELIGIBLE_CLEARER
 	}
 	return r, nil
 }
@@ -124,10 +126,8 @@ func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 	return ranked, err
 }
 
-// ask puts the request to one clearing peer and takes what it decides into r. The
-// reason is why it failed, where that is worth telling.
-func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Duration, r *ruling) (verdict, registrypb.Reason, error) {
-	const none = registrypb.Reason_REASON_UNSPECIFIED
+// ask puts the request to one clearing peer and takes what it decides into r.
+func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Duration, r *ruling) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req := &registrypb.ClearRequest{Request: x.kept.Request}
@@ -135,65 +135,49 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 		req.Cleared = append(req.Cleared, p.clearance.GetSupplier())
 	}
 	resp, err := x.cfg.Peers.Clear(ctx, to, req)
-	if reason, ok := refuses(err); ok {
-		return failed, telling(reason), nil
-	}
 	if err != nil {
-		x.cfg.Log.Info("clearing peer did not answer", "peer", to, "ticket", x.ticket, "err", err)
-		return failed, none, nil
+		x.cfg.Log.Info("clearing peer did not decide", "peer", to, "ticket", x.ticket, "err", err)
+		return failed, nil
 	}
-	if unable(resp.GetReason()) && len(resp.GetClearances()) == 0 && !resp.GetRecused() {
-		return failed, telling(resp.GetReason()), nil
-	}
-	if resp.GetRecused() && len(resp.GetClearances()) == 0 {
-		return recused, none, nil
-	}
-	if resp.GetOutcome() != registrypb.Outcome_PERMIT {
-		if len(r.permits) > 0 { // the rights fell away meanwhile; suppliers will see that too
-			r.incomplete, r.reason = true, resp.GetReason()
-			return decided, none, nil
-		}
+	permit := resp.GetOutcome() == registrypb.Outcome_PERMIT
+	switch n := len(resp.GetClearances()); {
+	case resp.GetReason() == registrypb.Reason_STALE_REQUEST:
+		r.stale = true // one of the two clocks is wrong: another peer may agree with this one
+		return recused, nil
+	case unable(resp.GetReason()):
+		return failed, nil
+	case resp.GetRecused() && n == 0:
+		return recused, nil
+	case !permit && len(r.permits) > 0: // rights fell away meanwhile; suppliers will see that too
+		r.incomplete, r.reason = true, resp.GetReason()
+		return decided, nil
+	case !permit:
 		r.outcome, r.reason, r.successor = resp.GetOutcome(), resp.GetReason(), resp.GetSuccessor()
 		r.withheld, r.authorization = resp.GetWithheld(), resp.GetAuthorization()
 		r.clearer, r.index = nodeRef(to), resp.GetRegistryIndex()
-		return decided, none, nil
-	}
-	if len(resp.GetClearances()) == 0 && len(r.permits) > 0 {
-		return decided, none, nil // all that remained was cleared before
+		return decided, nil
+	case n == 0 && len(r.permits) > 0: // all that remained was cleared before
+		return decided, nil
 	}
 	permits, err := x.verify(to, resp, r.permits)
 	if err != nil {
 		x.cfg.Log.Warn("clearance does not verify", "peer", to, "ticket", x.ticket, "err", err)
-		return failed, none, nil
+		return failed, nil
 	}
 	if err := x.keepPermits(permits); err != nil {
-		return 0, none, err
+		return failed, err
 	}
 	r.outcome, r.reason, r.authorization = resp.GetOutcome(), resp.GetReason(), resp.GetAuthorization()
 	r.permits = append(r.permits, permits...)
 	if resp.GetRecused() {
-		return recused, none, nil
+		return recused, nil
 	}
-	return decided, none, nil
+	return decided, nil
 }
 
 // unable reports whether a reason is about the clearing peer, not the request.
 func unable(r registrypb.Reason) bool {
-	switch r {
-	case registrypb.Reason_REGISTRY_STALE, registrypb.Reason_JOURNAL_UNAVAILABLE,
-		registrypb.Reason_CLEARING_UNAVAILABLE,
-		registrypb.Reason_STALE_REQUEST: // its clock may be the wrong one
-		return true
-	}
-	return false
-}
-
-// telling keeps the reasons that the application can do something about.
-func telling(r registrypb.Reason) registrypb.Reason {
-	if r == registrypb.Reason_STALE_REQUEST {
-		return r
-	}
-	return registrypb.Reason_REASON_UNSPECIFIED
+	return r == registrypb.Reason_REGISTRY_STALE || r == registrypb.Reason_JOURNAL_UNAVAILABLE || r == registrypb.Reason_CLEARING_UNAVAILABLE
 }
 
 // verify checks the clearances of one reply as far as the consultant can. One that

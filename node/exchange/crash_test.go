@@ -136,6 +136,7 @@ func everyCrash(t *testing.T, try func(t *testing.T, c *crash)) {
 func TestConsultantCrashes(t *testing.T) {
 	everyCrash(t, func(t *testing.T, c *crash) {
 		w := newDiskWorld(t)
+		w.hurry()
 		pcsa := w.node("pcsa")
 		pcsa.arm(c)
 		ctx, cancel := context.WithCancel(context.Background())
