@@ -450,6 +450,13 @@ func TestBootstrap(t *testing.T) {
 	if err := record.Bootstrap(new(record.MapState), &twice); err == nil {
 		t.Error("founded with a member twice")
 	}
+	rivals := recordtest.New(t, "alpha", "beta").Rules
+	for _, m := range rivals.Members {
+		m.Institution.Sector, m.Institution.ManagingBody = "health", true
+	}
+	if err := record.Bootstrap(new(record.MapState), rivals); err == nil {
+		t.Error("founded with two managing bodies of one sector")
+	}
 }
 
 func FuzzApply(f *testing.F) {

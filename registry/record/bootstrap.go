@@ -41,7 +41,14 @@ func found(s State, r *Rules) error {
 	o := newOverlay(s)
 	a := newApplier(o, r)
 	members := new(registrypb.Members)
+	managing := make(map[string]string) // sector to institution; scans do not see what is being founded
 	for i, m := range r.Members {
+		if inst := m.Institution; inst.GetManagingBody() {
+			if other := managing[inst.Sector]; other != "" && other != inst.Id {
+				return fmt.Errorf("first member %d: %s is the managing body of sector %s already", i+1, other, inst.Sector)
+			}
+			managing[inst.Sector] = inst.Id
+		}
 		if err := a.firstMember(m); err != nil {
 			return fmt.Errorf("first member %d: %w", i+1, err)
 		}
