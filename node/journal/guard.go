@@ -20,7 +20,7 @@ const (
 
 // Entries carry a time within these bounds, so that a month can be named.
 var (
-	earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	earliest = time.UnixMilli(1)
 	latest   = time.Date(9999, 12, 1, 0, 0, 0, 0, time.UTC)
 )
 
