@@ -3,6 +3,7 @@ package testnet
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -43,11 +44,22 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// TestEveryExampleComesOutAsTheLivesSay compares the network's answers, for every
+// TestNetwork attacks one network in every way that leaves it whole.
+func TestNetwork(t *testing.T) {
+	var log lockedBuffer
+	n := start(t, Options{Persons: 10_000, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	t.Run("every example comes out as the lives say", func(t *testing.T) { everyExample(t, n) })
+	t.Run("random consultations", func(t *testing.T) { randomConsultations(t, n) })
+	t.Run("a refusal tells nothing", func(t *testing.T) { refusalTellsNothing(t, n) })
+	t.Run("garbage on the mesh port", func(t *testing.T) { garbageOnTheMeshPort(t, n) })
+	t.Run("rotation under load", func(t *testing.T) { rotationUnderLoad(t, n) })
+	t.Run("no number in logs", func(t *testing.T) { noNumberInLogs(t, n, &log) })
+}
+
+// everyExample compares the network's answers, for every
 // kind of answer and refusal that the data alone can bring about, with what the
 // invented lives say, and holds each trace to be whole and without contradiction.
-func TestEveryExampleComesOutAsTheLivesSay(t *testing.T) {
-	n := start(t, Options{Persons: 10_000})
+func everyExample(t *testing.T, n *Network) {
 	seen := make(map[registrypb.Reason]bool)
 	for _, e := range n.Examples() {
 		got, err := n.Consult(within(t, 10*time.Second), e.Consultation, "")
