@@ -136,7 +136,7 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 	}
 	resp, err := x.cfg.Peers.Clear(ctx, to, req)
 	if err != nil {
-		x.cfg.Log.Info("clearing peer did not decide", "peer", to, "ticket", x.ticket, "err", err)
+		x.cfg.Log.Info("clearing peer did not decide", "peer", to.String(), "ticket", x.ticket, "err", err)
 		return failed, nil
 	}
 	permit := resp.GetOutcome() == registrypb.Outcome_PERMIT
@@ -161,7 +161,7 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 	}
 	permits, err := x.verify(to, resp, r.permits)
 	if err != nil {
-		x.cfg.Log.Warn("clearance does not verify", "peer", to, "ticket", x.ticket, "err", err)
+		x.cfg.Log.Warn("clearance does not verify", "peer", to.String(), "ticket", x.ticket, "err", err)
 		return failed, nil
 	}
 	if err := x.keepPermits(permits); err != nil {

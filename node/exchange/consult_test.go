@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
@@ -339,8 +340,13 @@ func TestAcknowledge(t *testing.T) {
 // TestErrorsHideTheNumber looks at every error and every printed result.
 func TestErrorsHideTheNumber(t *testing.T) {
 	w := newWorld(t)
+	var log bytes.Buffer
+	w.node("office").supplier.cfg.Log = slog.New(slog.NewJSONHandler(&log, nil))
 	w.node("office").source.set(nil, errors.New("no row for 74071238186"), nil)
 	r := w.mustConsult(question())
+	if log.Len() == 0 || strings.Contains(log.String(), person) {
+		t.Fatal(log.String())
+	}
 	js, _ := json.Marshal(r)
 	if s := fmt.Sprintf("%+v %#v %s", r, r, js); strings.Contains(s, person) {
 		t.Fatal(s)

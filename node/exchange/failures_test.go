@@ -247,4 +247,3 @@ func TestStaleConsultant(t *testing.T) {
 	w.node("pcsa").setStale(false)
 	wantStatus(t, w.mustConsult(question()), nodepb.Status_DATA_FOUND, none)
 }
-

@@ -56,7 +56,7 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 				}
 			default:
 				silent = true
-				x.cfg.Log.Info("supplier did not answer", "peer", to, "ticket", x.ticket, "err", err)
+				x.cfg.Log.Info("supplier did not answer", "peer", to.String(), "ticket", x.ticket, "err", err)
 			}
 			if ctx.Err() != nil {
 				return r
@@ -98,7 +98,7 @@ func (x *consultation) judge(r *reply, from names.NodeID, resp *nodepb.PresentRe
 	r.by = from
 	a, err := x.verifyAnswer(r.permit, from, resp.GetAnswer())
 	if err != nil {
-		x.cfg.Log.Warn("answer does not verify", "peer", from, "ticket", x.ticket, "err", err)
+		x.cfg.Log.Warn("answer does not verify", "peer", from.String(), "ticket", x.ticket, "err", err)
 		r.reason, r.detail = registrypb.Reason_SUPPLIER_ERROR, "answer does not verify: "+err.Error()
 		return
 	}

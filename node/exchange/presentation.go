@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
@@ -206,8 +207,9 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	defer cancel()
 	records, err := source.Fetch(limited, g.query)
 	if err != nil {
-		// The text is for this node's own log: a source's words may hold anything.
-		x.cfg.Log.Warn("source failed", "dataset", g.query.Dataset, "ticket", x.ticket(), "err", err)
+		// A source should not name the subject; should it do so, the log does not.
+		text := strings.ReplaceAll(err.Error(), g.query.Subject.Number(), "***")
+		x.cfg.Log.Warn("source failed", "dataset", g.query.Dataset, "ticket", x.ticket(), "err", text)
 		if errors.Is(err, ErrSourceUnavailable) || limited.Err() != nil {
 			return nil, false, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
 		}

@@ -100,7 +100,7 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 	if no == nil {
 		return &nodepb.PresentResponse{Answer: answer}, nil
 	}
-	s.cfg.Log.Info("presentation refused", "peer", from, "ticket", x.ticket(), "reason", no.reason, "detail", no.detail)
+	s.cfg.Log.Info("presentation refused", "peer", from.String(), "ticket", x.ticket(), "reason", no.reason.String(), "detail", no.detail)
 	e := x.entry(nodepb.Event_REFUSED)
 	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
 	if err := x.journal(ctx, e); err != nil {

@@ -75,7 +75,7 @@ func (c *Consultant) sendAcks(ctx context.Context) {
 		case a := <-c.acks:
 			limited, cancel := context.WithTimeout(ctx, ackTimeout)
 			if _, err := c.cfg.Peers.Acknowledge(limited, a.to, a.msg); err != nil {
-				c.cfg.Log.Debug("acknowledgement not delivered", "peer", a.to, "ticket", a.msg.GetTicket(), "err", err)
+				c.cfg.Log.Debug("acknowledgement not delivered", "peer", a.to.String(), "ticket", a.msg.GetTicket(), "err", err)
 			}
 			cancel()
 		}
