@@ -13,6 +13,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
@@ -119,19 +120,45 @@ func (p *peers) Order(candidates []names.NodeID) []names.NodeID {
 	return ordered
 }
 
+// spoken says which errors of the rooms a peer may hear of, and as what. Whatever
+// is not here is a fault of this node, and stays here.
+var spoken = []struct {
+	err     error
+	code    mesh.Code
+	message string
+	reason  registrypb.Reason
+}{
+	{registry.ErrStale, mesh.Unavailable, "this node's view of the registry is not confirmed", registrypb.Reason_REGISTRY_STALE},
+	{exchange.ErrRegistryStale, mesh.Unavailable, "this node's view of the registry is not confirmed", registrypb.Reason_REGISTRY_STALE},
+	{exchange.ErrJournalUnavailable, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{clearing.ErrJournal, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{clearing.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
+	{clearing.ErrNotRequester, mesh.PermissionDenied, "the request is another node's", 0},
+	{clearing.ErrBadSignature, mesh.PermissionDenied, "the request is not signed by its requester", 0},
+	{clearing.ErrMalformed, mesh.InvalidArgument, "malformed request", 0},
+	{registry.ErrMalformed, mesh.InvalidArgument, "malformed registry request", 0},
+	{registry.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
+	{registry.ErrNotLeader, mesh.Unavailable, "this node does not lead the registry", 0},
+	{registry.ErrNoLeader, mesh.Unavailable, "the registry has no leader", 0},
+	{registry.ErrClosed, mesh.Unavailable, "this node is starting or ending", 0},
+}
+
 // toWire turns what the rooms say into errors that survive the wire: a refusal
 // keeps its reason, everything else only its kind.
 func toWire(err error) error {
 	var refusal *exchange.Refusal
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &refusal):
+	if errors.As(err, &refusal) {
 		return &mesh.Error{Code: mesh.PermissionDenied, Message: "refused", Reason: refusal.Reason.String()}
-	case errors.Is(err, registry.ErrStale), errors.Is(err, exchange.ErrRegistryStale):
-		return &mesh.Error{Code: mesh.Unavailable, Message: "this node's view of the registry is not confirmed", Reason: registrypb.Reason_REGISTRY_STALE.String()}
-	case errors.Is(err, exchange.ErrJournalUnavailable):
-		return &mesh.Error{Code: mesh.Unavailable, Message: "the journal cannot be written", Reason: registrypb.Reason_JOURNAL_UNAVAILABLE.String()}
+	}
+	for _, s := range spoken {
+		if !errors.Is(err, s.err) {
+			continue
+		}
+		e := &mesh.Error{Code: s.code, Message: s.message}
+		if s.reason != 0 {
+			e.Reason = s.reason.String()
+		}
+		return e
 	}
 	return err
 }
