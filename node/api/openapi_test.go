@@ -1,0 +1,305 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// seed writes a small registry into f.state: one row of every public table.
+func seed(t *testing.T, f *fakes) {
+	t.Helper()
+	w := recordtest.New(t, "pcsa", "nsso", "neo")
+	if err := record.Bootstrap(&f.state, w.Rules); err != nil {
+		t.Fatal(err)
+	}
+	for i, raw := range [][]byte{
+		w.Command(record.Operators, &registrypb.Command_SetDataset{SetDataset: &registrypb.Dataset{
+			Id: "wages/v1", Title: "Wages", Scheme: "ssin", Qualities: []string{"employee"},
+			Schema: `{"type":"object","properties":{"gross":{"type":"number"},"quarter":{"type":"string"}},"additionalProperties":false}`,
+		}}),
+		w.Command("nsso", &registrypb.Command_SetOffering{SetOffering: &registrypb.Offering{
+			Institution: "nsso", Dataset: "wages/v1", Qualities: []string{"employee"}, Period: recordtest.Since(),
+		}}),
+		w.Command(record.Committee, &registrypb.Command_SetAuthorization{SetAuthorization: &registrypb.Authorization{
+			Id: "a-1", Deliberation: "DEMO-2026/001", LegalBasis: "Demo act, art. 1", RequesterType: "member", RequesterQualities: []string{"client"},
+			Dataset: "wages/v1", Fields: []string{"gross"}, Purpose: "inquiry", Modes: []string{"consultation"}, Period: recordtest.Since(), MinAuthLevel: 2,
+		}}),
+		w.Declare("pcsa", recordtest.Reference(person, "client")),
+		w.Declare("nsso", recordtest.Reference(person, "employee")),
+	} {
+		if res, err := record.Apply(&f.state, w.Rules, uint64(i+1), raw); err != nil || !res.Accepted {
+			t.Fatalf("command %d: %v %s", i, err, res.Refusal)
+		}
+	}
+}
+
+// ownEntry has every field that an entry can have.
+func ownEntry() *nodepb.Entry {
+	h := bytes.Repeat([]byte{7}, 32)
+	return &nodepb.Entry{
+		TimeUnixMs: 1_780_000_000_000, Role: nodepb.Role_CONSULTANT, Event: nodepb.Event_ANSWERED, Ticket: aTicket, ClientTicket: "t-1",
+		Requester: &registrypb.NodeRef{Institution: "pcsa", Node: "n1"}, Supplier: &registrypb.NodeRef{Institution: "nsso"},
+		Clearer: &registrypb.NodeRef{Institution: "neo", Node: "n1"}, User: "alice", Application: "file", Channel: "api", Purpose: "inquiry",
+		Mode: "consultation", Dataset: "wages/v1", Fields: []string{"gross"}, Withheld: []string{"quarter"},
+		Subject: &registrypb.Subject{Scheme: "ssin", Number: person}, Period: &registrypb.Period{From: 20000, Until: 20010},
+		Authorization: "a-1", Deliberation: "DEMO-2026/001", Outcome: registrypb.Outcome_PERMIT, Status: nodepb.Status_INCOMPLETE_DATA,
+		Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE, RequestHash: h, ClearanceId: h[:16], ClearanceHash: h, AnswerCommitment: h,
+		RegistryIndex: 5, AuthLevel: 3, Detail: "x",
+	}
+}
+
+// description reads openapi.json as the test needs it.
+type description struct {
+	Paths map[string]map[string]json.RawMessage
+}
+
+type operation struct {
+	Security    *[]any
+	RequestBody *struct{ Content map[string]any }
+	Responses   map[string]struct {
+		Ref     string `json:"$ref"`
+		Content map[string]struct{ Schema map[string]any }
+	}
+	Parameters []struct{ Name, In string }
+}
+
+func describe(t *testing.T) (description, *jsonschema.Compiler) {
+	t.Helper()
+	var d description
+	if err := json.Unmarshal(openAPI, &d); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPI))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.AssertFormat()
+	if err := c.AddResource("openapi.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	return d, c
+}
+
+// Every route is described, nothing else is, and who may use it is told truly.
+func TestOpenAPINamesEveryRoute(t *testing.T) {
+	d, _ := describe(t)
+	s, _ := newServer(t, new(fakes))
+	var served, described []string
+	for _, r := range s.routes {
+		served = append(served, r.method+" "+r.path)
+		var op operation
+		if err := json.Unmarshal(d.Paths[r.path][strings.ToLower(r.method)], &op); err != nil {
+			t.Errorf("%s %s is not described", r.method, r.path)
+			continue
+		}
+		if public := op.Security != nil && len(*op.Security) == 0; public != (r.access == open) {
+			t.Errorf("%s %s: the description is wrong about the token", r.method, r.path)
+		}
+		if op.RequestBody == nil != (r.media == "") || op.RequestBody != nil && op.RequestBody.Content[r.media] == nil {
+			t.Errorf("%s %s: the description is wrong about the body", r.method, r.path)
+		}
+		var query []string
+		for _, p := range op.Parameters {
+			if p.In == "query" {
+				query = append(query, p.Name)
+			}
+		}
+		if !slices.Equal(query, r.query) {
+			t.Errorf("%s %s: described parameters %v, known %v", r.method, r.path, query, r.query)
+		}
+	}
+	for path, item := range d.Paths {
+		for method := range item {
+			if method != "parameters" {
+				described = append(described, strings.ToUpper(method)+" "+path)
+			}
+		}
+	}
+	slices.Sort(served)
+	slices.Sort(described)
+	if !slices.Equal(served, described) {
+		t.Errorf("served    %v\ndescribed %v", served, described)
+	}
+}
+
+// What the server really answers is what the description says, to the last property.
+func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
+	d, c := describe(t)
+	f := &fakes{entries: []*nodepb.Entry{ownEntry()}, result: fullResult()}
+	seed(t, f)
+	s, _ := newServer(t, f)
+	refs := `{"references":[{"subject":{"scheme":"ssin","number":"` + person + `"},"quality":"client","period":{"from":"2026-01-01","until":"2026-12-31"}}]}`
+	subj := `{"subject":{"scheme":"ssin","number":"` + person + `"}}`
+	seen := map[string]bool{}
+	for _, tt := range []struct {
+		method, path, body string
+		headers            []string
+		status             int
+		contains           string
+	}{
+		{"GET", "/openapi.json", "", nil, 200, "Crossroads"},
+		{"GET", "/healthz", "", nil, 200, "alive"},
+		{"GET", "/readyz", "", nil, 200, "journal"},
+		{"GET", "/v1/institutions", "", nil, 200, "nsso"},
+		{"GET", "/v1/datasets", "", nil, 200, "quarter"},
+		{"GET", "/v1/offerings", "", nil, 200, "employee"},
+		{"GET", "/v1/authorizations", "", nil, 200, "DEMO-2026/001"},
+		{"GET", "/v1/authorizations/a-1", "", nil, 200, "DEMO-2026/001"},
+		{"GET", "/v1/authorizations/a-2", "", nil, 404, ""},
+		{"POST", "/v1/consultations", question(), asUser("file-token", "alice"), 200, "03022814690"},
+		{"POST", "/v1/consultations", "{}", asUser("file-token", "alice"), 400, "period"},
+		{"POST", "/v1/consultations", question(), nil, 401, ""},
+		{"POST", "/v1/consultations/t-1/acknowledge", "", bearer("file-token"), 204, ""},
+		{"GET", "/v1/trace/" + aTicket, "", bearer("file-token"), 200, "consistent"},
+		{"GET", "/v1/journal?ticket=" + aTicket, "", bearer("file-token"), 200, "DEMO-2026/001"},
+		{"POST", "/v1/journal/search", subj, bearer("ops-token"), 200, "SUPPLIER_UNAVAILABLE"},
+		{"POST", "/v1/references/search", subj, bearer("file-token"), 200, "client"},
+		{"POST", "/v1/references", refs, bearer("ops-token"), 200, "accepted"},
+		{"POST", "/v1/references", refs, bearer("file-token"), 403, ""},
+		{"POST", "/v1/references/withdraw", refs, bearer("ops-token"), 200, "accepted"},
+		{"POST", "/v1/registry/commands", "x", append(bearer("ops-token"), "Content-Type", mediaBytes), 200, "refusal"},
+		{"GET", "/v1/registry/status", "", bearer("file-token"), 200, "watcher"},
+		{"GET", "/v1/registry/head?author=pcsa&chain=public&index=1", "", bearer("file-token"), 200, "sequence"},
+	} {
+		w := ask(s, tt.method, tt.path, tt.body, tt.headers...)
+		if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.contains) {
+			t.Errorf("%s %s: %d %s", tt.method, tt.path, w.Code, w.Body)
+			continue
+		}
+		seen[route1(s, tt.method, tt.path)] = true
+		checkAnswer(t, d, c, s, tt.method, tt.path, w)
+	}
+	for _, r := range s.routes {
+		if !seen[r.method+" "+r.path] {
+			t.Errorf("%s %s was not tried", r.method, r.path)
+		}
+	}
+	// Others' references are told to nobody.
+	w := ask(s, "POST", "/v1/references/search", subj, bearer("ops-token")...)
+	if strings.Contains(w.Body.String(), "employee") {
+		t.Errorf("another institution's reference was told: %s", w.Body)
+	}
+}
+
+// fullResult has every field that a result can have.
+func fullResult() *exchange.Result {
+	return &exchange.Result{
+		Ticket: aTicket, ClientTicket: "t-1", Status: nodepb.Status_INCOMPLETE_DATA, Reason: registrypb.Reason_REPLACED_NUMBER,
+		Successor: subject.Raw("ssin", "03022814690"), Authorization: "a-1", Withheld: []names.FieldName{"quarter"},
+		Suppliers: []exchange.SupplierResult{
+			{Supplier: "nsso", Status: nodepb.Status_DATA_FOUND, Records: json.RawMessage(`[{"gross":1}]`), Withheld: []names.FieldName{"quarter"}},
+			{Supplier: "neo", Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE},
+		},
+	}
+}
+
+// route1 finds the route that a path belongs to.
+func route1(s *Server, method, path string) string {
+	_, pattern := s.mux.Handler(httptest.NewRequest(method, path, nil))
+	return pattern
+}
+
+func checkAnswer(t *testing.T, d description, c *jsonschema.Compiler, s *Server, method, path string, w *httptest.ResponseRecorder) {
+	t.Helper()
+	_, at, _ := strings.Cut(route1(s, method, path), " ")
+	var op operation
+	if err := json.Unmarshal(d.Paths[at][strings.ToLower(method)], &op); err != nil {
+		t.Fatal(err)
+	}
+	key := fmt.Sprint(w.Code)
+	if _, ok := op.Responses[key]; !ok {
+		key = "default"
+	}
+	if w.Code == 204 {
+		if key != "204" || w.Body.Len() != 0 {
+			t.Errorf("%s: no content, but not described so", at)
+		}
+		return
+	}
+	ptr := "openapi.json#/paths/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(at) + "/" + strings.ToLower(method) + "/responses/" + key
+	if ref := op.Responses[key].Ref; ref != "" {
+		ptr = "openapi.json" + ref
+	} else if op.Responses[key].Content[w.Header().Get("Content-Type")].Schema == nil {
+		t.Errorf("%s answers %d with %s, which is not described", at, w.Code, w.Header().Get("Content-Type"))
+		return
+	}
+	schema, err := c.Compile(ptr + "/content/" + strings.ReplaceAll(w.Header().Get("Content-Type"), "/", "~1") + "/schema")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(v); err != nil {
+		t.Errorf("%s %d: %v", at, w.Code, err)
+	}
+}
+
+// The words of the protocol are described completely.
+func TestOpenAPIWords(t *testing.T) {
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Enum       []string
+				Properties map[string]struct{ Enum []string }
+			}
+		}
+	}
+	if err := json.Unmarshal(openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	schemas := doc.Components.Schemas
+	for name, tt := range map[string]struct {
+		described []string
+		known     map[int32]string
+	}{
+		"Status":  {schemas["Status"].Enum, nodepb.Status_name},
+		"Reason":  {schemas["Reason"].Enum, registrypb.Reason_name},
+		"Outcome": {schemas["JournalEntry"].Properties["outcome"].Enum, registrypb.Outcome_name},
+		"Role":    {schemas["JournalEntry"].Properties["role"].Enum, nodepb.Role_name},
+		"Event":   {schemas["JournalEntry"].Properties["event"].Enum, nodepb.Event_name},
+	} {
+		for n, word := range tt.known {
+			if n != 0 && !slices.Contains(tt.described, word) {
+				t.Errorf("%s: %s is not described", name, word)
+			}
+		}
+		if len(tt.described) != len(tt.known)-1 {
+			t.Errorf("%s: described %v", name, tt.described)
+		}
+	}
+	for code := range codes {
+		if !slices.Contains(schemas["Problem"].Properties["code"].Enum, string(code)) {
+			t.Errorf("code %s is not described", code)
+		}
+	}
+	for r := range registrypb.Reason_name {
+		if r != 0 && explanations[registrypb.Reason(r)] == "" {
+			t.Errorf("%s is not explained", registrypb.Reason(r))
+		}
+	}
+	for _, v := range []trace.Verdict{trace.Consistent, trace.Incomplete, trace.Contradicted, trace.Unknown} {
+		if !slices.Contains(schemas["Trace"].Properties["verdict"].Enum, string(v)) {
+			t.Errorf("verdict %s is not described", v)
+		}
+	}
+}
