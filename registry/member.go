@@ -165,6 +165,9 @@ func (m *member) start() error {
 	m.stream = newGuardedStream(m.reg.cfg.Raft, m.reg.isVoter, m.log)
 	m.transport = newWitnessTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: m.stream, MaxPool: connPool, Timeout: m.reg.cfg.Tuning.RPC, Logger: m.conf.Logger, MsgpackUseNewTimeFormat: true,
+		// No pipelining: when a leader is deposed, raft 1.8's pipeline may wait for ever
+		// for its own reader, and then raft never shuts down.
+		MaxRPCsInFlight: 1,
 	}))
 	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.wal, m.snaps, m.transport)
 	if err != nil {

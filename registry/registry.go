@@ -158,6 +158,8 @@ type Registry struct {
 	removals removals
 	fatal    chan error // buffered: the first failure of the store
 
+	begun chan struct{} // closed by Run, or Close
+
 	mu      sync.Mutex
 	running context.Context // nil before Run; ends with it
 	closed  bool
@@ -181,7 +183,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Tuning = cfg.Tuning.withDefaults()
 
-	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1)}
+	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), begun: make(chan struct{})}
 	r.route.reg = r
 	part := "watcher"
 	if cfg.Raft != nil {
@@ -220,6 +222,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("registry: %w: Run was called before", ErrClosed)
 	}
 	r.running = ctx
+	close(r.begun)
 	r.mu.Unlock()
 	defer func() {
 		cancel()
@@ -256,6 +259,9 @@ func (r *Registry) Close() error {
 		return nil
 	}
 	r.closed = true
+	if r.running == nil {
+		close(r.begun)
+	}
 	r.mu.Unlock()
 	r.calls.Wait()
 	var err error

@@ -42,6 +42,11 @@ func (r *Registry) Submit(ctx context.Context, envelope []byte) (*registrypb.Sub
 	if err := checkSize(envelope); err != nil {
 		return nil, err
 	}
+	select {
+	case <-r.begun: // a node may submit while it is coming up
+	case <-ctx.Done():
+		return nil, fmt.Errorf("submit: %w", ctx.Err())
+	}
 	ctx, leave, err := r.enter(ctx)
 	if err != nil {
 		return nil, err

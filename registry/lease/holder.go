@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -44,6 +45,7 @@ type Holder struct {
 	now     Standing
 	asked   time.Time     // wall clock when now was asked for
 	renewed chan struct{} // closed and replaced when now changes
+	failed  error         // of the last renewal
 }
 
 // NewHolder makes a Holder; it renews while Run runs.
@@ -94,20 +96,14 @@ func (h *Holder) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, inFlight)
-	var lastErr string // owned by the goroutine that holds logMu
-	var logMu sync.Mutex
 	for {
 		select {
 		case slots <- struct{}{}:
 			wg.Go(func() {
 				defer func() { <-slots }()
-				err := h.renew(ctx)
-				if ctx.Err() != nil {
-					return
+				if err := h.renew(ctx); ctx.Err() == nil {
+					h.report(err)
 				}
-				logMu.Lock()
-				defer logMu.Unlock()
-				lastErr = h.report(lastErr, err)
 			})
 		default: // all are waiting for an answer; asking more helps nobody
 		}
@@ -124,18 +120,24 @@ func (h *Holder) Run(ctx context.Context) error {
 	}
 }
 
-// report logs a change between failing and not failing, and nothing else: a
-// leaderless mesh would fill the log.
-func (h *Holder) report(before string, err error) string {
+// report logs when renewing begins to fail, or fails for another kind of reason,
+// and when it succeeds again, and nothing else: a leaderless mesh would fill the log.
+func (h *Holder) report(err error) {
+	h.mu.Lock()
+	last, coming := h.failed, h.now.Grant == nil
+	h.failed = err
+	h.mu.Unlock()
+	skewed := errors.Is(err, ErrClockSkew)
 	switch {
-	case err == nil && before != "":
-		h.cfg.Log.Info("registry standing renewed")
-		return ""
-	case err != nil && before == "":
+	case (err == nil) == (last == nil) && skewed == errors.Is(last, ErrClockSkew):
+	case skewed:
+		h.cfg.Log.Error("registry standing not renewed", "error", err)
+	case coming:
+	case err != nil:
 		h.cfg.Log.Info("registry standing not renewed", "error", err)
-		return err.Error()
+	default:
+		h.cfg.Log.Info("registry standing renewed")
 	}
-	return before
 }
 
 // renew asks once, and takes the grant over when its index is applied.

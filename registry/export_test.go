@@ -1,0 +1,40 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// Propose puts bytes into the log as a leader can, without anybody's check.
+func (r *Registry) Propose(b []byte) (any, error) {
+	f := r.member.raft().Apply(b, time.Second)
+	if err := f.Error(); err != nil {
+		return nil, err
+	}
+	return f.Response(), nil
+}
+
+// Voters gives the IDs in raft's configuration.
+func (r *Registry) Voters() []string {
+	var ids []string
+	for _, s := range votersOf(r.member.raft()) {
+		ids = append(ids, string(s))
+	}
+	return ids
+}
+
+// TakeSnapshot makes raft take a snapshot now.
+func (r *Registry) TakeSnapshot() error { return r.member.raft().Snapshot().Error() }
+
+// MajoritySays asks raft's own VerifyLeader.
+func (r *Registry) MajoritySays() error { return r.member.raft().VerifyLeader().Error() }
+
+// Bound is how long a command that takes a right away is waited for.
+func (r *Registry) Bound() time.Duration { return r.revocationBound() }
+
+// HandOver makes another member lead.
+func (r *Registry) HandOver(to names.NodeID) error {
+	s := server(to)
+	return r.member.raft().LeadershipTransferToServer(s.ID, s.Address).Error()
+}
