@@ -129,12 +129,6 @@ func (f *fakes) Do(_ context.Context, c *registrypb.Command) (*registrypb.Submit
 	return &registrypb.SubmitResponse{Index: 8, Accepted: true}, nil
 }
 
-func (f *fakes) journal() []*nodepb.Entry {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]*nodepb.Entry(nil), f.entries...)
-}
-
 func hashOf(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(h[:])
