@@ -30,6 +30,8 @@ var (
 	errStatements = errors.New("more than one statement")
 	errNoSubject  = errors.New("the parameter :subject is missing, so the query would answer for everybody")
 	errEmpty      = errors.New("empty")
+	// A read-only connection still lets ATTACH make files, SET change settings ...
+	errNoSelect = errors.New("want one SELECT, or WITH ... SELECT")
 )
 
 // bind replaces the named parameters by the driver's numbered ones, one number
@@ -44,6 +46,9 @@ func bind(query string, d dialect) (statement string, order []string, err error)
 			return "", nil, err
 		}
 	}
+	if !b.began {
+		return "", nil, errNoSelect
+	}
 	if b.numbers[paramSubject] == 0 {
 		return "", nil, errNoSubject
 	}
@@ -55,6 +60,7 @@ type binder struct {
 	in      string
 	i       int
 	out     strings.Builder
+	began   bool // the first word was seen
 	ended   bool // a semicolon was seen
 	numbers map[string]int
 	order   []string
@@ -102,10 +108,20 @@ func (b *binder) step() error {
 		for n < len(rest) && (isName(rest[n]) || rest[n] == '$' && b.postgres) {
 			n++
 		}
-		b.copy(n)
-		return nil
+		return b.word(n)
 	}
 	b.copy(1)
+	return nil
+}
+
+// word copies one, and insists that the first is that of a question.
+func (b *binder) word(n int) error {
+	first := strings.ToUpper(b.in[b.i : b.i+n])
+	if !b.began && first != "SELECT" && first != "WITH" {
+		return errNoSelect
+	}
+	b.began = true
+	b.copy(n)
 	return nil
 }
 

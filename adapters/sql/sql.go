@@ -18,8 +18,8 @@
 //	WHERE ssin = :subject AND first_day <= :until AND last_day >= :from
 //	ORDER BY year, quarter
 //
-// Only one statement is accepted, and only the named parameters above: no ?, $1 or
-// @name. Text in quotes, comments and PostgreSQL's :: casts are left alone.
+// Only one SELECT (or WITH ... SELECT) is accepted, and only the named parameters
+// above: no ?, $1 or @name. Text in quotes, comments and PostgreSQL's :: casts are left alone.
 //
 // # From rows to records
 //
