@@ -61,6 +61,7 @@ type mesh struct {
 	now     map[names.NodeID]func() time.Time
 	members []names.NodeID
 	nodes   map[names.NodeID]*running
+	log     *slog.Logger
 }
 
 type running struct {
@@ -102,7 +103,7 @@ func newMesh(t *testing.T, watchers ...string) *mesh {
 
 func (m *mesh) logger(n names.NodeID) *slog.Logger {
 	if os.Getenv("REGISTRY_TEST_LOG") == "" {
-		return nil
+		return m.log
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", n.String())
 }
