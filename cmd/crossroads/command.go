@@ -16,8 +16,8 @@ func newCommand() *cobra.Command {
 	c.Long = `A registry command is signed by its author, numbered, and names the one before it. The
 operators and the committee sign with several people: one makes the command, the file
 goes round, each looks at it and signs, and whoever has an admin application submits it.`
-	c.Example = `  crossroads command make revoke.json --mesh demo.crossroads.example --author @committee \
-      --after last.cmd --out revoke.cmd
+	c.Example = `  crossroads command make revoke.json --mesh demo.crossroads.example --author @committee --out revoke.cmd \
+      --api http://127.0.0.1:7480 --token-file admin.token
   crossroads command inspect revoke.cmd
   crossroads command sign revoke.cmd --key committee-1.key
   crossroads command sign revoke.cmd --key committee-2.key

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 
@@ -12,8 +11,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/adapters"
 	"github.com/crossroads-mesh/crossroads/node"
 	"github.com/crossroads-mesh/crossroads/node/config"
-	"github.com/crossroads-mesh/crossroads/node/exchange"
-	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
 func newNodeRun() *cobra.Command {
@@ -44,15 +41,11 @@ Whether it can do its work is told by GET /readyz, and by crossroads node health
 
 func runNode(ctx context.Context, cfg *config.Config, logTo io.Writer) (err error) {
 	log := newLog(cfg.Log, logTo)
-	sources := map[names.DatasetID]exchange.Source{}
-	for _, s := range cfg.Sources {
-		source, closer, err := adapters.Open(s)
-		if err != nil {
-			return fmt.Errorf("source of %s: %w", s.Dataset, err)
-		}
-		defer func() { err = errors.Join(err, closer.Close()) }()
-		sources[s.Dataset] = source
+	sources, closer, err := adapters.OpenAll(cfg.Sources)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
 	n, err := node.New(cfg, node.Deps{Sources: sources, Log: log, Version: buildVersion()})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -52,7 +53,7 @@ type table struct{ rows [][]string }
 
 func newTable(heading ...string) *table { return &table{rows: [][]string{heading}} }
 
-// add adds a row; lists are joined.
+// add adds a row.
 func (t *table) add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
@@ -62,14 +63,20 @@ func (t *table) add(cells ...any) {
 }
 
 func (t *table) write(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b bytes.Buffer
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range t.rows {
-		line := strings.TrimRight(strings.Join(row, "\t"), "\t")
-		if _, err := fmt.Fprintln(tw, line); err != nil {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
 			return err
 		}
 	}
-	return tw.Flush()
+	return nil
 }
 
 // clean keeps what others wrote from steering the terminal.

@@ -104,7 +104,7 @@ func (s *Server) changeReferences(q *request, event nodepb.Event) (response, err
 	if err != nil {
 		return nil, registryTrouble(err)
 	}
-	return submittedOf(done), nil
+	return s.decided(q, done), nil
 }
 
 func (s *Server) checkReference(where string, r Reference) (subject.ID, error) {
@@ -127,7 +127,7 @@ func (s *Server) submit(q *request) (response, error) {
 	if err != nil {
 		return nil, registryTrouble(err)
 	}
-	return submittedOf(done), nil
+	return s.decided(q, done), nil
 }
 
 // registryTrouble says what of the registry's errors is the caller's, and that the
@@ -142,7 +142,10 @@ func registryTrouble(err error) error {
 	return fmt.Errorf("%w: %w", problem(CodeUnavailable, "", "The registry cannot be reached; see GET /readyz. Submitting the same command again is safe."), err)
 }
 
-func submittedOf(r *registrypb.SubmitResponse) Submitted {
+// decided answers with what became of a command, once this node's own view shows it,
+// so that whoever asks next finds it. Its verdict stands whether or not that is in time.
+func (s *Server) decided(q *request, r *registrypb.SubmitResponse) Submitted {
+	_ = s.cfg.Registry.WaitApplied(q.Context(), r.GetIndex())
 	return Submitted{Index: r.GetIndex(), Accepted: r.GetAccepted(), Refusal: r.GetRefusal(), Repeated: r.GetRepeated()}
 }
 

@@ -110,6 +110,9 @@ func TestReferences(t *testing.T) {
 		if row.Subject.Number != person || row.Withdrawn != (event == nodepb.Event_WITHDRAWN) || f.done[0].Chain != registrypb.Chain_DIRECTORY {
 			t.Error("another command was made")
 		}
+		if len(f.waited) == 0 {
+			t.Error("whoever asks next would not find it")
+		}
 		if len(f.entries) != 1 || f.entries[0].Event != event || f.entries[0].Subject.Number != person || f.entries[0].User != "ops" {
 			t.Errorf("journaled %v", f.entries)
 		}

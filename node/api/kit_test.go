@@ -46,6 +46,7 @@ type fakes struct {
 	state     record.MapState
 	submitted [][]byte
 	done      []*registrypb.Command
+	waited    []uint64
 }
 
 func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Result, error) {
@@ -114,6 +115,13 @@ func (f *fakes) Submit(_ context.Context, envelope []byte) (*registrypb.SubmitRe
 
 func (f *fakes) Status() (*registrypb.StatusResponse, error) {
 	return &registrypb.StatusResponse{Node: &registrypb.NodeRef{Institution: "pcsa", Node: "n1"}, State: "watcher", AppliedIndex: 7}, nil
+}
+
+func (f *fakes) WaitApplied(_ context.Context, index uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waited = append(f.waited, index)
+	return nil
 }
 
 func (f *fakes) Head(context.Context, string, registrypb.Chain, uint64) (uint64, []byte, error) {

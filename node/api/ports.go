@@ -20,6 +20,8 @@ type Registry interface {
 	// right away when that holds everywhere.
 	Submit(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error)
 	Status() (*registrypb.StatusResponse, error)
+	// WaitApplied returns when View shows what was decided at index.
+	WaitApplied(ctx context.Context, index uint64) error
 	// Head gives the end of an author's chain, as of index at the earliest.
 	Head(ctx context.Context, author string, chain registrypb.Chain, index uint64) (sequence uint64, hash []byte, err error)
 }
