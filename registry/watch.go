@@ -3,13 +3,12 @@ package registry
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/store"
-
-	"time"
 )
 
 const (
