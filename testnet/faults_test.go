@@ -209,7 +209,7 @@ func (a *asked) check(ctx context.Context, t *testing.T, n *Network) {
 		t.Errorf("%s: asked again, it is another answer:\n%s\n%s", a.client, canonical(a.got), canonical(again))
 	}
 	// With a node down the honest outcome may be that it could not be had.
-	unavailable := a.got.Reason == "SUPPLIER_UNAVAILABLE" || a.got.Reason == "CLEARING_UNAVAILABLE" || a.got.Reason == "SUPPLIER_REFUSED" || a.got.Status == "INCOMPLETE_DATA"
+	unavailable := a.got.Reason == "SUPPLIER_UNAVAILABLE" || a.got.Reason == "CLEARING_UNAVAILABLE" || a.got.Reason == "SUPPLIER_REFUSED" || a.got.Reason == "REGISTRY_STALE" || a.got.Status == "INCOMPLETE_DATA"
 	if d := differs(a.got, a.Answer); d != "" && !unavailable {
 		t.Errorf("%s: %s", a.client, d)
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
@@ -191,7 +192,7 @@ func TestClearingPeersFail(t *testing.T) {
 		"two dead":   {func(w *world) { w.net.kill("alpha", "beta") }, nodepb.Status_DATA_FOUND, none},
 		"two stale":  {func(w *world) { w.node("alpha").setStale(true); w.node("beta").setStale(true) }, nodepb.Status_DATA_FOUND, none},
 		"all dead":   {func(w *world) { w.hurry(); w.net.kill(members...) }, nodepb.Status_NO_RESULT, registrypb.Reason_CLEARING_UNAVAILABLE},
-		"clock off":  {func(w *world) { w.hurry(); w.afterRequest(func() { w.clock.Add(time.Hour) }) }, nodepb.Status_NO_RESULT, registrypb.Reason_STALE_REQUEST},
+		"clock off":  {func(w *world) { w.hurry(); w.afterRequest(func() { w.clock.Add(clearing.RequestLife + time.Minute) }) }, nodepb.Status_NO_RESULT, registrypb.Reason_STALE_REQUEST},
 		"all in one": {func(w *world) { w.sectorOf("pcsa", "alpha", "beta", "gamma") }, nodepb.Status_NO_RESULT, registrypb.Reason_NO_ELIGIBLE_CLEARER},
 		"two in one": {func(w *world) { w.sectorOf("pcsa", "alpha", "beta") }, nodepb.Status_DATA_FOUND, none},
 		// Two members are parties to one supplier each: together they clear both.

@@ -22,7 +22,8 @@ const (
 	blindingSize = 32
 )
 
-// presentRounds is how often each node of a supplier is tried.
+// presentRounds is how often each node of a supplier is tried; while they only wait
+// for their registry view to be confirmed, they are tried until present-by.
 const presentRounds = 2
 
 // present presents one permit to its supplier: to one node after the other until
@@ -37,8 +38,9 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 	left := time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Skew
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
+	presentBy := time.UnixMilli(p.clearance.GetPresentByUnixMs())
 	silent := false // a node was asked and nobody knows what it did
-	for round := range presentRounds {
+	for round := 1; ; round++ {
 		stale := false
 		for _, to := range nodes {
 			resp, err := x.presentTo(ctx, to, p)
@@ -66,11 +68,11 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 		if stale { // its grant may come with the next renewal
 			wait = 10 * wait
 		}
-		if round+1 == presentRounds || pause(ctx, wait) != nil {
-			break
+		again := round < presentRounds || stale && x.cfg.Now().Add(wait).Before(presentBy)
+		if !again || pause(ctx, wait) != nil {
+			return r
 		}
 	}
-	return r
 }
 
 func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {

@@ -199,29 +199,17 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	if ok && slices.Equal(kept.GetFields(), fields) {
 		return kept, false, nil
 	}
-	source, ok := x.cfg.Sources[g.query.Dataset]
-	if !ok {
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
-	}
-	limited, cancel := context.WithTimeout(ctx, x.checked.ReleaseBy.Sub(x.cfg.Now()))
-	defer cancel()
-	records, err := source.Fetch(limited, g.query)
-	if err != nil {
-		// A source should not name the subject; should it do so, the log does not.
-		text := strings.ReplaceAll(err.Error(), g.query.Subject.Number(), "***")
-		x.cfg.Log.Warn("source failed", "dataset", g.query.Dataset, "ticket", x.ticket(), "err", text)
-		if errors.Is(err, ErrSourceUnavailable) || limited.Err() != nil {
-			return nil, false, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
-		}
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+	records, no := x.fetch(ctx, g.queries)
+	if no != nil {
+		return nil, false, no
 	}
 	err = checkRecords(records)
 	if err == nil {
-		err = x.schemas.check(g.query.Dataset, g.schema, records)
+		err = x.schemas.check(x.checked.Dataset, g.schema, records)
 	}
 	var content []byte
 	if err == nil {
-		content, err = filter(records, g.query.Fields)
+		content, err = filter(records, x.checked.Fields)
 	}
 	if err != nil {
 		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
@@ -229,6 +217,30 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	blinding := make([]byte, blindingSize)
 	rand.Read(blinding)
 	return &nodepb.KeptContent{Fields: fields, Status: statusOf(len(records)), Content: content, Blinding: blinding}, true, nil
+}
+
+// fetch asks the source.
+func (x *presentation) fetch(ctx context.Context, queries []Query) (all []Record, no *refusal) {
+	source, ok := x.cfg.Sources[x.checked.Dataset]
+	if !ok {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.checked.ReleaseBy.Sub(x.cfg.Now()))
+	defer cancel()
+	for _, q := range queries {
+		records, err := source.Fetch(ctx, q)
+		if err != nil {
+			// A source should not name the subject; should it do so, the log does not.
+			text := strings.ReplaceAll(err.Error(), q.Subject.Number(), "***")
+			x.cfg.Log.Warn("source failed", "dataset", q.Dataset, "ticket", x.ticket(), "err", text)
+			if errors.Is(err, ErrSourceUnavailable) || ctx.Err() != nil {
+				return nil, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
+			}
+			return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+		}
+		all = append(all, records...)
+	}
+	return all, nil
 }
 
 func (x *presentation) ticket() string {
@@ -247,7 +259,9 @@ func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 		addClearance(e, x.clearance, x.clearanceHash)
 		addDeliberation(e, x.cfg.Registry)
 	} else if x.clearance != nil {
-		e.ClearanceId = x.clearance.GetId()
+		// In an entry that names a clearance the fields are the permitted ones, and
+		// nobody has vouched for any yet.
+		e.ClearanceId, e.Fields = x.clearance.GetId(), nil
 	}
 	e.Requester, e.Supplier = nodeRef(x.from), nodeRef(x.cfg.Self)
 	return e
@@ -264,9 +278,9 @@ func (x *presentation) journal(ctx context.Context, e *nodepb.Entry) error {
 
 // guarded is what a passed guard found.
 type guarded struct {
-	query  Query
-	schema string
-	index  uint64 // of the registry, up to which nothing forbids
+	queries []Query // at least one
+	schema  string
+	index   uint64 // of the registry, up to which nothing forbids
 }
 
 // guard checks the clearance, the time and every right, in this node's own view as
@@ -313,21 +327,40 @@ func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *r
 	if dataset == nil {
 		return nil, refuse(registrypb.Reason_CLEARANCE_INVALID, "no such dataset"), nil
 	}
-	refs, err := v.References(c.Subject)
+	queries, err := x.queries(v)
 	if err != nil {
 		return nil, nil, err
 	}
-	q := Query{Dataset: c.Dataset, Subject: c.Subject, Period: c.Period, Fields: c.Fields}
-	for _, r := range refs {
-		if r.Institution == x.cfg.Self.Institution && r.Period.Overlaps(q.Period) &&
-			slices.Contains(c.Qualities, r.Quality) && !slices.Contains(q.Qualities, r.Quality) {
-			q.Qualities = append(q.Qualities, r.Quality)
-		}
-	}
-	if len(q.Qualities) == 0 {
+	if len(queries) == 0 {
 		return nil, refuse(registrypb.Reason_REVOKED, "no own reference in force that gave the route"), nil
 	}
-	return &guarded{query: q, schema: dataset.GetSchema()}, nil, nil
+	return &guarded{queries: queries, schema: dataset.GetSchema()}, nil, nil
+}
+
+// queries are what the source is asked: one for each number under which this
+// institution has a file that gave the route, as its own references say.
+func (x *presentation) queries(v record.View) (queries []Query, err error) {
+	c := x.checked
+	for _, id := range append([]subject.ID{c.Subject}, c.FiledUnder...) {
+		refs, err := v.References(id)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range refs {
+			if r.Institution != x.cfg.Self.Institution || !r.Period.Overlaps(c.Period) || !slices.Contains(c.Qualities, r.Quality) {
+				continue
+			}
+			at := slices.IndexFunc(queries, func(q Query) bool { return q.Subject == r.Filed })
+			if at < 0 {
+				at = len(queries)
+				queries = append(queries, Query{Dataset: c.Dataset, Subject: r.Filed, Period: c.Period, Fields: c.Fields})
+			}
+			if q := &queries[at]; !slices.Contains(q.Qualities, r.Quality) {
+				q.Qualities = append(q.Qualities, r.Quality)
+			}
+		}
+	}
+	return queries, nil
 }
 
 // stillStands looks once more, cheaply if the registry has not moved on.

@@ -178,12 +178,12 @@ func build(t *testing.T, onDisk bool) *world {
 	return w
 }
 
-func (w *world) admit(id, kind, sector string) {
+func (w *world) admit(id, kind, sector string, schemes ...string) {
 	w.t.Helper()
 	w.signers[id] = signer()
 	key := &registrypb.Key{Institution: id, Id: string(envelope.KeyID(public(w.signers[id]))), PublicKey: public(w.signers[id])}
 	w.submit(record.Operators, &registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: &registrypb.Institution{
-		Id: id, Name: id, Type: kind, Sector: sector, FirstKey: key}}})
+		Id: id, Name: id, Type: kind, Sector: sector, FirstKey: key, NumberSchemes: schemes}}})
 	w.addNode(id, "n1")
 }
 
@@ -252,6 +252,7 @@ type testNode struct {
 	dir string
 
 	stale      bool // guarded by w.mu
+	follower   bool // its view has no history of numbers
 	journal    *journal
 	source     *source
 	outbox     *outbox.Outbox
@@ -311,6 +312,9 @@ func (n *testNode) restart() {
 func (n *testNode) View(fn func(record.View) error) error {
 	n.w.mu.RLock()
 	defer n.w.mu.RUnlock()
+	if n.follower {
+		return fn(record.NewView(withoutNumbers{&n.w.state}))
+	}
 	return fn(record.NewView(&n.w.state))
 }
 

@@ -52,6 +52,7 @@ type Checked struct {
 	ID            []byte
 	Hash          []byte // SHA-256 of the clearance's envelope
 	Subject       subject.ID
+	FiledUnder    []subject.ID // numbers that Subject replaced, under which own files may stand
 	Dataset       names.DatasetID
 	Fields        []names.FieldName // that may leave
 	Withheld      []names.FieldName
@@ -93,6 +94,9 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
 		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
 		ID: c.Id, clearance: opened, request: signed, grant: c.Grant,
+	}
+	for _, id := range c.FiledUnder {
+		k.FiledUnder = append(k.FiledUnder, subject.Raw(subject.Scheme(id.GetScheme()), id.GetNumber()))
 	}
 	k.RequestHash, k.Hash = sum(request), sum(clearance)
 	if r := k.bound(c, mesh); r != nil {
@@ -152,6 +156,14 @@ func (k *Checked) bound(c *registrypb.Clearance, mesh names.MeshID) *Refusal {
 	} {
 		if !f.same {
 			return invalid("it is for another %s", f.what)
+		}
+	}
+	if len(c.FiledUnder) > maxFiledUnder {
+		return invalid("it names %d numbers of one subject, at most %d are read", len(c.FiledUnder), maxFiledUnder)
+	}
+	for _, id := range c.FiledUnder {
+		if id.GetScheme() != req.Subject.Scheme {
+			return invalid("it names numbers of another scheme")
 		}
 	}
 	return nil

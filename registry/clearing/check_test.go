@@ -200,7 +200,7 @@ func TestCheckAttacks(t *testing.T) {
 		"times overflow": {func(a *attack) {
 			a.clearance.IssuedUnixMs, a.clearance.PresentByUnixMs, a.clearance.ReleaseByUnixMs = -1<<63, 1<<63-1, 1<<63-1
 		}, bad},
-		"old request":    {func(a *attack) { a.request.TimeUnixMs -= ms(bounds.PresentLife+bounds.Skew) + 1 }, bad},
+		"old request":    {func(a *attack) { a.request.TimeUnixMs -= ms(RequestLife+bounds.Skew) + 1 }, bad},
 		"future request": {func(a *attack) { a.request.TimeUnixMs += ms(bounds.Skew) + 1 }, bad},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,12 +33,14 @@ import (
 
 // Limits on what a request or a clearance may hold.
 const (
-	MaxSuppliers = 64       // in one reply; more are left to another peer
-	maxFields    = 256      // asked
-	maxCleared   = 1024     // suppliers that others cleared
-	maxMessage   = 64 << 10 // bytes of the envelope of a request or a clearance
-	nonceSize    = 16       // bytes of a request's nonce and of a clearance's id
-	maxNumber    = 63       // bytes of a subject's number
+	MaxSuppliers = 64 // in one reply; more are left to another peer
+	// maxFiledUnder bounds the line of numbers that one subject had.
+	maxFiledUnder = 8
+	maxFields     = 256      // asked
+	maxCleared    = 1024     // suppliers that others cleared
+	maxMessage    = 64 << 10 // bytes of the envelope of a request or a clearance
+	nonceSize     = 16       // bytes of a request's nonce and of a clearance's id
+	maxNumber     = 63       // bytes of a subject's number
 )
 
 // ErrMalformed means a request that is not well formed, or of another mesh. It is

@@ -38,6 +38,9 @@ type Decision struct {
 type Destination struct {
 	Supplier  names.InstitutionID
 	Qualities []names.Quality
+	// FiledUnder are the numbers, other than the one asked by, under which the
+	// supplier's files stand: those it replaced.
+	FiledUnder []subject.ID
 }
 
 func deny(r registrypb.Reason) Decision {
@@ -107,7 +110,7 @@ func Decide(v record.View, c Case) (Decision, error) {
 	}
 
 	// 6. The suppliers that hold a file and offer the dataset for it.
-	to, err := destinations(v, req, refs)
+	to, err := destinations(v, req, current, refs)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -197,7 +200,7 @@ func numberTold(v record.View, id subject.ID, period names.Period) (d Decision, 
 
 // destinations gives the suppliers, other than the requester and within those it
 // asks for, whose offering covers a file of theirs on some day of the period.
-func destinations(v record.View, req *registrypb.Request, refs []record.Reference) (to []Destination, err error) {
+func destinations(v record.View, req *registrypb.Request, current subject.ID, refs []record.Reference) (to []Destination, err error) {
 	offerings, err := v.OfferingsOf(names.DatasetID(req.Dataset))
 	if err != nil {
 		return nil, err
@@ -209,8 +212,14 @@ func destinations(v record.View, req *registrypb.Request, refs []record.Referenc
 		}
 		d := Destination{Supplier: names.InstitutionID(o.Institution)}
 		for _, r := range refs {
-			if r.Institution == d.Supplier && covers(o, r, record.Period(req.Period)) && !slices.Contains(d.Qualities, r.Quality) {
+			if r.Institution != d.Supplier || !covers(o, r, record.Period(req.Period)) {
+				continue
+			}
+			if !slices.Contains(d.Qualities, r.Quality) {
 				d.Qualities = append(d.Qualities, r.Quality)
+			}
+			if r.Filed != current && !slices.Contains(d.FiledUnder, r.Filed) && len(d.FiledUnder) < maxFiledUnder {
+				d.FiledUnder = append(d.FiledUnder, r.Filed)
 			}
 		}
 		if len(d.Qualities) == 0 {

@@ -192,11 +192,17 @@ func (s *Service) decide(v record.View, standing lease.Standing, opened *envelop
 	return err
 }
 
+// RequestLife is how old a request may be when it is cleared. A consultant that
+// crashed resumes with the request it had signed, so that the ticket stays and
+// nothing is done twice; nobody but the requester itself can send it, and what it
+// may obtain is decided anew. So this bounds only how long an outbox is good for.
+const RequestLife = time.Hour
+
 // fresh reports whether a request made at made may be decided at now: clocks
-// differ, and the peer may not be the first that was asked.
+// differ, and the requester may have been down in between.
 func fresh(now, made time.Time, b genesis.Bounds) bool {
 	age := now.Sub(made)
-	return age >= -b.Skew && age <= b.PresentLife+b.Skew
+	return age >= -b.Skew && age <= RequestLife+b.Skew
 }
 
 // issue signs a clearance for each destination, and names them in d.
@@ -214,6 +220,9 @@ func (s *Service) issue(d *Decided, standing lease.Standing) (clearances [][]byt
 			ReleaseByUnixMs: now.Add(s.cfg.Bounds.ReleaseLife).UnixMilli(), Grant: standing.Grant,
 		}
 		rand.Read(c.Id)
+		for _, id := range to.FiledUnder {
+			c.FiledUnder = append(c.FiledUnder, &registrypb.Subject{Scheme: string(id.Scheme()), Number: id.Number()})
+		}
 		for _, q := range to.Qualities {
 			c.SupplierQualities = append(c.SupplierQualities, string(q))
 		}

@@ -82,8 +82,8 @@ func TestNothingToDecide(t *testing.T) {
 func TestFreshness(t *testing.T) {
 	m := newMesh(t)
 	for age, want := range map[time.Duration]pb.Outcome{
-		0: pb.Outcome_PERMIT, -bounds.Skew: pb.Outcome_PERMIT, bounds.Skew + bounds.PresentLife: pb.Outcome_PERMIT,
-		-bounds.Skew - time.Millisecond: pb.Outcome_DENY, bounds.Skew + bounds.PresentLife + time.Millisecond: pb.Outcome_DENY, 24 * time.Hour: pb.Outcome_DENY,
+		0: pb.Outcome_PERMIT, -bounds.Skew: pb.Outcome_PERMIT, bounds.Skew + RequestLife: pb.Outcome_PERMIT,
+		-bounds.Skew - time.Millisecond: pb.Outcome_DENY, bounds.Skew + RequestLife + time.Millisecond: pb.Outcome_DENY, 24 * time.Hour: pb.Outcome_DENY,
 	} {
 		resp := m.clear("alpha", m.request(known, func(r *pb.Request) { r.TimeUnixMs = m.now.Add(-age).UnixMilli() }))
 		if resp.Outcome != want || (want == pb.Outcome_DENY) != (resp.Reason == pb.Reason_STALE_REQUEST) {

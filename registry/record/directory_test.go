@@ -11,6 +11,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 func (r *replica) references(number string) []record.Reference {
@@ -44,10 +45,11 @@ func TestReferences(t *testing.T) {
 	r.ok(w.Declare("register", recordtest.Reference(p1, "employee")))
 	r.ok(w.Declare("register", recordtest.Reference(p1, "employee"))) // says nothing new
 	since := record.Period(recordtest.Since())
+	filed := subject.Raw(subject.SSIN, p1)
 	want := []record.Reference{
-		{Institution: "office", Quality: "employee", Period: names.Period{From: 18262, Until: 18300}},
-		{Institution: "office", Quality: "living-wage", Period: since},
-		{Institution: "register", Quality: "employee", Period: since},
+		{Institution: "office", Quality: "employee", Period: names.Period{From: 18262, Until: 18300}, Filed: filed},
+		{Institution: "office", Quality: "living-wage", Period: since, Filed: filed},
+		{Institution: "register", Quality: "employee", Period: since, Filed: filed},
 	}
 	if got := r.references(p1); !slices.Equal(got, want) {
 		t.Errorf("references %v, want %v", got, want)

@@ -20,6 +20,7 @@ type Reference struct {
 	Institution names.InstitutionID
 	Quality     names.Quality
 	Period      names.Period
+	Filed       subject.ID // the number under which it was declared
 }
 
 // NumberState is what became of a subject's number.
@@ -67,7 +68,8 @@ func (v View) References(id subject.ID) ([]Reference, error) {
 	}
 	slices.SortFunc(refs, func(a, b Reference) int {
 		return cmp.Or(cmp.Compare(a.Institution, b.Institution), cmp.Compare(a.Quality, b.Quality),
-			cmp.Compare(a.Period.From, b.Period.From), cmp.Compare(a.Period.Until, b.Period.Until))
+			cmp.Compare(a.Period.From, b.Period.From), cmp.Compare(a.Period.Until, b.Period.Until),
+			cmp.Compare(a.Filed.Number(), b.Filed.Number()))
 	})
 	return slices.Compact(refs), nil
 }
@@ -90,7 +92,7 @@ func (v View) appendReferences(refs []Reference, id subject.ID) ([]Reference, er
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, Reference{names.InstitutionID(inst), names.Quality(quality), e.period})
+		refs = append(refs, Reference{names.InstitutionID(inst), names.Quality(quality), e.period, id})
 	}
 	return refs, nil
 }

@@ -544,8 +544,11 @@ type Clearance struct {
 	PresentByUnixMs   int64                  `protobuf:"varint,19,opt,name=present_by_unix_ms,json=presentByUnixMs,proto3" json:"present_by_unix_ms,omitempty"`
 	ReleaseByUnixMs   int64                  `protobuf:"varint,20,opt,name=release_by_unix_ms,json=releaseByUnixMs,proto3" json:"release_by_unix_ms,omitempty"`
 	Grant             []byte                 `protobuf:"bytes,21,opt,name=grant,proto3" json:"grant,omitempty"` // the clearing peer's standing grant: envelope of a Grant
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The supplier's files stand under these numbers, which subject replaced; a supplier
+	// that follows the public chain alone could not know. At most 8.
+	FiledUnder    []*Subject `protobuf:"bytes,22,rep,name=filed_under,json=filedUnder,proto3" json:"filed_under,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Clearance) Reset() {
@@ -725,6 +728,13 @@ func (x *Clearance) GetGrant() []byte {
 	return nil
 }
 
+func (x *Clearance) GetFiledUnder() []*Subject {
+	if x != nil {
+		return x.FiledUnder
+	}
+	return nil
+}
+
 var File_registry_registrypb_clearing_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_clearing_proto_rawDesc = "" +
@@ -764,7 +774,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\tsuccessor\x18\x06 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor\x12\x1a\n" +
 	"\bwithheld\x18\a \x03(\tR\bwithheld\x12$\n" +
 	"\rauthorization\x18\b \x01(\tR\rauthorization\x12%\n" +
-	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\"\x81\x06\n" +
+	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\"\xc3\x06\n" +
 	"\tClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -787,7 +797,9 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0eissued_unix_ms\x18\x12 \x01(\x03R\fissuedUnixMs\x12+\n" +
 	"\x12present_by_unix_ms\x18\x13 \x01(\x03R\x0fpresentByUnixMs\x12+\n" +
 	"\x12release_by_unix_ms\x18\x14 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
-	"\x05grant\x18\x15 \x01(\fR\x05grant*L\n" +
+	"\x05grant\x18\x15 \x01(\fR\x05grant\x12@\n" +
+	"\vfiled_under\x18\x16 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\n" +
+	"filedUnder*L\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -858,11 +870,12 @@ var file_registry_registrypb_clearing_proto_depIdxs = []int32{
 	6,  // 7: crossroads.registry.v1.Clearance.requester:type_name -> crossroads.registry.v1.NodeRef
 	7,  // 8: crossroads.registry.v1.Clearance.subject:type_name -> crossroads.registry.v1.Subject
 	8,  // 9: crossroads.registry.v1.Clearance.period:type_name -> crossroads.registry.v1.Period
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 10: crossroads.registry.v1.Clearance.filed_under:type_name -> crossroads.registry.v1.Subject
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_clearing_proto_init() }
