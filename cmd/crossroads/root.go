@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	case e == nil: // cobra refused the command line before any verb began
 		e = &exit{exitUsage, err}
 	}
-	fmt.Fprintln(errOut, "crossroads:", strings.TrimSpace(e.Error()))
+	fmt.Fprintln(errOut, "crossroads:", strings.TrimSpace(err.Error()))
 	if e.code == exitUsage {
 		fmt.Fprintln(errOut, "See crossroads --help, or --help after any verb.")
 	}
