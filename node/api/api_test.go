@@ -301,7 +301,11 @@ func TestUnknownRoutes(t *testing.T) {
 	s, _ := newServer(t, new(fakes))
 	wantProblem(t, ask(s, "GET", "/"+person, ""), CodeNotFound, "")
 	wantProblem(t, ask(s, "GET", "/v1/consultations", ""), CodeMethod, "")
-	wantProblem(t, ask(s, "DELETE", "/v1/institutions", ""), CodeMethod, "")
+	w := ask(s, "DELETE", "/v1/trace/"+aTicket, "{}")
+	if wantProblem(t, w, CodeMethod, ""); w.Header().Get("Allow") != "GET" {
+		t.Errorf("Allow: %q", w.Header().Get("Allow"))
+	}
+	wantProblem(t, ask(s, "POST", "/v2/x?y=z", "{}"), CodeNotFound, "")
 	wantProblem(t, ask(s, "GET", "/v1/authorizations/none", ""), CodeNotFound, "id")
 	wantProblem(t, ask(s, "GET", "/v1/institutions?x=1", ""), CodeMalformed, "query")
 	wantProblem(t, ask(s, "GET", "/v1/institutions", "{}"), CodeMalformed, "body")

@@ -29,6 +29,8 @@ type Problem struct {
 	RequestID string `json:"request_id,omitempty"`
 	// ClientTicket is the one to ask again under, when that is safe.
 	ClientTicket names.ClientTicket `json:"client_ticket,omitempty"`
+
+	allow string // the method that there is, with CodeMethod
 }
 
 // Code is the machine's word for a kind of problem.

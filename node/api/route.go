@@ -67,9 +67,13 @@ func (s *Server) table() []route {
 
 // notFound answers whatever no route matches.
 func (s *Server) notFound(q *request) (response, error) {
-	for _, r := range s.routes {
-		if r.path == q.URL.Path && r.method != q.Method {
-			return nil, problem(CodeMethod, "", "Use "+r.method+".")
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		other := q.Request.Clone(q.Context())
+		other.Method = method
+		if _, pattern := s.mux.Handler(other); pattern != "/" {
+			p := problem(CodeMethod, "", "Use "+method+".")
+			p.allow = method
+			return nil, p
 		}
 	}
 	return nil, problem(CodeNotFound, "", "See GET /openapi.json for the routes there are.")

@@ -120,6 +120,10 @@ func (s *Server) pass(w http.ResponseWriter, q *request, rt route) (resp respons
 			err = fmt.Errorf("panic in %s: %v\n%s", rt.path, p, debug.Stack())
 		}
 	}()
+	if rt.path == "" { // no route: whatever else is wrong does not matter
+		w.Header().Set("Connection", "close")
+		return rt.handle(q)
+	}
 	if rt.access != open {
 		if err := s.authenticate(q, rt.access); err != nil {
 			return nil, err
@@ -232,6 +236,8 @@ func (s *Server) write(w http.ResponseWriter, q *request, resp response, err err
 		switch p.Code {
 		case CodeUnauthenticated:
 			h.Set("WWW-Authenticate", `Bearer realm="crossroads"`)
+		case CodeMethod:
+			h.Set("Allow", p.allow)
 		case CodeTooMany, CodeUnavailable:
 			h.Set("Retry-After", "1")
 		}
