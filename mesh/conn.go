@@ -80,6 +80,7 @@ func failure(ctx context.Context, peer Peer, doing string, err error) *Error {
 		stream   *quic.StreamError
 		app      *quic.ApplicationError
 		trans    *quic.TransportError
+		reset    *quic.StatelessResetError
 		deadline = errors.Is(err, context.DeadlineExceeded)
 	)
 	switch {
@@ -102,6 +103,8 @@ func failure(ctx context.Context, peer Peer, doing string, err error) *Error {
 			e.Code = Unavailable
 		}
 		e.Message = fmt.Sprintf("%s %s: the peer ended the stream: %s", doing, peer.Addr, e.Code)
+	case errors.As(err, &reset):
+		e.cause, e.Message = ErrRestarted, fmt.Sprintf("%s %s: %v", doing, peer.Addr, ErrRestarted)
 	case errors.As(err, &app):
 		e.explainClose(peer, app)
 	case errors.As(err, &trans) && trans.ErrorCode == alertNoProtocol:

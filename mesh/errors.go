@@ -62,6 +62,11 @@ func (c Code) String() string {
 	return "CODE_" + strconv.FormatUint(uint64(c), 10)
 }
 
+// ErrRestarted is in the chain of an *Error when the peer came back without the
+// connection that was used (QUIC stateless reset). The next call makes a new one, so
+// whoever may repeat a request does well to do so at once.
+var ErrRestarted = errors.New("the peer was restarted")
+
 // Error is a failure with a code. A handler returns one to say something to its
 // caller: Code, Message, RetryAfter and Reason travel. Endpoint.Call and Receiver return
 // one for whatever goes wrong.

@@ -52,13 +52,19 @@ func (p *peers) peer(to names.NodeID) (mesh.Peer, error) {
 	return mesh.Peer{ID: id, Addr: addr}, nil
 }
 
-// Call is a request and its response.
+// Call is a request and its response. Every method of ours may be repeated (commands,
+// requests and presentations are known by their bytes), so a peer that came back is
+// asked again.
 func (p *peers) Call(ctx context.Context, to names.NodeID, method string, req, resp proto.Message) error {
 	peer, err := p.peer(to)
 	if err != nil {
 		return err
 	}
-	return fromWire(p.endpoint.Call(ctx, peer, method, req, resp))
+	err = p.endpoint.Call(ctx, peer, method, req, resp)
+	if errors.Is(err, mesh.ErrRestarted) {
+		err = p.endpoint.Call(ctx, peer, method, req, resp)
+	}
+	return fromWire(err)
 }
 
 // Watch follows a member's commands.

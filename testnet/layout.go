@@ -74,8 +74,8 @@ type network struct {
 }
 
 const (
-	nodeName        names.NodeName = "n1"
-	applicationName                = "desk"
+	nodeName        = names.NodeName("n1")
+	applicationName = "desk"
 )
 
 func (s *site) id() names.NodeID   { return names.NodeID{Institution: s.ID, Node: nodeName} }

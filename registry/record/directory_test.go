@@ -160,7 +160,8 @@ func TestNumbers(t *testing.T) {
 	if s, err := v.Number(id(d)); err != nil || !s.Cancelled {
 		t.Errorf("cancelled number: %+v, %v", s, err)
 	}
-	if refs := r.references(c); len(refs) != 2 || refs[0].Institution != "office" || refs[1].Institution != "register" {
+	// A file is told of under each number that it was declared under.
+	if refs := r.references(c); len(refs) != 3 || refs[0].Institution != "office" || refs[0].Filed == refs[1].Filed || refs[2].Institution != "register" {
 		t.Errorf("references of all numbers: %v", refs)
 	}
 	if refs := r.references(a); len(refs) != 1 {
