@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,11 +95,12 @@ func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.Tr
 		return nil, err
 	}
 	resp := new(nodepb.TraceResponse)
-	if party(found, from.Institution) {
-		for _, e := range found {
-			if e.Entry.Role != nodepb.Role_READER {
-				resp.Entries = append(resp.Entries, e.Proto())
-			}
+	isParty := slices.ContainsFunc(found, func(e journal.Stored) bool { return concerns(e.Entry, from.Institution) })
+	for _, e := range found {
+		// What names nobody but the requester is the question itself, which every party saw.
+		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED
+		if concerns(e.Entry, from.Institution) || isParty && question {
+			resp.Entries = append(resp.Entries, e.Proto())
 		}
 	}
 	detail := "trace shown to " + from.String()
@@ -117,13 +119,15 @@ func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.Tr
 	return resp, nil
 }
 
-// party reports whether an institution is named in one of the entries.
-func party(entries []journal.Stored, who names.InstitutionID) bool {
-	for _, e := range entries {
-		for _, ref := range []*registrypb.NodeRef{e.Entry.GetRequester(), e.Entry.GetSupplier(), e.Entry.GetClearer()} {
-			if ref.GetInstitution() == string(who) {
-				return true
-			}
+// concerns reports whether an institution is a party to an entry: it asked, or it
+// supplied or cleared this very part. One supplier does not read of another.
+func concerns(e *nodepb.Entry, who names.InstitutionID) bool {
+	if e.GetRole() == nodepb.Role_READER {
+		return false
+	}
+	for _, ref := range []*registrypb.NodeRef{e.GetRequester(), e.GetSupplier(), e.GetClearer()} {
+		if ref.GetInstitution() == string(who) {
+			return true
 		}
 	}
 	return false

@@ -21,8 +21,8 @@ import (
 
 // Limits on what a clearing peer or a requester may send.
 const (
-	maxRequest   = 64 << 10
-	maxClearance = 64 << 10
+	maxRequest   = 24 << 10
+	maxClearance = 24 << 10
 )
 
 // ruling is what the clearing peers decided together.

@@ -34,13 +34,14 @@ type permit struct {
 
 // reply is what came of one permit.
 type reply struct {
-	permit   *permit
-	by       names.NodeID // of the supplier; zero: nobody replied
-	status   nodepb.Status
-	reason   registrypb.Reason
-	content  []byte
-	blinding []byte
-	detail   string
+	permit     *permit
+	by         names.NodeID // of the supplier; zero: nobody replied
+	status     nodepb.Status
+	reason     registrypb.Reason
+	content    []byte
+	commitment []byte // to content
+	envelope   []byte // of the answer
+	detail     string
 }
 
 // answered reports whether the supplier replied, with data or a refusal.
@@ -63,7 +64,7 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 		return nil, err
 	}
 	requested := x.entry(nodepb.Event_REQUESTED)
-	requested.Detail = detail
+	requested.Detail, requested.Evidence = detail, [][]byte{kept.Request}
 	if err := appendOne(ctx, c.cfg.Journal, requested); err != nil {
 		return nil, err
 	}
@@ -130,13 +131,15 @@ func (x *consultation) outcomes(r *ruling, replies []*reply) []*nodepb.Entry {
 	for _, p := range replies {
 		e := x.entry(nodepb.Event_ANSWERED)
 		addClearance(e, p.permit.clearance, p.permit.hash)
+		e.Evidence = [][]byte{p.permit.envelope}
 		addDeliberation(e, x.cfg.Registry)
 		if p.answered() {
 			e.Supplier = nodeRef(p.by)
 		}
 		e.Status, e.Reason, e.Detail = p.status, p.reason, p.detail
 		if p.hasData() {
-			e.AnswerCommitment = commitment(p.blinding, p.content)
+			e.AnswerCommitment = p.commitment
+			e.Evidence = append(e.Evidence, p.envelope)
 		}
 		entries = append(entries, e)
 	}

@@ -29,6 +29,7 @@ func decisionEntries(d clearing.Decided) []*nodepb.Entry {
 		e.Fields, e.Withheld = d.Fields, d.Withheld
 		e.Supplier = &registrypb.NodeRef{Institution: string(c.Supplier)}
 		e.ClearanceId, e.ClearanceHash = c.ID, c.Hash
+		e.Evidence = append(e.Evidence, c.Envelope)
 		e.PresentByUnixMs = c.PresentBy.UnixMilli()
 		entries[i] = e
 	}
@@ -37,6 +38,7 @@ func decisionEntries(d clearing.Decided) []*nodepb.Entry {
 
 func decisionEntry(d clearing.Decided) *nodepb.Entry {
 	e := requestEntry(d.Time, nodepb.Role_CLEARING_PEER, nodepb.Event_DECIDED, string(d.Ticket), d.Request, d.RequestHash)
+	e.Evidence = [][]byte{d.RequestEnvelope}
 	e.Clearer = &registrypb.NodeRef{Institution: string(d.Clearer.Institution), Node: string(d.Clearer.Node)}
 	e.Outcome, e.Reason, e.RegistryIndex = d.Outcome, d.Reason, d.RegistryIndex
 	e.Authorization, e.Deliberation = d.Authorization.GetId(), d.Authorization.GetDeliberation()

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -41,6 +42,12 @@ func (j *journal) setFail(f func(e *nodepb.Entry) error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.fail = f
+}
+
+func (j *journal) all() []*nodepb.Entry {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.entries)
 }
 
 // of gives the entries of one kind.

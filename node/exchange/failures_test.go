@@ -96,9 +96,13 @@ func (w *world) afterClearing(do func()) {
 
 // spoilAnswer changes what office answers on its way.
 func (w *world) spoilAnswer(change func(raw []byte) []byte) {
+	w.spoilResponse(func(r *nodepb.PresentResponse) { r.Answer = change(r.Answer) })
+}
+
+func (w *world) spoilResponse(change func(r *nodepb.PresentResponse)) {
 	w.net.set(nil, func(c call, reply proto.Message) error {
 		if r, ok := reply.(*nodepb.PresentResponse); ok && c.to.Institution == "office" {
-			r.Answer = change(r.Answer)
+			change(r)
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -18,7 +19,7 @@ import (
 
 // Limits on an answer.
 const (
-	maxAnswer    = MaxContent + 64<<10 // bytes of the envelope
+	maxAnswer    = 24 << 10 // bytes of the envelope; the content has its own limit
 	blindingSize = 32
 )
 
@@ -98,20 +99,20 @@ func (x *consultation) nodesOf(i names.InstitutionID) (nodes []names.NodeID, err
 // judge takes an answer into r if it stands.
 func (x *consultation) judge(r *reply, from names.NodeID, resp *nodepb.PresentResponse) {
 	r.by = from
-	a, err := x.verifyAnswer(r.permit, from, resp.GetAnswer())
+	a, err := x.verifyAnswer(r.permit, from, resp)
 	if err != nil {
 		x.cfg.Log.Warn("answer does not verify", "peer", from.String(), "ticket", x.ticket, "err", err)
 		r.reason, r.detail = registrypb.Reason_SUPPLIER_ERROR, "answer does not verify: "+err.Error()
 		return
 	}
 	r.status, r.reason = a.GetStatus(), registrypb.Reason_REASON_UNSPECIFIED
-	r.content, r.blinding = a.GetContent(), a.GetBlinding()
+	r.content, r.commitment, r.envelope = resp.GetContent(), a.GetCommitment(), resp.GetAnswer()
 }
 
 // verifyAnswer insists that an answer was signed by the supplier for this very
 // clearance, and holds permitted fields only.
-func (x *consultation) verifyAnswer(p *permit, from names.NodeID, raw []byte) (*nodepb.Answer, error) {
-	a, opened, err := decodeAnswer(raw)
+func (x *consultation) verifyAnswer(p *permit, from names.NodeID, resp *nodepb.PresentResponse) (*nodepb.Answer, error) {
+	a, opened, err := decodeAnswer(resp.GetAnswer())
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +125,14 @@ func (x *consultation) verifyAnswer(p *permit, from names.NodeID, raw []byte) (*
 		"supplier":  record.NodeID(a.GetSupplier()) != from,
 		"request":   !bytes.Equal(a.GetRequestHash(), x.hash),
 		"clearance": !bytes.Equal(a.GetClearanceHash(), p.hash),
+		"content": len(resp.GetBlinding()) != blindingSize ||
+			!bytes.Equal(a.GetCommitment(), commitment(resp.GetBlinding(), resp.GetContent())),
 	} {
 		if wrong {
 			return nil, fmt.Errorf("it is for another %s", what)
 		}
 	}
-	n, err := checkContent(a.GetContent(), named[names.FieldName](p.clearance.GetFields()))
+	n, err := checkContent(resp.GetContent(), named[names.FieldName](p.clearance.GetFields()))
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +155,8 @@ func decodeAnswer(raw []byte) (*nodepb.Answer, *envelope.Opened, error) {
 	if err := proto.Unmarshal(opened.Payload, a); err != nil {
 		return nil, nil, errors.New("not protobuf")
 	}
-	if len(a.GetBlinding()) != blindingSize {
-		return nil, nil, fmt.Errorf("blinding of %d bytes, want %d", len(a.GetBlinding()), blindingSize)
+	if len(a.GetCommitment()) != sha256.Size {
+		return nil, nil, fmt.Errorf("commitment of %d bytes, want %d", len(a.GetCommitment()), sha256.Size)
 	}
 	return a, opened, nil
 }

@@ -89,7 +89,7 @@ func decodeRequest(raw []byte, schemes subject.Schemes) (*registrypb.Request, er
 
 // answer checks everything, gets the content, and lets it out once it is kept and
 // journaled.
-func (x *presentation) answer(ctx context.Context) ([]byte, *refusal) {
+func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *refusal) {
 	id := x.clearance.GetId()
 	seen, err := x.seen(id)
 	if err != nil {
@@ -106,10 +106,10 @@ func (x *presentation) answer(ctx context.Context) ([]byte, *refusal) {
 	if no != nil {
 		return nil, no
 	}
-	if seen != nil && (!same || len(seen.GetAnswer()) == 0) {
+	if seen != nil && (!same || seen.GetResponse() == nil) {
 		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "seen before, and its answer is not kept for this requester")
 	}
-	event, answer := nodepb.Event_RESENT, seen.GetAnswer()
+	event, resp := nodepb.Event_RESENT, seen.GetResponse()
 	if seen == nil {
 		event = nodepb.Event_SUPPLIED
 		content, fresh, no := x.content(ctx, g)
@@ -119,14 +119,14 @@ func (x *presentation) answer(ctx context.Context) ([]byte, *refusal) {
 		if g, no = x.guard(presented); no != nil {
 			return nil, no
 		}
-		if answer, err = x.sign(content); err != nil {
+		if resp, err = x.sign(content); err != nil {
 			return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "answer could not be signed")
 		}
-		if no := x.keep(presented, answer, content, fresh); no != nil {
+		if no := x.keep(presented, resp, content, fresh); no != nil {
 			return nil, no
 		}
 	}
-	e, no := x.answerEntry(event, answer)
+	e, no := x.answerEntry(event, resp)
 	if no != nil {
 		return nil, no
 	}
@@ -134,22 +134,23 @@ func (x *presentation) answer(ctx context.Context) ([]byte, *refusal) {
 		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "%s could not be journaled", event)
 	}
 	// Writing may have taken long: what was true before must still be.
-	return answer, x.stillStands(g, presented)
+	return resp, x.stillStands(g, presented)
 }
 
 // answerEntry tells of an answer by its commitment.
-func (x *presentation) answerEntry(event nodepb.Event, answer []byte) (*nodepb.Entry, *refusal) {
-	a, _, err := decodeAnswer(answer)
+func (x *presentation) answerEntry(event nodepb.Event, resp *nodepb.PresentResponse) (*nodepb.Entry, *refusal) {
+	a, _, err := decodeAnswer(resp.GetAnswer())
 	if err != nil {
 		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read: %v", err)
 	}
 	e := x.entry(event)
-	e.Status, e.AnswerCommitment = a.GetStatus(), commitment(a.GetBlinding(), a.GetContent())
+	e.Status, e.AnswerCommitment = a.GetStatus(), a.GetCommitment()
+	e.Evidence = append(e.Evidence, resp.GetAnswer())
 	return e, nil
 }
 
 // keep writes seen-mark and outcome in one step.
-func (x *presentation) keep(presented time.Time, answer []byte, content *nodepb.KeptContent, fresh bool) *refusal {
+func (x *presentation) keep(presented time.Time, resp *nodepb.PresentResponse, content *nodepb.KeptContent, fresh bool) *refusal {
 	until := x.checked.ReleaseBy.Add(x.cfg.Bounds.Skew + x.cfg.SeenMargin)
 	mark, err := seenChange(x.clearance.GetId(), &nodepb.KeptSeen{
 		ClearanceHash:   x.clearanceHash,
@@ -157,7 +158,7 @@ func (x *presentation) keep(presented time.Time, answer []byte, content *nodepb.
 		Requester:       nodeRef(x.from),
 		PresentedUnixMs: presented.UnixMilli(),
 		UntilUnixMs:     until.UnixMilli(),
-		Answer:          answer,
+		Response:        resp,
 	})
 	if err != nil {
 		return outboxFailed(err)
@@ -255,6 +256,9 @@ func (x *presentation) ticket() string {
 func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 	e := requestEntry(x.cfg.Now(), nodepb.Role_SUPPLIER, event, x.ticket(), x.request, x.requestHash)
 	e.ClearanceHash = x.clearanceHash
+	if x.request != nil && x.clearance != nil {
+		e.Evidence = [][]byte{x.raw.GetRequest(), x.raw.GetClearance()}
+	}
 	if x.checked != nil {
 		addClearance(e, x.clearance, x.clearanceHash)
 		addDeliberation(e, x.cfg.Registry)

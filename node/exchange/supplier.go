@@ -93,12 +93,12 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 			defer release()
 		}
 	}
-	var answer []byte
+	var resp *nodepb.PresentResponse
 	if no == nil {
-		answer, no = x.answer(ctx)
+		resp, no = x.answer(ctx)
 	}
 	if no == nil {
-		return &nodepb.PresentResponse{Answer: answer}, nil
+		return resp, nil
 	}
 	s.cfg.Log.Info("presentation refused", "peer", from.String(), "ticket", x.ticket(), "reason", no.reason.String(), "detail", no.detail)
 	e := x.entry(nodepb.Event_REFUSED)
@@ -123,7 +123,7 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 		return done, nil
 	}
 	defer release()
-	seen.Answer = nil
+	seen.Response = nil
 	mark, err := seenChange(a.GetClearanceId(), seen)
 	if err != nil {
 		return done, nil
@@ -177,8 +177,9 @@ func contentChange(requestHash []byte, m *nodepb.KeptContent, until time.Time) (
 	return outbox.Change{Key: contentKey(requestHash), Value: raw, Until: until}, err
 }
 
-// sign makes the answer to one clearance.
-func (x *presentation) sign(c *nodepb.KeptContent) ([]byte, error) {
+// sign makes the answer to one clearance: what is signed commits to the content, which
+// goes beside it.
+func (x *presentation) sign(c *nodepb.KeptContent) (*nodepb.PresentResponse, error) {
 	payload, err := proto.Marshal(&nodepb.Answer{
 		Mesh:          string(x.cfg.Mesh),
 		Ticket:        x.ticket(),
@@ -186,13 +187,13 @@ func (x *presentation) sign(c *nodepb.KeptContent) ([]byte, error) {
 		RequestHash:   x.requestHash,
 		ClearanceHash: x.clearanceHash,
 		Status:        c.GetStatus(),
-		Content:       c.GetContent(),
-		Blinding:      c.GetBlinding(),
+		Commitment:    commitment(c.GetBlinding(), c.GetContent()),
 		Withheld:      x.clearance.GetWithheld(),
 		TimeUnixMs:    x.cfg.Now().UnixMilli(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return envelope.Sign(envelope.Answer, payload, x.cfg.Signer)
+	answer, err := envelope.Sign(envelope.Answer, payload, x.cfg.Signer)
+	return &nodepb.PresentResponse{Answer: answer, Content: c.GetContent(), Blinding: c.GetBlinding()}, err
 }

@@ -56,9 +56,14 @@ func (w *world) cleared(request []byte) *nodepb.Presentation {
 	return nil
 }
 
+// present gives the whole response in its bytes, so that a test can compare them.
 func (w *world) present(from string, p *nodepb.Presentation) ([]byte, error) {
 	resp, err := w.node("office").supplier.Present(context.Background(), node(from), p)
-	return resp.GetAnswer(), err
+	if resp == nil {
+		return nil, err
+	}
+	raw, marshal := proto.MarshalOptions{Deterministic: true}.Marshal(resp)
+	return raw, errors.Join(err, marshal)
 }
 
 func (w *world) mustPresent(p *nodepb.Presentation) []byte {
@@ -214,11 +219,11 @@ func TestSecondClearance(t *testing.T) {
 	w := newDiskWorld(t)
 	request := w.request(question())
 	first, second := w.cleared(request), w.cleared(request)
-	a := w.decode(w.mustPresent(first))
+	ra, a := w.decode(w.mustPresent(first))
 	w.node("office").source.set([]Record{Record(`{"employer":"changed","wage":1}`)}, nil, nil)
 	w.node("office").restart()
-	b := w.decode(w.mustPresent(second))
-	if !bytes.Equal(a.Content, b.Content) || !bytes.Equal(a.Blinding, b.Blinding) || bytes.Equal(a.ClearanceHash, b.ClearanceHash) {
+	rb, b := w.decode(w.mustPresent(second))
+	if !bytes.Equal(ra.Content, rb.Content) || !bytes.Equal(ra.Blinding, rb.Blinding) || bytes.Equal(a.ClearanceHash, b.ClearanceHash) {
 		t.Fatalf("%v and %v", a, b)
 	}
 	if n := w.log.count("office fetch"); n != 1 {
@@ -226,13 +231,17 @@ func TestSecondClearance(t *testing.T) {
 	}
 }
 
-func (w *world) decode(raw []byte) *nodepb.Answer {
+func (w *world) decode(raw []byte) (*nodepb.PresentResponse, *nodepb.Answer) {
 	w.t.Helper()
-	a, opened, err := decodeAnswer(raw)
-	if err != nil || !opened.VerifiedBy(public(w.signers["office"])) {
+	resp := new(nodepb.PresentResponse)
+	if err := proto.Unmarshal(raw, resp); err != nil {
 		w.t.Fatal(err)
 	}
-	return a
+	a, opened, err := decodeAnswer(resp.Answer)
+	if err != nil || !bytes.Equal(a.Commitment, commitment(resp.Blinding, resp.Content)) || !opened.VerifiedBy(public(w.signers["office"])) {
+		w.t.Fatal(err)
+	}
+	return resp, a
 }
 
 func TestConcurrentPresentations(t *testing.T) {

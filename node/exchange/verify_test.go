@@ -17,27 +17,42 @@ import (
 
 // TestAnswersThatDoNotVerify lets a supplier, or somebody on the way, answer wrongly.
 func TestAnswersThatDoNotVerify(t *testing.T) {
-	change := func(f func(*nodepb.Answer)) func(*world, []byte) []byte {
-		return func(w *world, raw []byte) []byte { return w.resign(raw, "office", f) }
+	type spoil = func(*world, *nodepb.PresentResponse)
+	answer := func(f func(*world, []byte) []byte) spoil {
+		return func(w *world, r *nodepb.PresentResponse) { r.Answer = f(w, r.Answer) }
 	}
-	content := func(s string) func(*world, []byte) []byte {
-		return change(func(a *nodepb.Answer) { a.Content = []byte(s) })
+	change := func(f func(*nodepb.Answer)) spoil {
+		return answer(func(w *world, raw []byte) []byte { return w.resign(raw, "office", f) })
 	}
-	for name, spoil := range map[string]func(*world, []byte) []byte{
-		"nothing":           func(*world, []byte) []byte { return nil },
-		"garbage":           func(*world, []byte) []byte { return []byte("answer") },
-		"cut off":           func(_ *world, raw []byte) []byte { return raw[:len(raw)-1] },
-		"oversized":         func(_ *world, raw []byte) []byte { return append(raw, make([]byte, maxAnswer)...) },
-		"signed by another": func(w *world, raw []byte) []byte { return w.resign(raw, "stranger", nil) },
-		"changed on its way": func(w *world, raw []byte) []byte {
-			return w.reseal(raw, func(b []byte) []byte { return bytes.Replace(b, []byte("1500"), []byte("9500"), 1) })
+	// content is what a supplier says that signs whatever it likes.
+	content := func(s string) spoil {
+		return func(w *world, r *nodepb.PresentResponse) {
+			r.Content = []byte(s)
+			r.Answer = w.resign(r.Answer, "office", func(a *nodepb.Answer) { a.Commitment = commitment(r.Blinding, r.Content) })
+		}
+	}
+	for name, spoil := range map[string]spoil{
+		"nothing":           answer(func(*world, []byte) []byte { return nil }),
+		"garbage":           answer(func(*world, []byte) []byte { return []byte("answer") }),
+		"cut off":           answer(func(_ *world, raw []byte) []byte { return raw[:len(raw)-1] }),
+		"oversized":         answer(func(_ *world, raw []byte) []byte { return append(raw, make([]byte, maxAnswer)...) }),
+		"signed by another": answer(func(w *world, raw []byte) []byte { return w.resign(raw, "stranger", nil) }),
+		"changed on its way": func(_ *world, r *nodepb.PresentResponse) {
+			r.Content = bytes.Replace(r.Content, []byte("1500"), []byte("9500"), 1)
+		},
+		"no content":     func(_ *world, r *nodepb.PresentResponse) { r.Content = nil },
+		"other blinding": func(_ *world, r *nodepb.PresentResponse) { r.Blinding[0] ^= 1 },
+		// The border between blinding and content moves, and the hash stays.
+		"moved border": func(_ *world, r *nodepb.PresentResponse) {
+			r.Blinding, r.Content = append(r.Blinding, r.Content[0]), r.Content[1:]
 		},
 		"mesh":          change(func(a *nodepb.Answer) { a.Mesh = "other.test" }),
 		"ticket":        change(func(a *nodepb.Answer) { a.Ticket = string(names.TicketOf(nil)) }),
 		"supplier":      change(func(a *nodepb.Answer) { a.Supplier = ref("fund") }),
 		"request":       change(func(a *nodepb.Answer) { a.RequestHash = make([]byte, 32) }),
 		"clearance":     change(func(a *nodepb.Answer) { a.ClearanceHash = make([]byte, 32) }),
-		"no blinding":   change(func(a *nodepb.Answer) { a.Blinding = nil }),
+		"no commitment": change(func(a *nodepb.Answer) { a.Commitment = nil }),
+		"no blinding":   func(_ *world, r *nodepb.PresentResponse) { r.Blinding = nil },
 		"status":        change(func(a *nodepb.Answer) { a.Status = nodepb.Status_NO_DATA_FOUND }),
 		"no status":     change(func(a *nodepb.Answer) { a.Status = 0 }),
 		"withheld":      content(`[{"wage":1,"note":"not permitted"}]`),
@@ -52,7 +67,7 @@ func TestAnswersThatDoNotVerify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.spoilAnswer(func(raw []byte) []byte { return spoil(w, raw) })
+			w.spoilResponse(func(r *nodepb.PresentResponse) { spoil(w, r) })
 			q := question()
 			q.Suppliers = []names.InstitutionID{"office"}
 			r := w.mustConsult(q)
@@ -157,13 +172,13 @@ func TestResumeAfterLongOutage(t *testing.T) {
 }
 
 func FuzzAnswer(f *testing.F) {
-	payload, _ := proto.Marshal(&nodepb.Answer{Ticket: "x", Content: []byte(`[{"a":1}]`), Blinding: make([]byte, blindingSize), Status: nodepb.Status_DATA_FOUND})
+	payload, _ := proto.Marshal(&nodepb.Answer{Ticket: "x", Commitment: make([]byte, 32), Status: nodepb.Status_DATA_FOUND})
 	good, _ := envelope.Sign(envelope.Answer, payload, signer())
 	f.Add(good)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a, opened, err := decodeAnswer(raw)
-		if err == nil && (opened == nil || len(a.GetBlinding()) != blindingSize) {
+		if err == nil && (opened == nil || len(a.GetCommitment()) != 32) {
 			t.Fatal("accepted without form")
 		}
 	})

@@ -12,10 +12,11 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
-// Limits of an entry, in bytes.
+// Limits of an entry, in bytes where nothing else is said.
 const (
-	MaxEntry  = 32 << 10
-	MaxDetail = 200
+	MaxEntry    = 128 << 10
+	MaxDetail   = 200
+	MaxEvidence = 3 // envelopes: request, clearance, answer
 )
 
 // Entries carry a time within these bounds, so that a month can be named.
@@ -64,6 +65,8 @@ func guard(e *nodepb.Entry) error {
 		return fmt.Errorf("its time is missing or out of range")
 	case len(e.Detail) > MaxDetail:
 		return fmt.Errorf("its detail has %d bytes, at most %d are taken", len(e.Detail), MaxDetail)
+	case len(e.Evidence) > MaxEvidence:
+		return fmt.Errorf("it rests on %d envelopes, at most %d are taken", len(e.Evidence), MaxEvidence)
 	case e.Subject.GetNumber() != "" && strings.Contains(e.Detail, e.Subject.GetNumber()):
 		return fmt.Errorf("its detail repeats the subject's number")
 	case len(e.ProtoReflect().GetUnknown()) > 0:

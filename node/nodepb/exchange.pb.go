@@ -132,9 +132,13 @@ func (x *Presentation) GetClearance() []byte {
 	return nil
 }
 
+// The content stands beside the signed answer, which commits to it: so the answer
+// can be kept and shown as evidence by those who must not keep content.
 type PresentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"` // envelope of an Answer
+	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`     // envelope of an Answer
+	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`   // a JSON array of records, permitted fields only
+	Blinding      []byte                 `protobuf:"bytes,3,opt,name=blinding,proto3" json:"blinding,omitempty"` // 32 random bytes; they never enter a journal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,6 +176,20 @@ func (*PresentResponse) Descriptor() ([]byte, []int) {
 func (x *PresentResponse) GetAnswer() []byte {
 	if x != nil {
 		return x.Answer
+	}
+	return nil
+}
+
+func (x *PresentResponse) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *PresentResponse) GetBlinding() []byte {
+	if x != nil {
+		return x.Blinding
 	}
 	return nil
 }
@@ -276,10 +294,9 @@ type Answer struct {
 	ClearanceHash []byte                 `protobuf:"bytes,5,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"` // SHA-256 of the clearance envelope as sent
 	Status        Status                 `protobuf:"varint,6,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
 	Reason        registrypb.Reason      `protobuf:"varint,7,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
-	Content       []byte                 `protobuf:"bytes,8,opt,name=content,proto3" json:"content,omitempty"`   // a JSON array of records, permitted fields only
-	Blinding      []byte                 `protobuf:"bytes,9,opt,name=blinding,proto3" json:"blinding,omitempty"` // 32 random bytes; journals keep SHA-256(blinding || content)
 	Withheld      []string               `protobuf:"bytes,10,rep,name=withheld,proto3" json:"withheld,omitempty"`
 	TimeUnixMs    int64                  `protobuf:"varint,11,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Commitment    []byte                 `protobuf:"bytes,12,opt,name=commitment,proto3" json:"commitment,omitempty"` // SHA-256(blinding || content)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,20 +380,6 @@ func (x *Answer) GetReason() registrypb.Reason {
 	return registrypb.Reason(0)
 }
 
-func (x *Answer) GetContent() []byte {
-	if x != nil {
-		return x.Content
-	}
-	return nil
-}
-
-func (x *Answer) GetBlinding() []byte {
-	if x != nil {
-		return x.Blinding
-	}
-	return nil
-}
-
 func (x *Answer) GetWithheld() []string {
 	if x != nil {
 		return x.Withheld
@@ -391,6 +394,13 @@ func (x *Answer) GetTimeUnixMs() int64 {
 	return 0
 }
 
+func (x *Answer) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 var File_node_nodepb_exchange_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_exchange_proto_rawDesc = "" +
@@ -398,13 +408,15 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\x1anode/nodepb/exchange.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"F\n" +
 	"\fPresentation\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\")\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"_\n" +
 	"\x0fPresentResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer\"L\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
+	"\bblinding\x18\x03 \x01(\fR\bblinding\"L\n" +
 	"\x0fAcknowledgement\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12!\n" +
 	"\fclearance_id\x18\x02 \x01(\fR\vclearanceId\"\x15\n" +
-	"\x13AcknowledgeResponse\"\x9b\x03\n" +
+	"\x13AcknowledgeResponse\"\x91\x03\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x12;\n" +
@@ -412,13 +424,15 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\frequest_hash\x18\x04 \x01(\fR\vrequestHash\x12%\n" +
 	"\x0eclearance_hash\x18\x05 \x01(\fR\rclearanceHash\x122\n" +
 	"\x06status\x18\x06 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x126\n" +
-	"\x06reason\x18\a \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
-	"\acontent\x18\b \x01(\fR\acontent\x12\x1a\n" +
-	"\bblinding\x18\t \x01(\fR\bblinding\x12\x1a\n" +
+	"\x06reason\x18\a \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x1a\n" +
 	"\bwithheld\x18\n" +
 	" \x03(\tR\bwithheld\x12 \n" +
 	"\ftime_unix_ms\x18\v \x01(\x03R\n" +
-	"timeUnixMs*g\n" +
+	"timeUnixMs\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\f \x01(\fR\n" +
+	"commitmentJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
+	"*g\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -189,8 +189,11 @@ type Entry struct {
 	PresentByUnixMs  int64                  `protobuf:"varint,29,opt,name=present_by_unix_ms,json=presentByUnixMs,proto3" json:"present_by_unix_ms,omitempty"`
 	AuthLevel        uint32                 `protobuf:"varint,30,opt,name=auth_level,json=authLevel,proto3" json:"auth_level,omitempty"` // as asserted by the requester
 	Detail           string                 `protobuf:"bytes,31,opt,name=detail,proto3" json:"detail,omitempty"`                         // short, machine-made, never content nor a subject number
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The signed envelopes that this event rests on, as sent: request, clearance, answer.
+	// None of them holds content.
+	Evidence      [][]byte `protobuf:"bytes,32,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Entry) Reset() {
@@ -440,6 +443,13 @@ func (x *Entry) GetDetail() string {
 	return ""
 }
 
+func (x *Entry) GetEvidence() [][]byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
 // StoredEntry is an entry with what proves it.
 type StoredEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -602,7 +612,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\xd1\t\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\xed\t\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -637,7 +647,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x12present_by_unix_ms\x18\x1d \x01(\x03R\x0fpresentByUnixMs\x12\x1d\n" +
 	"\n" +
 	"auth_level\x18\x1e \x01(\rR\tauthLevel\x12\x16\n" +
-	"\x06detail\x18\x1f \x01(\tR\x06detail\"s\n" +
+	"\x06detail\x18\x1f \x01(\tR\x06detail\x12\x1a\n" +
+	"\bevidence\x18  \x03(\fR\bevidence\"s\n" +
 	"\vStoredEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05entry\x18\x02 \x01(\fR\x05entry\x12\x12\n" +

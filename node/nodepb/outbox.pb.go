@@ -323,7 +323,7 @@ type KeptSeen struct {
 	Requester       *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
 	PresentedUnixMs int64                  `protobuf:"varint,4,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"` // first, when the clearance was judged to be in time
 	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`             // how long the mark is kept
-	Answer          []byte                 `protobuf:"bytes,6,opt,name=answer,proto3" json:"answer,omitempty"`                                             // envelope as sent; empty once acknowledged
+	Response        *PresentResponse       `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`                                         // as sent; absent once acknowledged
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -393,9 +393,9 @@ func (x *KeptSeen) GetUntilUnixMs() int64 {
 	return 0
 }
 
-func (x *KeptSeen) GetAnswer() []byte {
+func (x *KeptSeen) GetResponse() *PresentResponse {
 	if x != nil {
-		return x.Answer
+		return x.Response
 	}
 	return nil
 }
@@ -496,14 +496,14 @@ const file_node_nodepb_outbox_proto_rawDesc = "" +
 	"\bwithheld\x18\x05 \x03(\tR\bwithheld\"G\n" +
 	"\rKeptClearance\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xfb\x01\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xaa\x02\n" +
 	"\bKeptSeen\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12!\n" +
 	"\frequest_hash\x18\x02 \x01(\fR\vrequestHash\x12=\n" +
 	"\trequester\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12*\n" +
 	"\x11presented_unix_ms\x18\x04 \x01(\x03R\x0fpresentedUnixMs\x12\"\n" +
-	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12\x16\n" +
-	"\x06answer\x18\x06 \x01(\fR\x06answer\"\x8f\x01\n" +
+	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12?\n" +
+	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponseJ\x04\b\x06\x10\a\"\x8f\x01\n" +
 	"\vKeptContent\x12\x16\n" +
 	"\x06fields\x18\x01 \x03(\tR\x06fields\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x12\x18\n" +
@@ -534,22 +534,24 @@ var file_node_nodepb_outbox_proto_goTypes = []any{
 	(registrypb.Reason)(0),     // 7: crossroads.registry.v1.Reason
 	(*registrypb.Subject)(nil), // 8: crossroads.registry.v1.Subject
 	(*registrypb.NodeRef)(nil), // 9: crossroads.registry.v1.NodeRef
+	(*PresentResponse)(nil),    // 10: crossroads.node.v1.PresentResponse
 }
 var file_node_nodepb_outbox_proto_depIdxs = []int32{
-	1, // 0: crossroads.node.v1.KeptConsultation.result:type_name -> crossroads.node.v1.KeptResult
-	6, // 1: crossroads.node.v1.KeptResult.status:type_name -> crossroads.node.v1.Status
-	7, // 2: crossroads.node.v1.KeptResult.reason:type_name -> crossroads.registry.v1.Reason
-	8, // 3: crossroads.node.v1.KeptResult.successor:type_name -> crossroads.registry.v1.Subject
-	2, // 4: crossroads.node.v1.KeptResult.suppliers:type_name -> crossroads.node.v1.KeptSupplierResult
-	6, // 5: crossroads.node.v1.KeptSupplierResult.status:type_name -> crossroads.node.v1.Status
-	7, // 6: crossroads.node.v1.KeptSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
-	9, // 7: crossroads.node.v1.KeptSeen.requester:type_name -> crossroads.registry.v1.NodeRef
-	6, // 8: crossroads.node.v1.KeptContent.status:type_name -> crossroads.node.v1.Status
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: crossroads.node.v1.KeptConsultation.result:type_name -> crossroads.node.v1.KeptResult
+	6,  // 1: crossroads.node.v1.KeptResult.status:type_name -> crossroads.node.v1.Status
+	7,  // 2: crossroads.node.v1.KeptResult.reason:type_name -> crossroads.registry.v1.Reason
+	8,  // 3: crossroads.node.v1.KeptResult.successor:type_name -> crossroads.registry.v1.Subject
+	2,  // 4: crossroads.node.v1.KeptResult.suppliers:type_name -> crossroads.node.v1.KeptSupplierResult
+	6,  // 5: crossroads.node.v1.KeptSupplierResult.status:type_name -> crossroads.node.v1.Status
+	7,  // 6: crossroads.node.v1.KeptSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
+	9,  // 7: crossroads.node.v1.KeptSeen.requester:type_name -> crossroads.registry.v1.NodeRef
+	10, // 8: crossroads.node.v1.KeptSeen.response:type_name -> crossroads.node.v1.PresentResponse
+	6,  // 9: crossroads.node.v1.KeptContent.status:type_name -> crossroads.node.v1.Status
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_outbox_proto_init() }

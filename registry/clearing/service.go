@@ -49,11 +49,13 @@ type Journal interface {
 
 // Decided is a decision as it is journaled. It holds no content.
 type Decided struct {
-	Time        time.Time
-	Ticket      names.Ticket
-	Clearer     names.NodeID
-	Request     *registrypb.Request // not to be changed
-	RequestHash []byte
+	Time    time.Time
+	Ticket  names.Ticket
+	Clearer names.NodeID
+	Request *registrypb.Request // not to be changed
+	// RequestEnvelope is the request as its requester signed and sent it.
+	RequestEnvelope []byte
+	RequestHash     []byte
 	Decision
 	Clearances    []Issued // one for each destination, in their order
 	RegistryIndex uint64
@@ -63,7 +65,8 @@ type Decided struct {
 type Issued struct {
 	Supplier  names.InstitutionID
 	ID        []byte
-	Hash      []byte // SHA-256 of the envelope
+	Envelope  []byte // as it is given out
+	Hash      []byte // SHA-256 of Envelope
 	PresentBy time.Time
 }
 
@@ -118,7 +121,7 @@ func (s *Service) Clear(ctx context.Context, from names.NodeID, cr *registrypb.C
 	}
 	hash := sha256.Sum256(cr.Request)
 	d := Decided{
-		Time: s.cfg.Now(), Ticket: names.TicketOf(cr.Request), Clearer: s.cfg.Self, Request: req, RequestHash: hash[:],
+		Time: s.cfg.Now(), Ticket: names.TicketOf(cr.Request), Clearer: s.cfg.Self, Request: req, RequestHash: hash[:], RequestEnvelope: cr.Request,
 	}
 	if err := s.cfg.Registry.View(func(v record.View) error { return s.decide(v, standing, opened, cr.Cleared, &d) }); err != nil {
 		return nil, err
@@ -236,7 +239,7 @@ func (s *Service) issue(d *Decided, standing lease.Standing) (clearances [][]byt
 		}
 		hash := sha256.Sum256(raw)
 		clearances = append(clearances, raw)
-		d.Clearances = append(d.Clearances, Issued{to.Supplier, c.Id, hash[:], time.UnixMilli(c.PresentByUnixMs)})
+		d.Clearances = append(d.Clearances, Issued{to.Supplier, c.Id, raw, hash[:], time.UnixMilli(c.PresentByUnixMs)})
 	}
 	return clearances, nil
 }
