@@ -44,6 +44,8 @@ type (
 	// Deliberation is the public reference of a committee decision, or of the law
 	// that replaces one; free text of at most 200 bytes.
 	Deliberation string
+	// ProviderID names an identity provider.
+	ProviderID string
 	// KeyID names a public signing key: see package certs/envelope.
 	KeyID string
 	// UserID names the human user or application on whose behalf something is
@@ -134,6 +136,9 @@ func (p Purpose) Validate() error { return check("purpose", string(p), 63, isLab
 
 // Validate reports whether a is well formed.
 func (a AuthorizationID) Validate() error { return check("authorization", string(a), 63, isLabelByte) }
+
+// Validate reports whether p is well formed.
+func (p ProviderID) Validate() error { return check("identity provider", string(p), 63, isLabelByte) }
 
 // Validate reports whether d is present, printable ASCII and at most 200 bytes.
 func (d Deliberation) Validate() error { return check("deliberation", string(d), 200, isPrintable) }

@@ -58,7 +58,7 @@ func (a *applier) mayWrite(isGroup bool) error {
 	chain := registrypb.Chain_PUBLIC
 	switch a.cmd.Body.(type) {
 	case *registrypb.Command_SetInstitution, *registrypb.Command_SetMembers,
-		*registrypb.Command_SetDataset, *registrypb.Command_SetSuspended:
+		*registrypb.Command_SetDataset, *registrypb.Command_SetSuspended, *registrypb.Command_SetIdentityProvider:
 		ok = a.author == Operators
 	case *registrypb.Command_SetAuthorization, *registrypb.Command_RevokeAuthorization:
 		ok = a.author == Committee
@@ -104,6 +104,8 @@ func (a *applier) applyBody() error {
 		return a.setNumbers(b.SetNumbers)
 	case *registrypb.Command_SetSuspended:
 		return a.setSuspended(b.SetSuspended)
+	case *registrypb.Command_SetIdentityProvider:
+		return a.setProvider(b.SetIdentityProvider)
 	}
 	return refuse("this version does not know %s", a.kind())
 }

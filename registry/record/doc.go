@@ -38,6 +38,7 @@
 //	n institution/node        node, as sent
 //	o dataset 0 institution   offering, as sent
 //	P index                   that command is public
+//	p id                      identity provider, as sent
 //	R scheme 0 number         references of one subject, packed (pack.go)
 //	S scheme 0 number         history of one number, packed
 //	v                         applied index

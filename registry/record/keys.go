@@ -25,6 +25,7 @@ const (
 	tabNode          byte = 'n'
 	tabOffering      byte = 'o'
 	tabPublic        byte = 'P'
+	tabProvider      byte = 'p'
 	tabReferences    byte = 'R'
 	tabRevoked       byte = 'r'
 	tabNumber        byte = 'S'

@@ -37,6 +37,8 @@ const (
 	maxVoters    = 15
 	maxNodes     = 64  // of one institution, removed ones included
 	maxKeys      = 256 // of one institution, retired ones included
+	maxProvided  = 16  // keys of one identity provider
+	maxLevel     = 4   // of authentication
 	maxOwnRows   = 64  // references of one institution on one subject
 	maxFamily    = 64  // numbers joined by replacement
 	maxNumberLen = 63  // bytes of a canonical subject number

@@ -198,3 +198,13 @@ func (v View) family(id subject.ID) ([]subject.ID, error) {
 	}
 	return family, nil
 }
+
+// Family gives every number that stands for the same subject as id: the one now in
+// use first, then all that it replaced, directly or not.
+func (v View) Family(id subject.ID) ([]subject.ID, error) {
+	now, err := v.last(id)
+	if err != nil {
+		return nil, err
+	}
+	return v.family(now)
+}

@@ -30,6 +30,9 @@ type Chain int32
 const (
 	Chain_PUBLIC    Chain = 0
 	Chain_DIRECTORY Chain = 1
+	// ANCHORS is no chain: its commands carry neither sequence nor previous, nobody
+	// follows them, and one of which nothing stands any more is forgotten.
+	Chain_ANCHORS Chain = 2
 )
 
 // Enum value maps for Chain.
@@ -37,10 +40,12 @@ var (
 	Chain_name = map[int32]string{
 		0: "PUBLIC",
 		1: "DIRECTORY",
+		2: "ANCHORS",
 	}
 	Chain_value = map[string]int32{
 		"PUBLIC":    0,
 		"DIRECTORY": 1,
+		"ANCHORS":   2,
 	}
 )
 
@@ -1000,6 +1005,84 @@ func (x *NumberEvent) GetDate() int32 {
 	return 0
 }
 
+// IdentityProvider says who a person is to whoever trusts it: its tokens (see
+// identity.proto) are believed while its record and the key that signed stand.
+type IdentityProvider struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                               // in full, for people
+	PublicKeys    [][]byte               `protobuf:"bytes,3,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"` // Ed25519; a token is signed by one of them
+	Levels        []uint32               `protobuf:"varint,4,rep,packed,name=levels,proto3" json:"levels,omitempty"`                   // of authentication that it may attest, 1 to 4, ascending
+	Retired       bool                   `protobuf:"varint,5,opt,name=retired,proto3" json:"retired,omitempty"`                        // attests nothing any more, for ever
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityProvider) Reset() {
+	*x = IdentityProvider{}
+	mi := &file_registry_registrypb_record_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityProvider) ProtoMessage() {}
+
+func (x *IdentityProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_record_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityProvider.ProtoReflect.Descriptor instead.
+func (*IdentityProvider) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *IdentityProvider) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IdentityProvider) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IdentityProvider) GetPublicKeys() [][]byte {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
+func (x *IdentityProvider) GetLevels() []uint32 {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *IdentityProvider) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
 // Command is the payload of an envelope of type
 // "application/vnd.crossroads.command.v1+protobuf".
 //
@@ -1028,6 +1111,8 @@ type Command struct {
 	//	*Command_DeclareReferences
 	//	*Command_SetNumbers
 	//	*Command_SetSuspended
+	//	*Command_SetIdentityProvider
+	//	*Command_SetAnchors
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1035,7 +1120,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[12]
+	mi := &file_registry_registrypb_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1132,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[12]
+	mi := &file_registry_registrypb_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1145,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{12}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Command) GetMesh() string {
@@ -1211,6 +1296,24 @@ func (x *Command) GetSetSuspended() *Suspension {
 	return nil
 }
 
+func (x *Command) GetSetIdentityProvider() *IdentityProvider {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetIdentityProvider); ok {
+			return x.SetIdentityProvider
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetAnchors() *Anchors {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetAnchors); ok {
+			return x.SetAnchors
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1259,6 +1362,14 @@ type Command_SetSuspended struct {
 	SetSuspended *Suspension `protobuf:"bytes,20,opt,name=set_suspended,json=setSuspended,proto3,oneof"` // operators
 }
 
+type Command_SetIdentityProvider struct {
+	SetIdentityProvider *IdentityProvider `protobuf:"bytes,21,opt,name=set_identity_provider,json=setIdentityProvider,proto3,oneof"` // operators
+}
+
+type Command_SetAnchors struct {
+	SetAnchors *Anchors `protobuf:"bytes,22,opt,name=set_anchors,json=setAnchors,proto3,oneof"` // an institution that has a voting member; chain ANCHORS
+}
+
 func (*Command_SetInstitution) isCommand_Body() {}
 
 func (*Command_SetMembers) isCommand_Body() {}
@@ -1281,6 +1392,10 @@ func (*Command_SetNumbers) isCommand_Body() {}
 
 func (*Command_SetSuspended) isCommand_Body() {}
 
+func (*Command_SetIdentityProvider) isCommand_Body() {}
+
+func (*Command_SetAnchors) isCommand_Body() {}
+
 type AuthorizationID struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1290,7 +1405,7 @@ type AuthorizationID struct {
 
 func (x *AuthorizationID) Reset() {
 	*x = AuthorizationID{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1417,7 @@ func (x *AuthorizationID) String() string {
 func (*AuthorizationID) ProtoMessage() {}
 
 func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1430,7 @@ func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationID.ProtoReflect.Descriptor instead.
 func (*AuthorizationID) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{13}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AuthorizationID) GetId() string {
@@ -1335,7 +1450,7 @@ type Suspension struct {
 
 func (x *Suspension) Reset() {
 	*x = Suspension{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1462,7 @@ func (x *Suspension) String() string {
 func (*Suspension) ProtoMessage() {}
 
 func (x *Suspension) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1475,7 @@ func (x *Suspension) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspension.ProtoReflect.Descriptor instead.
 func (*Suspension) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Suspension) GetInstitution() string {
@@ -1386,7 +1501,7 @@ type References struct {
 
 func (x *References) Reset() {
 	*x = References{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1513,7 @@ func (x *References) String() string {
 func (*References) ProtoMessage() {}
 
 func (x *References) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1526,7 @@ func (x *References) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use References.ProtoReflect.Descriptor instead.
 func (*References) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *References) GetReferences() []*Reference {
@@ -1430,7 +1545,7 @@ type NumberEvents struct {
 
 func (x *NumberEvents) Reset() {
 	*x = NumberEvents{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1557,7 @@ func (x *NumberEvents) String() string {
 func (*NumberEvents) ProtoMessage() {}
 
 func (x *NumberEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,12 +1570,58 @@ func (x *NumberEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberEvents.ProtoReflect.Descriptor instead.
 func (*NumberEvents) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NumberEvents) GetEvents() []*NumberEvent {
 	if x != nil {
 		return x.Events
+	}
+	return nil
+}
+
+// Anchors are checkpoints of journals, each a signed note (C2SP tlog-checkpoint) with
+// cosignatures (tlog-cosignature v1) of a majority of the voting members. At most 256.
+type Anchors struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Notes         [][]byte               `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Anchors) Reset() {
+	*x = Anchors{}
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Anchors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Anchors) ProtoMessage() {}
+
+func (x *Anchors) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Anchors.ProtoReflect.Descriptor instead.
+func (*Anchors) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Anchors) GetNotes() [][]byte {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1545,7 +1706,14 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bREPLACED\x10\x01\x12\r\n" +
 	"\tCANCELLED\x10\x02\x12\f\n" +
-	"\bDECEASED\x10\x03\"\xfb\a\n" +
+	"\bDECEASED\x10\x03\"\x89\x01\n" +
+	"\x10IdentityProvider\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
+	"\vpublic_keys\x18\x03 \x03(\fR\n" +
+	"publicKeys\x12\x16\n" +
+	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\x9f\t\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -1568,7 +1736,10 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\x12declare_references\x18\x12 \x01(\v2\".crossroads.registry.v1.ReferencesH\x00R\x11declareReferences\x12G\n" +
 	"\vset_numbers\x18\x13 \x01(\v2$.crossroads.registry.v1.NumberEventsH\x00R\n" +
 	"setNumbers\x12I\n" +
-	"\rset_suspended\x18\x14 \x01(\v2\".crossroads.registry.v1.SuspensionH\x00R\fsetSuspendedB\x06\n" +
+	"\rset_suspended\x18\x14 \x01(\v2\".crossroads.registry.v1.SuspensionH\x00R\fsetSuspended\x12^\n" +
+	"\x15set_identity_provider\x18\x15 \x01(\v2(.crossroads.registry.v1.IdentityProviderH\x00R\x13setIdentityProvider\x12B\n" +
+	"\vset_anchors\x18\x16 \x01(\v2\x1f.crossroads.registry.v1.AnchorsH\x00R\n" +
+	"setAnchorsB\x06\n" +
 	"\x04body\"!\n" +
 	"\x0fAuthorizationID\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"L\n" +
@@ -1582,11 +1753,14 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"references\x18\x01 \x03(\v2!.crossroads.registry.v1.ReferenceR\n" +
 	"references\"K\n" +
 	"\fNumberEvents\x12;\n" +
-	"\x06events\x18\x01 \x03(\v2#.crossroads.registry.v1.NumberEventR\x06events*\"\n" +
+	"\x06events\x18\x01 \x03(\v2#.crossroads.registry.v1.NumberEventR\x06events\"\x1f\n" +
+	"\aAnchors\x12\x14\n" +
+	"\x05notes\x18\x01 \x03(\fR\x05notes*/\n" +
 	"\x05Chain\x12\n" +
 	"\n" +
 	"\x06PUBLIC\x10\x00\x12\r\n" +
-	"\tDIRECTORY\x10\x01B;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"\tDIRECTORY\x10\x01\x12\v\n" +
+	"\aANCHORS\x10\x02B;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_record_proto_rawDescOnce sync.Once
@@ -1601,27 +1775,29 @@ func file_registry_registrypb_record_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_registry_registrypb_record_proto_goTypes = []any{
-	(Chain)(0),              // 0: crossroads.registry.v1.Chain
-	(NumberEvent_Kind)(0),   // 1: crossroads.registry.v1.NumberEvent.Kind
-	(*NodeRef)(nil),         // 2: crossroads.registry.v1.NodeRef
-	(*Subject)(nil),         // 3: crossroads.registry.v1.Subject
-	(*Period)(nil),          // 4: crossroads.registry.v1.Period
-	(*Institution)(nil),     // 5: crossroads.registry.v1.Institution
-	(*Key)(nil),             // 6: crossroads.registry.v1.Key
-	(*Node)(nil),            // 7: crossroads.registry.v1.Node
-	(*Members)(nil),         // 8: crossroads.registry.v1.Members
-	(*Dataset)(nil),         // 9: crossroads.registry.v1.Dataset
-	(*Offering)(nil),        // 10: crossroads.registry.v1.Offering
-	(*Authorization)(nil),   // 11: crossroads.registry.v1.Authorization
-	(*Reference)(nil),       // 12: crossroads.registry.v1.Reference
-	(*NumberEvent)(nil),     // 13: crossroads.registry.v1.NumberEvent
-	(*Command)(nil),         // 14: crossroads.registry.v1.Command
-	(*AuthorizationID)(nil), // 15: crossroads.registry.v1.AuthorizationID
-	(*Suspension)(nil),      // 16: crossroads.registry.v1.Suspension
-	(*References)(nil),      // 17: crossroads.registry.v1.References
-	(*NumberEvents)(nil),    // 18: crossroads.registry.v1.NumberEvents
+	(Chain)(0),               // 0: crossroads.registry.v1.Chain
+	(NumberEvent_Kind)(0),    // 1: crossroads.registry.v1.NumberEvent.Kind
+	(*NodeRef)(nil),          // 2: crossroads.registry.v1.NodeRef
+	(*Subject)(nil),          // 3: crossroads.registry.v1.Subject
+	(*Period)(nil),           // 4: crossroads.registry.v1.Period
+	(*Institution)(nil),      // 5: crossroads.registry.v1.Institution
+	(*Key)(nil),              // 6: crossroads.registry.v1.Key
+	(*Node)(nil),             // 7: crossroads.registry.v1.Node
+	(*Members)(nil),          // 8: crossroads.registry.v1.Members
+	(*Dataset)(nil),          // 9: crossroads.registry.v1.Dataset
+	(*Offering)(nil),         // 10: crossroads.registry.v1.Offering
+	(*Authorization)(nil),    // 11: crossroads.registry.v1.Authorization
+	(*Reference)(nil),        // 12: crossroads.registry.v1.Reference
+	(*NumberEvent)(nil),      // 13: crossroads.registry.v1.NumberEvent
+	(*IdentityProvider)(nil), // 14: crossroads.registry.v1.IdentityProvider
+	(*Command)(nil),          // 15: crossroads.registry.v1.Command
+	(*AuthorizationID)(nil),  // 16: crossroads.registry.v1.AuthorizationID
+	(*Suspension)(nil),       // 17: crossroads.registry.v1.Suspension
+	(*References)(nil),       // 18: crossroads.registry.v1.References
+	(*NumberEvents)(nil),     // 19: crossroads.registry.v1.NumberEvents
+	(*Anchors)(nil),          // 20: crossroads.registry.v1.Anchors
 }
 var file_registry_registrypb_record_proto_depIdxs = []int32{
 	6,  // 0: crossroads.registry.v1.Institution.first_key:type_name -> crossroads.registry.v1.Key
@@ -1639,20 +1815,22 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	8,  // 12: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
 	9,  // 13: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
 	11, // 14: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
-	15, // 15: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
+	16, // 15: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
 	6,  // 16: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
 	7,  // 17: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
 	10, // 18: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
-	17, // 19: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
-	18, // 20: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
-	16, // 21: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
-	12, // 22: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
-	13, // 23: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	18, // 19: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
+	19, // 20: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
+	17, // 21: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
+	14, // 22: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
+	20, // 23: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
+	12, // 24: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
+	13, // 25: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_record_proto_init() }
@@ -1660,7 +1838,7 @@ func file_registry_registrypb_record_proto_init() {
 	if File_registry_registrypb_record_proto != nil {
 		return
 	}
-	file_registry_registrypb_record_proto_msgTypes[12].OneofWrappers = []any{
+	file_registry_registrypb_record_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_SetInstitution)(nil),
 		(*Command_SetMembers)(nil),
 		(*Command_SetDataset)(nil),
@@ -1672,6 +1850,8 @@ func file_registry_registrypb_record_proto_init() {
 		(*Command_DeclareReferences)(nil),
 		(*Command_SetNumbers)(nil),
 		(*Command_SetSuspended)(nil),
+		(*Command_SetIdentityProvider)(nil),
+		(*Command_SetAnchors)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1679,7 +1859,7 @@ func file_registry_registrypb_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_record_proto_rawDesc), len(file_registry_registrypb_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

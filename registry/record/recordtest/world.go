@@ -97,6 +97,8 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetSuspended:
 		c.Body = b
+	case *registrypb.Command_SetIdentityProvider:
+		c.Body = b
 	default:
 		w.t.Fatalf("no body of a command: %T", body)
 	}
