@@ -48,6 +48,9 @@ const (
 	Clearance Type = "application/vnd.crossroads.clearance.v1+protobuf"
 	Answer    Type = "application/vnd.crossroads.answer.v1+protobuf"
 	NodeMeta  Type = "application/vnd.crossroads.node-meta.v1+protobuf"
+	Tombstone Type = "application/vnd.crossroads.tombstone.v1+protobuf"
+	Epoch     Type = "application/vnd.crossroads.epoch.v1+protobuf"
+	Archive   Type = "application/vnd.crossroads.archive.v1+protobuf"
 
 	IdentityToken   Type = "application/vnd.crossroads.identity-token.v1+protobuf"
 	InspectionOrder Type = "application/vnd.crossroads.inspection-order.v1+protobuf"

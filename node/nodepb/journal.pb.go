@@ -33,6 +33,7 @@ const (
 	Role_SUPPLIER         Role = 3
 	Role_READER           Role = 4 // somebody read the journal or the directory
 	Role_DECLARER         Role = 5 // somebody changed the institution's references
+	Role_KEEPER           Role = 6 // the journal, of itself
 )
 
 // Enum value maps for Role.
@@ -44,6 +45,7 @@ var (
 		3: "SUPPLIER",
 		4: "READER",
 		5: "DECLARER",
+		6: "KEEPER",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -52,6 +54,7 @@ var (
 		"SUPPLIER":         3,
 		"READER":           4,
 		"DECLARER":         5,
+		"KEEPER":           6,
 	}
 )
 
@@ -96,6 +99,8 @@ const (
 	Event_READ              Event = 8  // reader
 	Event_DECLARED          Event = 9  // declarer: before the reference leaves for the registry
 	Event_WITHDRAWN         Event = 10 // declarer: before the withdrawal leaves for the registry
+	Event_ERASED            Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
+	Event_EPOCH_BEGUN       Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
 )
 
 // Enum value maps for Event.
@@ -112,6 +117,8 @@ var (
 		8:  "READ",
 		9:  "DECLARED",
 		10: "WITHDRAWN",
+		11: "ERASED",
+		12: "EPOCH_BEGUN",
 	}
 	Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED": 0,
@@ -125,6 +132,8 @@ var (
 		"READ":              8,
 		"DECLARED":          9,
 		"WITHDRAWN":         10,
+		"ERASED":            11,
+		"EPOCH_BEGUN":       12,
 	}
 )
 
@@ -659,7 +668,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\fTraceRequest\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"J\n" +
 	"\rTraceResponse\x129\n" +
-	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries*g\n" +
+	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries*s\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -668,7 +677,9 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bSUPPLIER\x10\x03\x12\n" +
 	"\n" +
 	"\x06READER\x10\x04\x12\f\n" +
-	"\bDECLARER\x10\x05*\xaa\x01\n" +
+	"\bDECLARER\x10\x05\x12\n" +
+	"\n" +
+	"\x06KEEPER\x10\x06*\xc7\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -682,7 +693,10 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x04READ\x10\b\x12\f\n" +
 	"\bDECLARED\x10\t\x12\r\n" +
 	"\tWITHDRAWN\x10\n" +
-	"B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x12\n" +
+	"\n" +
+	"\x06ERASED\x10\v\x12\x0f\n" +
+	"\vEPOCH_BEGUN\x10\fB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once
