@@ -51,16 +51,16 @@ func (s apiSubmitter) Head(ctx context.Context, author string, chain registrypb.
 
 // Operators gives the author whose commands admit and suspend institutions: as
 // many of the operators' keys as the threshold wants, each read from its own file.
-func (n *Network) Operators() (*registry.Author, error) {
-	return n.group(record.Operators, genesis.Operator, n.layout.genesis.Operators.Threshold)
+func (n *Network) Operators(ctx context.Context) (*registry.Author, error) {
+	return n.group(ctx, record.Operators, genesis.Operator, n.layout.genesis.Operators.Threshold)
 }
 
 // Committee gives the author whose commands grant and revoke authorizations.
-func (n *Network) Committee() (*registry.Author, error) {
-	return n.group(record.Committee, genesis.Committee, n.layout.genesis.Committee.Threshold)
+func (n *Network) Committee(ctx context.Context) (*registry.Author, error) {
+	return n.group(ctx, record.Committee, genesis.Committee, n.layout.genesis.Committee.Threshold)
 }
 
-func (n *Network) group(author string, role genesis.Role, m int) (*registry.Author, error) {
+func (n *Network) group(ctx context.Context, author string, role genesis.Role, m int) (*registry.Author, error) {
 	signers, err := genesis.LoadKeys(filepath.Dir(n.layout.genesisFile()), role)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,12 @@ func (n *Network) group(author string, role genesis.Role, m int) (*registry.Auth
 	if len(signers) < m {
 		return nil, fmt.Errorf("%d %s keys found, %d must sign", len(signers), role, m)
 	}
-	return registry.NewAuthor(apiSubmitter{n.Client(n.layout.sites[0].ID)}, MeshName, author, signers[:m]...), nil
+	// Any node would do; the leader's knows of a command first, and these go one by one.
+	through, err := n.leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return registry.NewAuthor(apiSubmitter{n.Client(through)}, MeshName, author, signers[:m]...), nil
 }
 
 // Institution gives the author of an institution's own commands, through its own
@@ -92,7 +97,7 @@ func (n *Network) enrol(ctx context.Context) error {
 }
 
 func (n *Network) admit(ctx context.Context) error {
-	operators, err := n.Operators()
+	operators, err := n.Operators(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,7 +121,7 @@ func (n *Network) admit(ctx context.Context) error {
 }
 
 func (n *Network) authorize(ctx context.Context) error {
-	committee, err := n.Committee()
+	committee, err := n.Committee(ctx)
 	if err != nil {
 		return err
 	}

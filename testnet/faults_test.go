@@ -40,20 +40,6 @@ func processes(t *testing.T) Options {
 	return Options{Processes: true, Binary: path}
 }
 
-// leader names the institution whose node leads the registry.
-func (n *Network) leader(ctx context.Context) (names.InstitutionID, error) {
-	for _, s := range n.layout.sites {
-		if !s.member || n.runningNode(s.ID) == nil {
-			continue
-		}
-		if st, err := n.Client(s.ID).RegistryStatus(ctx); err == nil && st.Leader != "" {
-			id, err := names.ParseNodeID(st.Leader)
-			return id.Institution, err
-		}
-	}
-	return "", errors.New("no leader is known")
-}
-
 // answered are the examples that bring data and need neither supplier nor
 // requester among the given institutions.
 func answered(n *Network, without names.InstitutionID) (es []data.Example) {

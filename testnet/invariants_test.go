@@ -138,7 +138,7 @@ func TestSuspendedIsCutOff(t *testing.T) {
 	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
 		t.Fatalf("before: %+v, %v", got, err)
 	}
-	operators, err := n.Operators()
+	operators, err := n.Operators(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	n := start(t, Options{})
 	ctx := within(t, 90*time.Second)
 	e := answered(n, "")[0]
-	committee, err := n.Committee()
+	committee, err := n.Committee(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,6 +194,20 @@ func (n *Network) waitLeader(ctx context.Context) error {
 	})
 }
 
+// leader names the institution whose node leads the registry.
+func (n *Network) leader(ctx context.Context) (names.InstitutionID, error) {
+	for _, s := range n.layout.sites {
+		if !s.member || n.runningNode(s.ID) == nil {
+			continue
+		}
+		if st, err := n.Client(s.ID).RegistryStatus(ctx); err == nil && st.Leader != "" {
+			id, err := names.ParseNodeID(st.Leader)
+			return id.Institution, err
+		}
+	}
+	return "", errors.New("no leader is known")
+}
+
 // WaitReady returns when every node that was started says that it is ready and
 // knows of everything that had been decided before the call.
 func (n *Network) WaitReady(ctx context.Context) error {
