@@ -112,7 +112,8 @@ type Journal struct {
 	durable atomic.Uint64         // sequence of the next entry: all before it are on disk
 	failure atomic.Pointer[error] // why the journal stopped; nil: it works
 
-	seg *segment // owned by the writer: the file being written
+	seg      *segment // owned by the writer: the file being written
+	followed place    // of Commitments
 
 	open    sync.RWMutex // held by readers; Close takes it to end them
 	closed  bool         // under open

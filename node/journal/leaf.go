@@ -25,7 +25,9 @@ func EntryCommitment(salt [SaltSize]byte, entry []byte) [CommitmentSize]byte {
 // LeafHash gives the hash of a commitment as a leaf of the journal's Merkle
 // tree, as RFC 6962 has it: SHA-256(0x00 ‖ commitment).
 func LeafHash(commitment [CommitmentSize]byte) [sha256.Size]byte {
-	return sha256.Sum256(append([]byte{0}, commitment[:]...))
+	var b [1 + CommitmentSize]byte // the leading zero says that it is a leaf
+	copy(b[1:], commitment[:])
+	return sha256.Sum256(b[:])
 }
 
 // Commit gives the commitment to an answer's content: SHA-256(blinding ‖

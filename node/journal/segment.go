@@ -128,8 +128,12 @@ type scanned struct {
 // at the first place that holds none. The record's bytes are fn's only during
 // the call.
 func scan(f disk.File, first, until uint64, fn func(location, header, []byte) error) (scanned, error) {
-	at := scanned{segmentHead, first, segmentHead}
-	br := bufio.NewReaderSize(io.NewSectionReader(f, segmentHead, math.MaxInt64-segmentHead), 2*int(recordSize(maxBody)))
+	return scanFrom(f, first, scanned{segmentHead, first, segmentHead}, until, fn)
+}
+
+// scanFrom is scan from a place where a record is known to begin.
+func scanFrom(f disk.File, first uint64, at scanned, until uint64, fn func(location, header, []byte) error) (scanned, error) {
+	br := bufio.NewReaderSize(io.NewSectionReader(f, at.offset, math.MaxInt64-at.offset), 2*int(recordSize(maxBody)))
 	for at.sequence < until {
 		b, err := br.Peek(headerSize)
 		if err != nil {
@@ -185,27 +189,29 @@ func (j *Journal) scanAll(from, until uint64, fn func(location, header, []byte) 
 		if stop <= from || first >= stop {
 			continue
 		}
-		if err := j.scanOne(first, stop, from, fn); err != nil {
+		_, err := scanFile(j.fs, first, scanned{segmentHead, first, segmentHead}, stop, func(l location, h header, b []byte) error {
+			if h.sequence < from {
+				return nil
+			}
+			return fn(l, h, b)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (j *Journal) scanOne(first, until, from uint64, fn func(location, header, []byte) error) error {
-	f, err := j.fs.Open(segmentName(first), false)
+// scanFile is scanFrom over a file that must hold every record before until.
+func scanFile(fs disk.FS, first uint64, begin scanned, until uint64, fn func(location, header, []byte) error) (scanned, error) {
+	f, err := fs.Open(segmentName(first), false)
 	if err != nil {
-		return err
+		return begin, err
 	}
 	defer f.Close()
-	end, err := scan(f, first, until, func(l location, h header, b []byte) error {
-		if h.sequence < from {
-			return nil
-		}
-		return fn(l, h, b)
-	})
+	end, err := scanFrom(f, first, begin, until, fn)
 	if err == nil && end.sequence < until {
 		err = corrupt(location{first, end.offset}, end.sequence, errors.New("there is no valid record"))
 	}
-	return err
+	return end, err
 }
