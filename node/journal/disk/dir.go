@@ -44,6 +44,9 @@ func (d *Dir) Rename(from, to string) error {
 	return os.Rename(filepath.Join(d.path, from), filepath.Join(d.path, to))
 }
 
+// Remove takes a file's name away.
+func (d *Dir) Remove(name string) error { return os.Remove(filepath.Join(d.path, name)) }
+
 // List gives the names in the directory, in order.
 func (d *Dir) List() ([]string, error) {
 	entries, err := os.ReadDir(d.path)

@@ -6,8 +6,8 @@
 // The rules a caller may rely on, and an implementation must keep:
 //
 //   - What WriteAt wrote is certain to survive only after Sync of that file.
-//   - A name that Open made or Rename moved is certain to survive only after
-//     SyncDir.
+//   - A name that Open made or Rename moved is certain to survive, and one that
+//     Remove took away to stay away, only after SyncDir.
 //   - After a failed Sync nothing is known of what was written since the last
 //     good one: the system may have dropped it and may report success the next
 //     time. Whoever wants it on disk must write it again.
@@ -29,6 +29,9 @@ type FS interface {
 	Open(name string, create bool) (File, error)
 	// Rename gives a file another name, replacing what had it.
 	Rename(from, to string) error
+	// Remove takes a file's name away. An absent one is an error that wraps
+	// fs.ErrNotExist.
+	Remove(name string) error
 	// List gives the names in the directory, in order.
 	List() ([]string, error)
 	// SyncDir makes the names durable.

@@ -60,6 +60,18 @@ func TestConformance(t *testing.T) {
 			if names, err := d.List(); !slices.Equal(names, []string{"two"}) || err != nil {
 				t.Errorf("names %v, %v", names, err)
 			}
+			if _, err := d.Open("three", true); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Remove("three"); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Remove("three"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("removed twice: %v", err)
+			}
+			if names, err := d.List(); !slices.Equal(names, []string{"two"}) || err != nil {
+				t.Errorf("names %v, %v", names, err)
+			}
 			l, err := d.Lock("LOCK")
 			if err != nil {
 				t.Fatal(err)

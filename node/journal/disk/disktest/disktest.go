@@ -45,6 +45,7 @@ const (
 	Write   Op = "write"
 	Sync    Op = "sync"
 	Rename  Op = "rename"
+	Remove  Op = "remove"
 	SyncDir Op = "syncdir"
 )
 
@@ -236,6 +237,32 @@ func (f *FS) Rename(from, to string) error {
 		delete(f.names, from)
 	}
 	return ft.err
+}
+
+// Remove takes a file's name away, durably at the next SyncDir.
+func (f *FS) Remove(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ft := f.begin(Remove)
+	if ft.err == nil || ft.effect {
+		if f.names[name] == nil {
+			return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+		}
+		delete(f.names, name)
+	}
+	return ft.err
+}
+
+// Copy gives a disk of its own that holds what this one has durably: a backup.
+func (f *FS) Copy() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := New()
+	for name, n := range f.durable {
+		m := &node{cache: slices.Clone(n.disk), disk: slices.Clone(n.disk), dirty: map[int]bool{}}
+		c.names[name], c.durable[name] = m, m
+	}
+	return c
 }
 
 // List gives the names, in order.
