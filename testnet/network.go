@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -102,6 +103,7 @@ func Start(ctx context.Context, o Options) (_ *Network, err error) {
 		return nil, err
 	}
 	n.ready = time.Since(begun)
+	debug.FreeOSMemory() // filling a registry leaves much behind that a running network does not need
 	return n, nil
 }
 
