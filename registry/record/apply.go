@@ -56,6 +56,8 @@ type applier struct {
 	body   []byte // of the record, as sent
 	// removes is set by the rules of the body when a right is taken away.
 	removes bool
+	// forget is set when an accepted command of no chain changed nothing.
+	forget bool
 }
 
 func newApplier(o *overlay, r *Rules) *applier {
@@ -165,7 +167,7 @@ func (a *applier) decode(payload []byte) error {
 		return refuse("the command is for another mesh than %s", a.rules.Mesh)
 	case a.cmd.TimeUnixMs <= 0:
 		return refuse("the command carries no time")
-	case a.cmd.Chain != registrypb.Chain_PUBLIC && a.cmd.Chain != registrypb.Chain_DIRECTORY:
+	case a.cmd.Chain < registrypb.Chain_PUBLIC || a.cmd.Chain > registrypb.Chain_ANCHORS:
 		return refuse("unknown chain %d", a.cmd.Chain)
 	}
 	return nil
@@ -198,6 +200,12 @@ func (a *applier) kind() string {
 
 // followsOn checks that the command is the next one of its chain.
 func (a *applier) followsOn() error {
+	if a.cmd.Chain == registrypb.Chain_ANCHORS { // the order of these does not matter: the largest stands
+		if a.cmd.Sequence != 0 || len(a.cmd.Previous) > 0 {
+			return refuse("%s is of no chain: it carries neither sequence nor previous", a.kind())
+		}
+		return nil
+	}
 	sequence, hash, err := a.view.Head(a.author, a.cmd.Chain)
 	if err != nil {
 		return err
@@ -213,6 +221,12 @@ func (a *applier) followsOn() error {
 
 // remember writes what makes the command part of history.
 func (a *applier) remember(hash, raw []byte, res Result) error {
+	if a.cmd.Chain == registrypb.Chain_ANCHORS {
+		if a.forget {
+			return nil
+		}
+		return a.Set(indexKey(tabCommand, a.index), bytes.Clone(raw))
+	}
 	known := binary.BigEndian.AppendUint64(nil, a.index)
 	if res.RemovesRight {
 		known = append(known, 1)

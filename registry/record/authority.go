@@ -69,6 +69,9 @@ func (a *applier) mayWrite(isGroup bool) error {
 	case *registrypb.Command_DeclareReferences, *registrypb.Command_SetNumbers:
 		ok = !isGroup
 		chain = registrypb.Chain_DIRECTORY
+	case *registrypb.Command_SetAnchors:
+		ok = !isGroup
+		chain = registrypb.Chain_ANCHORS
 	}
 	switch {
 	case !ok:
@@ -104,6 +107,8 @@ func (a *applier) applyBody() error {
 		return a.setNumbers(b.SetNumbers)
 	case *registrypb.Command_SetSuspended:
 		return a.setSuspended(b.SetSuspended)
+	case *registrypb.Command_SetAnchors:
+		return a.setAnchors(b.SetAnchors)
 	case *registrypb.Command_SetIdentityProvider:
 		return a.setProvider(b.SetIdentityProvider)
 	}

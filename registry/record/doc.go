@@ -20,8 +20,13 @@
 // each of those commands. (That is why a number once replaced cannot be replaced
 // by another, and why limits on a subject's references are per institution.)
 //
+// Anchors are the exception to history: they come every second, only the last of each
+// journal matters, and they are of no chain. A command of which no anchor stands any
+// more is forgotten; applying what is left, in order, still gives the same rows.
+//
 // # Rows
 //
+//	A institution/node        last anchored checkpoint: index of the command, note as sent
 //	a id                      authorization, as sent      r id              it is revoked
 //	b                         fingerprint of the Rules
 //	C index                   envelope of an accepted command, as sent
@@ -35,6 +40,7 @@
 //	k id                      key: retired, public key, institution
 //	l institution 0 id        index of keys
 //	m                         the voting members, as sent
+//	N index                   how many anchors stand of that command
 //	n institution/node        node, as sent
 //	o dataset 0 institution   offering, as sent
 //	P index                   that command is public

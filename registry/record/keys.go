@@ -9,6 +9,7 @@ import (
 
 // The tables; see the package documentation.
 const (
+	tabAnchor        byte = 'A'
 	tabAuthorization byte = 'a'
 	tabRules         byte = 'b'
 	tabCommand       byte = 'C'
@@ -20,6 +21,7 @@ const (
 	tabHash          byte = 'h'
 	tabInstitution   byte = 'i'
 	tabKey           byte = 'k'
+	tabAnchored      byte = 'N' // how many anchors stand of a command
 	tabKeyIndex      byte = 'l'
 	tabMembers       byte = 'm'
 	tabNode          byte = 'n'

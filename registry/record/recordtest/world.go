@@ -97,10 +97,15 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetSuspended:
 		c.Body = b
+	case *registrypb.Command_SetAnchors:
+		c.Body, c.Chain = b, registrypb.Chain_ANCHORS
 	case *registrypb.Command_SetIdentityProvider:
 		c.Body = b
 	default:
 		w.t.Fatalf("no body of a command: %T", body)
+	}
+	if c.Chain == registrypb.Chain_ANCHORS {
+		return c
 	}
 	c.Sequence = 1
 	if last := w.heads[chain(c)]; last != nil {
