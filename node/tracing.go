@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"slices"
 	"sync"
 	"time"
@@ -48,7 +49,19 @@ func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 		})
 	}
 	_ = g.Wait()
-	return trace.Build(ticket, segments), nil
+	return trace.Build(ticket, segments, trace.Means{Keys: t.keysOf}), nil
+}
+
+// keysOf gives all keys that an institution ever had.
+func (t tracer) keysOf(i names.InstitutionID) (keys []ed25519.PublicKey, err error) {
+	err = t.n.registry.View(func(v record.View) error {
+		all, err := v.KeysOf(i)
+		for _, k := range all {
+			keys = append(keys, k.GetPublicKey())
+		}
+		return err
+	})
+	return keys, err
 }
 
 // parties names the other nodes that should know of these entries. Where only the

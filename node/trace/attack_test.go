@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -52,7 +53,7 @@ func TestEveryLieIsNamed(t *testing.T) {
 			}
 			s := permitted()
 			lie(s.at(n, event))
-			story := Build(ticket, s.segments())
+			story := build(s.segments())
 			if story.Verdict != Contradicted {
 				t.Errorf("%s told by %s: %s\n%s", what, n, story.Verdict, text(t, story))
 			}
@@ -73,13 +74,13 @@ func TestEveryOmissionIsNamed(t *testing.T) {
 		for i := range es {
 			s := permitted()
 			s[n] = slices.Delete(s[n], i, i+1)
-			if story := Build(ticket, s.segments()); story.Verdict == Consistent {
+			if story := build(s.segments()); story.Verdict == Consistent {
 				t.Errorf("entry %d of %s is missing and nobody says so\n%s", i, n, text(t, story))
 			}
 		}
 		s := permitted()
 		delete(s, n)
-		story := Build(ticket, s.segments())
+		story := build(s.segments())
 		if f := Missing.in(story); f == nil || !strings.Contains(f.Says, n.String()) {
 			t.Errorf("%s was not asked and nobody says so\n%s", n, text(t, story))
 		}
@@ -91,7 +92,7 @@ func TestUndelivered(t *testing.T) {
 	s := permitted()
 	e := s.at(pcsa, nodepb.Event_ANSWERED)
 	e.Status, e.Reason, e.AnswerCommitment = nodepb.Status_NO_RESULT, registrypb.Reason_SUPPLIER_UNAVAILABLE, nil
-	if f := Undelivered.in(Build(ticket, s.segments())); f == nil || len(f.By) != 2 {
+	if f := Undelivered.in(build(s.segments())); f == nil || len(f.By) != 2 {
 		t.Fatalf("%+v", f)
 	}
 }
@@ -100,11 +101,13 @@ func TestUndelivered(t *testing.T) {
 func TestNeverPresented(t *testing.T) {
 	s := permitted()
 	other := names.NodeID{Institution: "pension-office", Node: "n1"}
-	s[other] = []*nodepb.Entry{entry(nodepb.Role_CLEARING_PEER, nodepb.Event_DECIDED, 3*time.Millisecond, func(e *nodepb.Entry) {
-		cleared(e)
-		e.Clearer, e.ClearanceId, e.ClearanceHash = node(other), hash("lost")[:16], hash("lost")
-	})}
-	story := Build(ticket, s.segments())
+	e := entry(nodepb.Role_CLEARING_PEER, nodepb.Event_DECIDED, 3*time.Millisecond, cleared)
+	lost := theClearance()
+	lost.Clearer, lost.Id = node(other), hash("lost")[:16]
+	e.Evidence[1] = sign(envelope.Clearance, other, lost)
+	e.Clearer, e.ClearanceId, e.ClearanceHash = lost.Clearer, lost.Id, sum(e.Evidence[1])
+	s[other] = []*nodepb.Entry{e}
+	story := build(s.segments())
 	if story.Verdict != Consistent || ExpiredUnused.in(story) == nil || len(story.Exchanges) != 2 {
 		t.Fatal(text(t, story))
 	}
@@ -117,7 +120,7 @@ func TestSteppedAside(t *testing.T) {
 		s[party] = append(s[party], entry(nodepb.Role_CLEARING_PEER, nodepb.Event_DECIDED, 2*time.Millisecond, func(e *nodepb.Entry) {
 			e.Clearer = node(party)
 		}))
-		story := Build(ticket, s.segments())
+		story := build(s.segments())
 		if story.Verdict != Consistent || story.Refusal != nil {
 			t.Fatal(text(t, story))
 		}
@@ -128,7 +131,7 @@ func TestSteppedAside(t *testing.T) {
 func TestClocks(t *testing.T) {
 	s := permitted()
 	s.at(nsso, nodepb.Event_SUPPLIED).TimeUnixMs -= 5000
-	f := Clocks.in(Build(ticket, s.segments()))
+	f := Clocks.in(build(s.segments()))
 	if f == nil || !strings.Contains(f.Says, rrn.String()) || !strings.Contains(f.Says, nsso.String()) {
 		t.Fatalf("%+v", f)
 	}
@@ -138,7 +141,7 @@ func TestClocks(t *testing.T) {
 func TestSubjectStaysInItsField(t *testing.T) {
 	s := permitted()
 	s.at(nsso, nodepb.Event_SUPPLIED).Subject.Number = "03022814690"
-	story := Build(ticket, s.segments())
+	story := build(s.segments())
 	if story.Subject.Number != secret {
 		t.Fatalf("the subject is %q", story.Subject.Number)
 	}
@@ -158,7 +161,7 @@ func TestHostileText(t *testing.T) {
 	}
 	m := s.segments()
 	m[nsso] = Segment{Err: errors.New("bad\x1b]0;\x07" + strings.Repeat("long ", 1000))}
-	for _, line := range strings.Split(text(t, Build(ticket, m)), "\n") {
+	for _, line := range strings.Split(text(t, build(m)), "\n") {
 		if len([]rune(line)) > width || strings.ContainsAny(line, "\x1b\x07\u202e") {
 			t.Errorf("%q", line)
 		}
@@ -191,7 +194,7 @@ func TestTooMany(t *testing.T) {
 		seg.Entries = append(seg.Entries, e)
 	}
 	m[rrn] = seg
-	if story := Build(ticket, m); story.Verdict != Contradicted || len(story.Steps) > MaxEntries+3 {
+	if story := build(m); story.Verdict != Contradicted || len(story.Steps) > MaxEntries+3 {
 		t.Fatal(story.Verdict, len(story.Steps))
 	}
 }
@@ -216,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		m := permitted().segments()
 		m[nsso] = Segment{Entries: []*nodepb.StoredEntry{s}}
-		story := Build(ticket, m)
+		story := build(m)
 		var b strings.Builder
 		if err := story.Write(&b); err != nil {
 			t.Fatal(err)

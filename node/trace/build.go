@@ -21,17 +21,19 @@ type held struct {
 
 // builder is one Build under way.
 type builder struct {
-	ticket   names.Ticket
-	segments map[names.NodeID]Segment
-	entries  []held                // in order of node and sequence
-	spoilt   map[names.NodeID]bool // whose segment has entries that cannot be read
-	findings []Finding
+	ticket    names.Ticket
+	segments  map[names.NodeID]Segment
+	means     Means
+	entries   []held                // in order of node and sequence
+	spoilt    map[names.NodeID]bool // whose segment has entries that cannot be read
+	unchecked bool                  // there were signatures and no keys
+	findings  []Finding
 }
 
 // Build makes the story of a ticket from the segments of the nodes that were
 // asked. It believes none of them: what does not fit becomes a finding.
-func Build(ticket names.Ticket, segments map[names.NodeID]Segment) *Story {
-	b := &builder{ticket: ticket, segments: segments, spoilt: map[names.NodeID]bool{}}
+func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) *Story {
+	b := &builder{ticket: ticket, segments: segments, means: means, spoilt: map[names.NodeID]bool{}}
 	s := &Story{Ticket: ticket}
 	for _, n := range sorted(segments) {
 		s.Journals = append(s.Journals, b.read(n, segments[n]))

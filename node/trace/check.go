@@ -62,13 +62,16 @@ var (
 func (b *builder) check(groups [][]held) {
 	for _, e := range b.entries {
 		b.checkWriter(e)
+		b.checkEvidence(e)
 	}
+	b.concludeEvidence()
 	b.agree("", b.entries, ofTicket)
 	for _, g := range groups {
 		b.checkClearance(g)
 	}
 	b.checkParties()
 	b.checkEnd(groups)
+	b.checkTold()
 	b.assertions()
 }
 

@@ -13,12 +13,12 @@
 //	for _, n := range trace.Parties(self, own.Entries) {
 //		segments[n] = ask(n)                           // or Segment{Err: err}
 //	}
-//	story := trace.Build(ticket, segments)
+//	story := trace.Build(ticket, segments, trace.Means{Keys: keys})
 //	story.Write(os.Stdout)
 //
-// A story says what the journals say. That a journal holds a decision does not
-// prove that the decision was right, and what a requester merely asserts (its
-// user, the authentication level) is labelled as asserted.
+// Entries carry the signed messages that they rest on, and every signature is
+// verified. What a requester merely asserts (its user, the authentication level) is
+// labelled as asserted.
 package trace
 
 import (
@@ -67,6 +67,7 @@ const (
 	Altered       Kind = "altered"        // not what was committed to, or not an entry at all
 	Disagreement  Kind = "contradicted"   // two journals, or an entry and a rule, contradict each other
 	Missing       Kind = "missing"        // a segment could not be read
+	Unverified    Kind = "not verified"   // a signature could not be checked
 	Unfinished    Kind = "unfinished"     // a step that should follow does not
 	Undelivered   Kind = "undelivered"    // released by the supplier, not received by the consultant
 	ExpiredUnused Kind = "expired unused" // a permission nobody used
@@ -79,7 +80,7 @@ func (k Kind) verdict() Verdict {
 	switch k {
 	case Altered, Disagreement:
 		return Contradicted
-	case Missing, Unfinished, Undelivered:
+	case Missing, Unverified, Unfinished, Undelivered:
 		return Incomplete
 	}
 	return Consistent

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -26,12 +28,66 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const secret = "74071238186"
 
 var (
-	ticket = names.TicketOf([]byte("the request"))
-	pcsa   = names.NodeID{Institution: "pcsa-ghent", Node: "n1"}
-	rrn    = names.NodeID{Institution: "national-register", Node: "n1"}
-	nsso   = names.NodeID{Institution: "nsso", Node: "n2"}
-	start  = time.Date(2026, 11, 23, 9, 41, 7, 120e6, time.UTC)
+	pcsa  = names.NodeID{Institution: "pcsa-ghent", Node: "n1"}
+	rrn   = names.NodeID{Institution: "national-register", Node: "n1"}
+	nsso  = names.NodeID{Institution: "nsso", Node: "n2"}
+	start = time.Date(2026, 11, 23, 9, 41, 7, 120e6, time.UTC)
 )
+
+// What the parties signed in a consultation that went well.
+var (
+	signedRequest   = sign(envelope.Request, pcsa, theRequest())
+	signedClearance = sign(envelope.Clearance, rrn, theClearance())
+	signedAnswer    = sign(envelope.Answer, nsso, theAnswer())
+	ticket          = names.TicketOf(signedRequest)
+)
+
+func keyOf(i names.InstitutionID) ed25519.PrivateKey { return ed25519.NewKeyFromSeed(hash(string(i))) }
+
+func keysOf(i names.InstitutionID) ([]ed25519.PublicKey, error) {
+	return []ed25519.PublicKey{keyOf("retired " + i).Public().(ed25519.PublicKey), keyOf(i).Public().(ed25519.PublicKey)}, nil
+}
+
+func sign(t envelope.Type, by names.NodeID, m proto.Message) []byte {
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	signed, err := envelope.Sign(t, raw, keyOf(by.Institution))
+	if err != nil {
+		panic(err)
+	}
+	return signed
+}
+
+func theRequest() *registrypb.Request {
+	return &registrypb.Request{
+		Mesh: "test.example", Nonce: hash("nonce")[:16], Requester: node(pcsa), ClientTicket: "inquiry-2026-0042", User: "u-017",
+		AuthLevel: 3, Application: "social-inquiry", Channel: "api", Purpose: "living-wage-inquiry", Mode: "consultation",
+		Dataset: "wages-quarterly/v1", Fields: []string{"employer", "gross", "quarter"},
+		Subject: &registrypb.Subject{Scheme: "ssin", Number: secret},
+		Period:  &registrypb.Period{From: 20454, Until: 20543}, TimeUnixMs: start.UnixMilli(),
+	}
+}
+
+func theClearance() *registrypb.Clearance {
+	r := theRequest()
+	return &registrypb.Clearance{
+		Mesh: r.Mesh, Id: hash("id")[:16], Ticket: string(names.TicketOf(signedRequest)), Clearer: node(rrn), Requester: r.Requester,
+		Supplier: "nsso", RequestHash: sum(signedRequest), Subject: r.Subject, Dataset: r.Dataset, Fields: []string{"gross", "quarter"},
+		Withheld: []string{"employer"}, Period: r.Period, Purpose: r.Purpose, Mode: r.Mode, Authorization: "auth-pcsa-wages",
+		RegistryIndex: 4711, PresentByUnixMs: start.Add(2 * time.Second).UnixMilli(),
+	}
+}
+
+func theAnswer() *nodepb.Answer {
+	return &nodepb.Answer{
+		Mesh: "test.example", Ticket: string(names.TicketOf(signedRequest)), Supplier: node(nsso), RequestHash: sum(signedRequest),
+		ClearanceHash: sum(signedClearance), Status: nodepb.Status_DATA_FOUND, Commitment: hash("answer"),
+	}
+}
+
+func sum(b []byte) []byte { h := sha256.Sum256(b); return h[:] }
 
 func hash(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
 
@@ -58,7 +114,7 @@ func asked() *nodepb.Entry {
 		Dataset: "wages-quarterly/v1", Fields: []string{"employer", "gross", "quarter"},
 		Subject:     &registrypb.Subject{Scheme: "ssin", Number: secret},
 		Period:      &registrypb.Period{From: 20454, Until: 20543},
-		RequestHash: hash("request"),
+		RequestHash: sum(signedRequest),
 	}
 }
 
@@ -68,15 +124,31 @@ func entry(role nodepb.Role, event nodepb.Event, after time.Duration, set func(*
 	if set != nil {
 		set(e)
 	}
+	return evident(e)
+}
+
+// evident puts the signed messages beside an entry, as a node does.
+func evident(e *nodepb.Entry) *nodepb.Entry {
+	var s shownEvidence
+	e.Evidence = nil
+	if e.Event == nodepb.Event_REFUSED {
+		e.Evidence = [][]byte{signedRequest, signedClearance}
+	}
+	for _, p := range expected(e, &s)[len(e.Evidence):] {
+		e.Evidence = append(e.Evidence, map[envelope.Type][]byte{
+			envelope.Request: signedRequest, envelope.Clearance: signedClearance, envelope.Answer: signedAnswer}[p.kind])
+	}
 	return e
 }
+
+func build(m map[names.NodeID]Segment) *Story { return Build(ticket, m, Means{Keys: keysOf}) }
 
 func cleared(e *nodepb.Entry) {
 	e.Outcome = registrypb.Outcome_PERMIT
 	e.Clearer, e.Supplier = node(rrn), &registrypb.NodeRef{Institution: "nsso"}
 	e.Fields, e.Withheld = []string{"gross", "quarter"}, []string{"employer"}
 	e.Authorization, e.Deliberation = "auth-pcsa-wages", "DEMO-2024/017"
-	e.ClearanceId, e.ClearanceHash = hash("id")[:16], hash("clearance")
+	e.ClearanceId, e.ClearanceHash = hash("id")[:16], sum(signedClearance)
 	e.RegistryIndex, e.PresentByUnixMs = 4711, start.Add(2*time.Second).UnixMilli()
 }
 
@@ -185,7 +257,7 @@ func TestGolden(t *testing.T) {
 		"nothing": func() map[names.NodeID]Segment { return map[names.NodeID]Segment{pcsa: {}} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := text(t, Build(ticket, segments()))
+			got := text(t, build(segments()))
 			file := filepath.Join("testdata", name+".txt")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -210,7 +282,7 @@ func TestGolden(t *testing.T) {
 
 // TestStoryAsJSON sends a story through JSON and back.
 func TestStoryAsJSON(t *testing.T) {
-	s := Build(ticket, permitted().segments())
+	s := build(permitted().segments())
 	b, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
