@@ -31,6 +31,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
+	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -64,6 +65,7 @@ type Node struct {
 	registry  *registry.Registry
 	author    *registry.Author
 	journal   *journal.Journal
+	tree      *tlog.Log
 	outbox    *outbox.Outbox
 	clearing  *clearing.Service // nil on a node that is no member
 	consult   *exchange.Consultant
@@ -158,6 +160,14 @@ func (n *Node) openJournal() (err error) {
 		return err
 	}
 	n.opened = append(n.opened, n.journal)
+	n.tree, err = tlog.Open(context.Background(), tlog.Config{
+		Journal: n.journal, Dir: n.dir("journal"), Checkpoints: n.deps.JournalFS, Tiles: n.deps.JournalFS,
+		Origin: tlog.Origin(n.cfg.Mesh, n.self), Signer: n.keys.signer, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, n.tree)
 	return nil
 }
 
@@ -200,7 +210,7 @@ func (n *Node) openAPI() (err error) {
 		Applications: n.cfg.API.Applications,
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:           tls,
-		Consultations: n.consult, Journal: n.journal, Tracer: tracer{n}, Registry: n.registry, Author: n.author,
+		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

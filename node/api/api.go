@@ -5,6 +5,7 @@
 // server does. In short:
 //
 //	public      GET  /openapi.json /healthz /readyz
+//	            GET  /tlog/checkpoint /tlog/tile/{level}/{index}
 //	            GET  /v1/institutions /v1/datasets /v1/offerings
 //	            GET  /v1/authorizations /v1/authorizations/{id}
 //	with token  POST /v1/consultations
@@ -82,6 +83,7 @@ type Config struct {
 
 	Consultations Consultations
 	Journal       Journal
+	Tree          Tree
 	Tracer        Tracer
 	Registry      Registry
 	// Author signs the institution's own commands, for declaring references.
@@ -115,7 +117,7 @@ type times struct {
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tracer == nil, cfg.Registry == nil, cfg.Author == nil,
+	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

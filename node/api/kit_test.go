@@ -18,6 +18,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -104,6 +105,22 @@ func (f *fakes) Trace(_ context.Context, t names.Ticket) (*trace.Story, error) {
 	return &trace.Story{Ticket: t, Verdict: trace.Consistent, Summary: "All 3 journals are there, and they agree."}, nil
 }
 
+func (f *fakes) Checkpoint() []byte {
+	return []byte("demo.example/journal/pcsa/n1\n300\nAAAA\n\n— signed\n")
+}
+
+func (f *fakes) Tile(path string) ([]byte, error) {
+	switch path {
+	case "tile/0/000":
+		return make([]byte, 256*32), nil
+	case "tile/0/x001/000.p/5":
+		return make([]byte, 5*32), nil
+	case "tile/1/000":
+		return nil, errDisk
+	}
+	return nil, tlog.ErrNotInTree
+}
+
 func (f *fakes) View(fn func(record.View) error) error { return fn(record.NewView(&f.state)) }
 
 func (f *fakes) Submit(_ context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
@@ -171,7 +188,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
-		Consultations: f, Journal: f, Tracer: f, Registry: f, Author: f, Schemes: subject.Belgian(),
+		Consultations: f, Journal: f, Tree: f, Tracer: f, Registry: f, Author: f, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -38,6 +38,15 @@ type Journal interface {
 	Find(ctx context.Context, q journal.Query) ([]journal.Stored, error)
 }
 
+// Tree is the Merkle tree over the node's own segment; tlog.Log is one.
+type Tree interface {
+	// Checkpoint gives the last signed one; it covers only entries that are durable.
+	Checkpoint() []byte
+	// Tile gives the hashes at a path. The error wraps tlog.ErrNotInTree when the
+	// last checkpoint does not cover them.
+	Tile(path string) ([]byte, error)
+}
+
 // Tracer joins the segments of one ticket.
 type Tracer interface {
 	Trace(ctx context.Context, t names.Ticket) (*trace.Story, error)

@@ -11,6 +11,7 @@ const (
 	mediaJSON    = "application/json"
 	mediaBytes   = "application/octet-stream"
 	mediaProblem = "application/problem+json"
+	mediaNote    = "text/plain; charset=utf-8"
 )
 
 // maxReferencesBody holds maxReferences with room to spare.
@@ -30,7 +31,7 @@ const (
 
 // route is one of the interface.
 type route struct {
-	method, path string
+	method, path string // a path's last part {name...} is described as {name}
 	access       access
 	media        string   // of the body; empty: the route takes none
 	maxBody      int64    // 0: Config.MaxBody
@@ -46,6 +47,8 @@ func (s *Server) table() []route {
 		{method: get, path: "/openapi.json", handle: func(*request) (response, error) { return raw(openAPI), nil }},
 		{method: get, path: "/healthz", free: true, handle: s.healthz},
 		{method: get, path: "/readyz", free: true, handle: s.readyz},
+		{method: get, path: "/tlog/checkpoint", handle: s.checkpoint},
+		{method: get, path: "/tlog/tile/{level}/{index...}", handle: s.tile},
 		{method: get, path: "/v1/institutions", handle: s.institutions},
 		{method: get, path: "/v1/datasets", handle: s.datasets},
 		{method: get, path: "/v1/offerings", handle: s.offerings},

@@ -86,6 +86,13 @@ type response any
 // raw is a body that is JSON already.
 type raw []byte
 
+// document is a body that is no JSON.
+type document struct {
+	media string
+	cache string // Cache-Control; empty: not to be stored
+	body  []byte
+}
+
 // serve is the gate before every handler: identity, quota, limits, deadline, log.
 func (s *Server) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -214,18 +221,24 @@ func (s *Server) write(w http.ResponseWriter, q *request, resp response, err err
 	status = http.StatusOK
 	var body []byte
 	if err == nil {
+		h.Set("Content-Type", "application/json")
 		switch v := resp.(type) {
 		case nil:
 			status = http.StatusNoContent
 		case raw:
 			body = v
+		case document:
+			body = v.body
+			h.Set("Content-Type", v.media)
+			if v.cache != "" {
+				h.Set("Cache-Control", v.cache)
+			}
 		case statused:
 			status = v.status
 			body, err = json.Marshal(v.body)
 		default:
 			body, err = json.Marshal(v)
 		}
-		h.Set("Content-Type", "application/json")
 	}
 	if err != nil {
 		p := *asProblem(err)
