@@ -53,7 +53,8 @@ func (s Stored) Proto() *nodepb.StoredEntry {
 // Find gives the entries that match q, among them every entry whose Append had
 // returned before. The
 // error wraps ErrCorrupt when a matching entry cannot be read, and then no
-// entries are given: half an account is none.
+// entries are given: half an account is none. Entries of erased months are not found;
+// Erasures tells which months those are.
 func (j *Journal) Find(ctx context.Context, q Query) ([]Stored, error) {
 	j.open.RLock()
 	defer j.open.RUnlock()
@@ -114,7 +115,10 @@ func (s *search) month(ctx context.Context, month period) error {
 		return nil
 	}
 	kind, term := s.term()
-	prefix := s.journal.index.prefix(month, kind, term)
+	prefix, ok := s.journal.index.prefix(month, kind, term)
+	if !ok {
+		return nil // erased since we asked which months there are
+	}
 	return s.journal.index.db.View(func(tx *badger.Txn) error {
 		it := tx.NewIterator(badger.IteratorOptions{PrefetchValues: true, PrefetchSize: 100, Prefix: prefix, Reverse: s.NewestFirst})
 		defer it.Close()
@@ -130,6 +134,9 @@ func (s *search) month(ctx context.Context, month period) error {
 				return nil
 			}
 			e, err := s.read(at, sequence)
+			if errors.Is(err, ErrErased) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -212,7 +219,7 @@ func (s *search) read(at location, sequence uint64) (Stored, error) {
 func (j *Journal) decrypt(at location, h header, b []byte) (Stored, error) {
 	key := j.keys.get(h.period)
 	if key == nil {
-		return Stored{}, missingKey(h.period)
+		return Stored{}, j.keys.missing(h.period)
 	}
 	salt, raw, err := openRecord(b, h, key.aead)
 	if err != nil {
@@ -227,7 +234,7 @@ func (j *Journal) decrypt(at location, h header, b []byte) (Stored, error) {
 
 // Verify reads the whole journal as it was at the call and checks every record:
 // that none is missing, that each decrypts, and that each is what was committed
-// to. It gives how many it read. The error wraps ErrCorrupt and says where.
+// to; of entries that were erased, that their records are whole. It gives how many it read. The error wraps ErrCorrupt and says where.
 func (j *Journal) Verify(ctx context.Context) (uint64, error) {
 	j.open.RLock()
 	defer j.open.RUnlock()
@@ -240,8 +247,10 @@ func (j *Journal) Verify(ctx context.Context) (uint64, error) {
 			return context.Cause(ctx)
 		}
 		n++
-		_, err := j.decrypt(at, h, b)
-		return err
+		if _, err := j.decrypt(at, h, b); !errors.Is(err, ErrErased) {
+			return err
+		}
+		return nil
 	})
 	return n, err
 }

@@ -85,6 +85,9 @@ func (j *Journal) catchUp() error {
 	if err := x.checkKeys(); err != nil {
 		return err
 	}
+	if err := x.dropErased(); err != nil {
+		return err
+	}
 	if dirty {
 		from -= min(from, reindexed)
 	}
@@ -97,6 +100,9 @@ func (j *Journal) catchUp() error {
 	var rows []row
 	err = j.scanAll(from, until, func(at location, h header, b []byte) error {
 		e, err := j.decrypt(at, h, b)
+		if errors.Is(err, ErrErased) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -146,8 +152,8 @@ func (x *index) checkKeys() error {
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			m := period(binary.BigEndian.Uint32(it.Item().Key()[len(metaMonth):]))
-			if x.keys.get(m) == nil {
-				return missingKey(m)
+			if x.keys.get(m) == nil && !x.keys.isErased(m) {
+				return x.keys.missing(m)
 			}
 		}
 		return nil
@@ -236,7 +242,11 @@ func (x *index) put(rows []row) error {
 					continue
 				}
 				month := periodOf(r.terms.time)
-				key := rowKey(x.prefix(month, k.kind, k.term), r.terms.time, r.sequence)
+				prefix, ok := x.prefix(month, k.kind, k.term)
+				if !ok {
+					continue
+				}
+				key := rowKey(prefix, r.terms.time, r.sequence)
 				if err := tx.Set(key, value); err != nil {
 					return err
 				}
@@ -252,14 +262,19 @@ func (x *index) put(rows []row) error {
 	})
 }
 
-// prefix gives what all rows of one term in one month begin with.
-func (x *index) prefix(month period, kind byte, term string) []byte {
+// prefix gives what all rows of one term in one month begin with; not when the month
+// was erased.
+func (x *index) prefix(month period, kind byte, term string) ([]byte, bool) {
+	key := x.keys.get(month)
+	if key == nil {
+		return nil, false
+	}
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, 5+macSize+tailSize), uint32(month))
 	b = append(b, kind)
 	if kind != byTime {
-		b = append(b, x.keys.get(month).mac(kind, term)...)
+		b = append(b, key.mac(kind, term)...)
 	}
-	return b
+	return b, true
 }
 
 func rowKey(prefix []byte, t time.Time, sequence uint64) []byte {

@@ -74,6 +74,9 @@ var (
 	// ErrCorrupt means that what lies on disk is not what was written there. The
 	// text says where and what to do.
 	ErrCorrupt = errors.New("the journal is damaged")
+	// ErrErased means that an entry's retention period was erased: its commitment
+	// stands, and a tombstone says when and why. The text says so too.
+	ErrErased = errors.New("erased")
 )
 
 // KeySize is the size of the storage key in bytes.
@@ -88,6 +91,9 @@ type Config struct {
 	FS disk.FS
 	// Key is the node's storage key, 32 bytes: it wraps the period keys.
 	Key []byte
+	// Signing is who signs what the journal states of itself. Nil: it erases nothing
+	// and begins no epoch.
+	Signing *Signing
 	// SegmentSize is the size in bytes at which a new file is begun. 0: 64 MiB.
 	SegmentSize int64
 	// ChunkSize is how much is zero-filled ahead, in bytes. 0: 1 MiB.
@@ -114,6 +120,12 @@ type Journal struct {
 
 	seg      *segment // owned by the writer: the file being written
 	followed place    // of Commitments
+
+	months  sync.RWMutex // held by the writer for each group; taken to close a month
+	stating sync.Mutex   // held while the journal states something of itself
+	state   statements
+	notes   []note // statements as found; Open's alone
+	begun   *Epoch // under stating
 
 	open    sync.RWMutex // held by readers; Close takes it to end them
 	closed  bool         // under open
@@ -162,7 +174,7 @@ func Open(cfg Config) (_ *Journal, err error) {
 	if err = j.fs.SyncDir(); err != nil {
 		return nil, err
 	}
-	if j.keys, err = openKeys(j.fs, cfg.Key); err != nil {
+	if err = j.openKept(); err != nil {
 		return nil, err
 	}
 	next, err := j.recoverTail()
@@ -179,6 +191,11 @@ func Open(cfg Config) (_ *Journal, err error) {
 	work := make(chan []row, 64)
 	j.tasks.Go(func() { defer close(work); j.write(work) })
 	j.tasks.Go(func() { j.index.run(work, j.fail) })
+	if err = j.settleAll(); err != nil {
+		close(j.closing)
+		j.tasks.Wait()
+		return nil, err
+	}
 	return j, nil
 }
 

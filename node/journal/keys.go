@@ -54,24 +54,29 @@ type keyRing struct {
 	wrap     cipher.AEAD
 	indexKey []byte // encrypts the index at rest
 
-	mu   sync.RWMutex
-	keys map[period]*periodKey
+	mu     sync.RWMutex
+	keys   map[period]*periodKey
+	closed map[period]bool     // being erased: no entry of that month is taken any more
+	erased map[period]*Erasure // whose tombstone stands, whether the key is gone yet or not
 }
 
-// openKeys reads all key files.
-func openKeys(fs disk.FS, storageKey []byte) (*keyRing, error) {
+// openKeys reads all key files but those of the erased months.
+func openKeys(fs disk.FS, storageKey []byte, erased map[period]*Erasure) (*keyRing, error) {
 	wrap, err := newAEAD(derive(storageKey, "crossroads journal wrap v1"))
 	if err != nil {
 		return nil, err
 	}
-	r := &keyRing{fs: fs, wrap: wrap, keys: map[period]*periodKey{},
+	r := &keyRing{fs: fs, wrap: wrap, keys: map[period]*periodKey{}, closed: map[period]bool{}, erased: erased,
 		indexKey: derive(storageKey, "crossroads journal index database v1")}
 	names, err := fs.List()
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, keyPrefix) {
+		if month, ok := strings.CutPrefix(name, keyPrefix); ok {
+			if p, err := parsePeriod(month); err == nil && erased[p] != nil {
+				continue // overwritten perhaps, and only not yet removed
+			}
 			if err := r.load(name); err != nil {
 				return nil, err
 			}
@@ -115,7 +120,13 @@ func (r *keyRing) add(p period, key []byte) error {
 	return nil
 }
 
-func missingKey(p period) error {
+// missing says why a month has no key.
+func (r *keyRing) missing(p period) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.erased[p]; e != nil {
+		return e.err()
+	}
 	return fmt.Errorf("%w: the key file %s%s is missing: restore it", ErrCorrupt, keyPrefix, p)
 }
 
@@ -131,38 +142,22 @@ func (r *keyRing) make(p period) (*periodKey, error) {
 	if k := r.get(p); k != nil {
 		return k, nil
 	}
+	if r.isClosed(p) {
+		return nil, r.missing(p)
+	}
 	secret := make([]byte, 32+12)
 	rand.Read(secret)
 	key, nonce := secret[:32], secret[32:]
 	b := binary.LittleEndian.AppendUint32([]byte(keyMagic), uint32(p))
 	head := bytes.Clone(b)
 	b = r.wrap.Seal(append(b, nonce...), nonce, key, head)
-	if err := r.store(keyPrefix+p.String(), b); err != nil {
+	if err := writeWhole(r.fs, keyTemp, keyPrefix+p.String(), b); err != nil {
 		return nil, fmt.Errorf("write the key of %s: %w", p, err)
 	}
 	if err := r.add(p, key); err != nil {
 		return nil, err
 	}
 	return r.get(p), nil
-}
-
-// store writes a whole key file or none: under another name first.
-func (r *keyRing) store(name string, b []byte) error {
-	f, err := r.fs.Open(keyTemp, true)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := r.fs.Rename(keyTemp, name); err != nil {
-		return err
-	}
-	return r.fs.SyncDir()
 }
 
 // periods gives the months that have a key, in order.

@@ -27,12 +27,14 @@ func (j *Journal) write(index chan<- []row) {
 		case <-j.closing:
 			return
 		case p := <-j.queue:
-			group := j.gather(p)
+			j.months.RLock()
+			group := j.keys.admit(j.gather(p))
 			rows, err := j.commit(group)
+			j.months.RUnlock()
 			for _, p := range group {
 				p.done <- err
 			}
-			if err == nil {
+			if err == nil && len(rows) > 0 {
 				index <- rows
 			}
 		}
@@ -60,6 +62,9 @@ func (j *Journal) gather(p *pending) []*pending {
 func (j *Journal) commit(group []*pending) ([]row, error) {
 	if err := j.failure.Load(); err != nil {
 		return nil, *err
+	}
+	if len(group) == 0 {
+		return nil, nil
 	}
 	rows, err := j.writeGroup(group)
 	if err != nil {
