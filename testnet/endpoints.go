@@ -16,6 +16,8 @@ type Endpoints struct {
 	Mesh         names.MeshID `json:"mesh"`
 	ReadySeconds float64      `json:"ready_seconds"`
 	Dir          string       `json:"dir"`
+	Persons      int          `json:"persons"`
+	Seed         uint64       `json:"seed"`
 	Nodes        []Endpoint   `json:"nodes"`
 }
 

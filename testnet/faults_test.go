@@ -77,7 +77,7 @@ func TestLeaderKilled(t *testing.T) {
 	for i := 0; ; i++ {
 		e := examples[i%len(examples)]
 		got, err := n.Consult(ctx, e.Consultation, "")
-		if err == nil && differs(got, e.Answer) == "" {
+		if err == nil && Differs(got, e.Answer) == "" {
 			break
 		}
 		if ctx.Err() != nil {
@@ -196,7 +196,7 @@ func (a *asked) check(ctx context.Context, t *testing.T, n *Network) {
 	}
 	// With a node down the honest outcome may be that it could not be had.
 	unavailable := a.got.Reason == "SUPPLIER_UNAVAILABLE" || a.got.Reason == "CLEARING_UNAVAILABLE" || a.got.Reason == "SUPPLIER_REFUSED" || a.got.Reason == "REGISTRY_STALE" || a.got.Status == "INCOMPLETE_DATA"
-	if d := differs(a.got, a.Answer); d != "" && !unavailable {
+	if d := Differs(a.got, a.Answer); d != "" && !unavailable {
 		t.Errorf("%s: %s", a.client, d)
 	}
 	story, err := n.Client(a.Requester).Trace(ctx, a.got.Ticket)

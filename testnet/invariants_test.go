@@ -52,7 +52,7 @@ func TestJournalUnwritable(t *testing.T) {
 			if err := n.WaitReady(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
+			if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || Differs(got, e.Answer) != "" {
 				t.Fatalf("before the fault: %+v, %v", got, err)
 			}
 			for _, d := range disks {
@@ -74,7 +74,7 @@ func TestJournalUnwritable(t *testing.T) {
 			if err := n.WaitReady(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
+			if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || Differs(got, e.Answer) != "" {
 				t.Errorf("after the fault: %+v, %v", got, err)
 			}
 		})
@@ -135,7 +135,7 @@ func TestSuspendedIsCutOff(t *testing.T) {
 	n := start(t, Options{})
 	ctx := within(t, 90*time.Second)
 	e := answered(n, "")[0]
-	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
+	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || Differs(got, e.Answer) != "" {
 		t.Fatalf("before: %+v, %v", got, err)
 	}
 	operators, err := n.Operators(ctx)
@@ -163,7 +163,7 @@ func TestSuspendedIsCutOff(t *testing.T) {
 	if err := n.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
+	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || Differs(got, e.Answer) != "" {
 		t.Errorf("after it was lifted: %+v, %v", got, err)
 	}
 }
@@ -317,7 +317,7 @@ func randomConsultations(t *testing.T, n *Network) {
 				t.Errorf("%s asks %s for %s: %v", q.Requester, q.Dataset, q.Purpose, err)
 				return nil
 			}
-			if d := differs(got, want); d != "" {
+			if d := Differs(got, want); d != "" {
 				t.Errorf("%s asks %s for %s: %s", q.Requester, q.Dataset, q.Purpose, d)
 			}
 			mu.Lock()
@@ -432,7 +432,7 @@ func rotationUnderLoad(t *testing.T, n *Network) {
 			if err != nil {
 				return err
 			}
-			if d := differs(got, e.Answer); d != "" {
+			if d := Differs(got, e.Answer); d != "" {
 				return errors.New(d)
 			}
 		}
@@ -496,7 +496,7 @@ func garbageOnTheMeshPort(t *testing.T, n *Network) {
 		_ = c.Close()
 	}
 	e := answered(n, "")[0]
-	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || differs(got, e.Answer) != "" {
+	if got, err := n.Consult(ctx, e.Consultation, ""); err != nil || Differs(got, e.Answer) != "" {
 		t.Errorf("after the garbage: %+v, %v", got, err)
 	}
 }

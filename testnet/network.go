@@ -286,7 +286,7 @@ func (n *Network) Dir() string { return n.layout.dir }
 
 // Endpoints says how to reach the nodes.
 func (n *Network) Endpoints() *Endpoints {
-	e := &Endpoints{Mesh: MeshName, ReadySeconds: n.ready.Seconds(), Dir: n.layout.dir}
+	e := &Endpoints{Mesh: MeshName, ReadySeconds: n.ready.Seconds(), Dir: n.layout.dir, Persons: n.options.Persons, Seed: n.options.Seed}
 	for _, s := range n.layout.sites {
 		pid := 0
 		if r := n.runningNode(s.ID); r != nil {

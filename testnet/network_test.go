@@ -2,17 +2,13 @@ package testnet
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"testing"
 	"time"
 
-	"github.com/crossroads-mesh/crossroads/node/api"
-	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
-	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
 // start brings a small network up for one test.
@@ -67,7 +63,7 @@ func everyExample(t *testing.T, n *Network) {
 			t.Errorf("%s: %v", e.Title, err)
 			continue
 		}
-		if err := differs(got, e.Answer); err != "" {
+		if err := Differs(got, e.Answer); err != "" {
 			t.Errorf("%s: %s", e.Title, err)
 		}
 		seen[e.Answer.Reason] = true
@@ -97,48 +93,4 @@ func checkTrace(t testing.TB, n *Network, at names.InstitutionID, ticket names.T
 		}
 	}
 	return story
-}
-
-// differs says how an answer is not the one that was expected, or nothing.
-func differs(got api.Consultation, want data.Answer) string {
-	wantReason := ""
-	if want.Reason != registrypb.Reason_REASON_UNSPECIFIED {
-		wantReason = want.Reason.String()
-	}
-	if got.Status != want.Status.String() || got.Reason != wantReason {
-		return "got " + got.Status + " " + got.Reason + ", want " + want.Status.String() + " " + wantReason
-	}
-	if (got.Successor != nil) != !want.Successor.IsZero() || got.Successor != nil && got.Successor.Number != want.Successor.Number() {
-		return "another successor"
-	}
-	if len(got.Suppliers) != len(want.Suppliers) {
-		b, _ := json.Marshal(got.Suppliers)
-		return "other suppliers: " + string(b)
-	}
-	for i, s := range want.Suppliers {
-		if got.Suppliers[i].Supplier != s.Supplier || got.Suppliers[i].Status != s.Status.String() {
-			return "supplier " + string(s.Supplier) + " came out otherwise"
-		}
-		if s.Status != nodepb.Status_DATA_FOUND {
-			continue
-		}
-		if g, w := canonical(got.Suppliers[i].Records), canonical(s.Records); g != w {
-			return "records of " + string(s.Supplier) + ":\n got " + g + "\nwant " + w
-		}
-	}
-	return ""
-}
-
-// canonical forgets the order of keys and records' white space.
-func canonical(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	var any any
-	if err := json.Unmarshal(b, &any); err != nil {
-		return err.Error()
-	}
-	b, _ = json.Marshal(any)
-	return string(b)
 }

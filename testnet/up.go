@@ -67,6 +67,7 @@ func (n *Network) showNext(ctx context.Context) {
 			path = abs
 		}
 		fmt.Fprintf(o.Out, " Its endpoints are in %s:\n\n", path)
+		fmt.Fprintf(o.Out, "    crossroads testnet examples --endpoints %s\n", path)
 		fmt.Fprintf(o.Out, "    crossroads registry authorizations --endpoints %s --as %s\n", path, n.layout.sites[0].ID)
 	} else {
 		fmt.Fprintln(o.Out)

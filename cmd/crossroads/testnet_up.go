@@ -9,7 +9,7 @@ import (
 )
 
 func newTestnet() *cobra.Command {
-	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp())
+	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp(), newTestnetExamples())
 }
 
 func newTestnetUp() *cobra.Command {
