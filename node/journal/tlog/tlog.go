@@ -194,14 +194,15 @@ func (l *Log) Publish(ctx context.Context) error {
 		return err
 	}
 	next := l.cfg.Journal.Next()
-	if len(l.Latest().Note) > 0 && int64(next) <= l.tiles.size() {
+	if last := l.Latest(); len(last.Note) > 0 && int64(next) <= last.Size {
 		return nil
 	}
 	c, err := l.make(ctx, next)
 	if err != nil {
-		if ctx.Err() == nil {
-			l.log.Error("no more checkpoints are made", "origin", l.cfg.Origin, "err", err)
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+			return err // some leaves were added and nothing was signed: the next goes on from there
 		}
+		l.log.Error("no more checkpoints are made", "origin", l.cfg.Origin, "err", err)
 		err = fmt.Errorf("%w: %w; mend the disk and restart the node, nothing is lost", ErrUnavailable, err)
 		l.failure.CompareAndSwap(nil, &err)
 		return err
