@@ -25,17 +25,18 @@ func newConsult() *cobra.Command {
 presents the clearance to each supplier, and answers with the permitted fields.
 
 Asking again under the same --client-ticket is asking once, so after any error simply ask
-again under the one that was printed.
+again under the one that was printed. What was answered under it, a refusal or a supplier
+that was not reached included, stays the answer: to ask anew, leave it out.
 
 Exit code 3 means that the network refused, and the reason is printed; 4 that some
 suppliers did not answer.`,
-		Example: `  crossroads consult --endpoints net.json --as pcsa --as-user alice \
+		Example: `  crossroads consult --endpoints net.json --as pcsa-ghent --as-user alice \
       --dataset wages-quarterly/v1 --purpose social-inquiry --subject 74071238186
 
   # without the number in the shell's history, two fields, one supplier, a period:
   crossroads consult --api https://node.example:7480 --token-file app.token --as-user alice \
       --dataset wages-quarterly/v1 --purpose social-inquiry --subject - \
-      --field quarter --field gross --supplier nsso --from 2026-01-01 --until 2026-03-31`,
+      --field quarter --field gross_wage --supplier nsso --from 2026-01-01 --until 2026-03-31`,
 		Args: cobra.NoArgs,
 	}
 	r, who, out := addRemote(c), addSubject(c), addFormat(c)

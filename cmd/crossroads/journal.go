@@ -22,9 +22,9 @@ func newJournalFind() *cobra.Command {
 		Short: "Find who asked, decided or supplied what, about whom, when",
 		Long: `Searches this node's own journal. An application may read its own tickets; to search by
 subject, user or time takes an application with admin: true. That you looked is journaled.`,
-		Example: `  crossroads journal find --ticket 0123456789abcdefghjkmnpqrs --endpoints net.json --as pcsa
+		Example: `  crossroads journal find --ticket 0123456789abcdefghjkmnpqrs --endpoints net.json --as pcsa-ghent
   crossroads journal find --subject - --from 2026-01-01 --api http://127.0.0.1:7480 --token-file admin.token
-  crossroads journal find --user alice -o json --endpoints net.json --as pcsa`,
+  crossroads journal find --user alice -o json --endpoints net.json --as pcsa-ghent`,
 		Args: cobra.NoArgs,
 	}
 	r, who, out := addRemote(c), addSubject(c), addFormat(c)

@@ -20,7 +20,7 @@ func listing[T any](use, short string, get func(*api.Client, context.Context) (a
 	c := &cobra.Command{
 		Use: use, Short: short,
 		Long:    short + ".\n\nAnyone may read this: no token is needed.",
-		Example: "  crossroads registry " + use + " --endpoints net.json --as pcsa\n  crossroads registry " + use + " --api http://127.0.0.1:7480 -o json",
+		Example: "  crossroads registry " + use + " --endpoints net.json --as pcsa-ghent\n  crossroads registry " + use + " --api http://127.0.0.1:7480 -o json",
 		Args:    cobra.NoArgs,
 	}
 	r, out := addRemote(c), addFormat(c)

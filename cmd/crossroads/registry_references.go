@@ -17,9 +17,9 @@ func newRegistryReferences() *cobra.Command {
 		Short: "What this institution has declared of a subject",
 		Long: `Lists the references that the node's own institution has declared of a subject: what
 others have declared is told to nobody. That you looked is journaled.`,
-		Example: `  crossroads registry references --subject 74071238186 --endpoints net.json --as pcsa
-  crossroads registry references declare --subject - --quality living-wage-recipient --from 2026-01-01 --until 2026-12-31 \
-      --endpoints net.json --as pcsa`,
+		Example: `  crossroads registry references --subject 74071238186 --endpoints net.json --as pcsa-ghent
+  crossroads registry references declare --subject - --quality living-wage --from 2026-01-01 --until 2026-12-31 \
+      --endpoints net.json --as pcsa-ghent`,
 		Args: cobra.NoArgs,
 	}
 	r, who, out := addRemote(c), addSubject(c), addFormat(c)
@@ -64,7 +64,7 @@ func changeReference(use, short string, change func(*api.Client, context.Context
 		Use:     use,
 		Short:   short,
 		Long:    short + ". It takes an application with admin: true, and is journaled.",
-		Example: "  crossroads registry references " + use + " --subject - --quality living-wage-recipient --from 2026-01-01 --until 2026-12-31 --endpoints net.json --as pcsa",
+		Example: "  crossroads registry references " + use + " --subject - --quality living-wage --from 2026-01-01 --until 2026-12-31 --endpoints net.json --as pcsa-ghent",
 		Args:    cobra.NoArgs,
 	}
 	r, who, out := addRemote(c), addSubject(c), addFormat(c)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -95,6 +96,9 @@ func (r *remote) client(ctx context.Context) (*api.Client, context.Context, cont
 
 func readEndpoints(path string) (*testnet.Endpoints, error) {
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: `testnet up --endpoints` writes it, and removes it when the network ends", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -106,10 +106,10 @@ Exit codes:
   crossroads testnet up --endpoints net.json
 
   # Ask it something, and see what happened:
-  crossroads registry authorizations --endpoints net.json --as pcsa
-  crossroads consult --endpoints net.json --as pcsa --as-user alice \
+  crossroads registry authorizations --endpoints net.json --as pcsa-ghent
+  crossroads consult --endpoints net.json --as pcsa-ghent --as-user alice \
       --dataset wages-quarterly/v1 --purpose social-inquiry --subject 74071238186
-  crossroads trace TICKET --endpoints net.json --as pcsa
+  crossroads trace TICKET --endpoints net.json --as pcsa-ghent
 
   # A node of your own:
   crossroads config example > node.yaml

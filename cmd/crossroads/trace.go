@@ -18,7 +18,7 @@ suppliers, verify them against each other, and say in plain words what happened,
 is missing, changed or contradicted, by whom. That you looked is journaled too.
 
 Exit code 5 means that the story is not consistent.`,
-		Example: "  crossroads trace 0123456789abcdefghjkmnpqrs --endpoints net.json --as pcsa",
+		Example: "  crossroads trace 0123456789abcdefghjkmnpqrs --endpoints net.json --as pcsa-ghent",
 		Args:    cobra.ExactArgs(1),
 	}
 	r, out := addRemote(c), addFormat(c)
