@@ -680,7 +680,8 @@ func (x *InspectRequest) GetOrder() []byte {
 type InspectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       []*StoredEntry         `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are more, which were left out
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`      // there are more, which were left out
+	Holders       []string               `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // of a subject: institutions that hold a file, as far as this node knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +728,13 @@ func (x *InspectResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *InspectResponse) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
 }
 
 var File_node_nodepb_reading_proto protoreflect.FileDescriptor
@@ -792,10 +800,11 @@ const file_node_nodepb_reading_proto_rawDesc = "" +
 	"fromUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x03 \x01(\x03R\vuntilUnixMs\"&\n" +
 	"\x0eInspectRequest\x12\x14\n" +
-	"\x05order\x18\x01 \x01(\fR\x05order\"`\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"z\n" +
 	"\x0fInspectResponse\x129\n" +
 	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04moreB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x18\n" +
+	"\aholders\x18\x03 \x03(\tR\aholdersB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_reading_proto_rawDescOnce sync.Once
