@@ -14,7 +14,7 @@ func (n *Node) checks() []api.Check {
 		{Name: "identity", Test: func() error { _, err := n.identity.GetX509SVID(); return err }},
 		{Name: "journal", Test: n.journal.Healthy},
 		{Name: "checkpoints", Test: n.tree.Healthy},
-		{Name: "registry", Test: func() error { _, err := n.registry.Standing(); return err }},
+		{Name: "registry", Test: func() error { _, err := n.past.Standing(); return err }},
 		{Name: "listed", Test: n.checkListed},
 	}
 }

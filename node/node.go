@@ -66,6 +66,7 @@ type Node struct {
 	author    *registry.Author
 	journal   *journal.Journal
 	tree      *tlog.Log
+	past      *past
 	outbox    *outbox.Outbox
 	clearing  *clearing.Service // nil on a node that is no member
 	consult   *exchange.Consultant
@@ -154,12 +155,13 @@ func (n *Node) openRegistry() (err error) {
 
 func (n *Node) openJournal() (err error) {
 	n.journal, err = journal.Open(journal.Config{
-		Dir: n.dir("journal"), FS: n.deps.JournalFS, Key: n.keys.storage, Log: n.log,
+		Dir: n.dir("journal"), FS: n.deps.JournalFS, Key: n.keys.storage, Signing: n.signing(), Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
 	n.opened = append(n.opened, n.journal)
+	n.past = &past{Registry: n.registry}
 	n.tree, err = tlog.Open(context.Background(), tlog.Config{
 		Journal: n.journal, Dir: n.dir("journal"), Checkpoints: n.deps.JournalFS, Tiles: n.deps.JournalFS,
 		Origin: tlog.Origin(n.cfg.Mesh, n.self), Signer: n.keys.signer, Log: n.log,
@@ -179,17 +181,18 @@ func (n *Node) openExchange() (err error) {
 	bounds := n.keys.genesis.Bounds
 	n.consult = exchange.NewConsultant(exchange.ConsultantConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(),
-		Registry: n.registry, Peers: n.peers, Journal: n.journal, Outbox: n.outbox,
+		Registry: n.past, Peers: n.peers, Journal: n.journal, Outbox: n.outbox,
 		Skew: bounds.Skew, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
 	})
 	n.supply = exchange.NewSupplier(exchange.SupplierConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Sources: n.deps.Sources,
-		Registry: n.registry, Journal: n.journal, Outbox: n.outbox,
-		Bounds: bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
+		Registry: n.past, Journal: n.journal, Outbox: n.outbox,
+		NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew),
+		Bounds:    bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
 	})
 	if n.cfg.Member {
 		n.clearing = clearing.New(clearing.Config{
-			Self: n.self, Mesh: n.cfg.Mesh, Signer: n.keys.signer, Registry: n.registry, Journal: exchange.Decisions{Journal: n.journal},
+			Self: n.self, Mesh: n.cfg.Mesh, Signer: n.keys.signer, Registry: n.past, Journal: exchange.Decisions{Journal: n.journal},
 			Bounds: bounds, Schemes: subject.Belgian(), Now: n.deps.Now, Log: n.log,
 		})
 	}
@@ -228,6 +231,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, rooms := errgroup.WithContext(rooms)
 	for _, run := range []func(context.Context) error{
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
+		n.confirmPast, n.runRetention,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -52,6 +52,8 @@ type Config struct {
 	Limits Limits `yaml:"limits,omitempty"`
 	// Outbox keeps answers until the application has them.
 	Outbox Outbox `yaml:"outbox,omitempty"`
+	// Journal says how long entries are kept.
+	Journal Journal `yaml:"journal,omitempty"`
 
 	source source // where each key was read, for Validate
 }
@@ -180,6 +182,13 @@ type Outbox struct {
 	Life time.Duration `yaml:"life,omitempty"`
 }
 
+// Journal is the node's own log segment.
+type Journal struct {
+	// Retention is how many whole months entries are kept after their own month has
+	// ended; then the month is erased, for good. Proofs over all else stay.
+	Retention int `yaml:"retention,omitempty"`
+}
+
 // Default gives a configuration with every optional setting at its default and
 // nothing else.
 func Default() *Config {
@@ -191,6 +200,7 @@ func Default() *Config {
 			PeerStreams: 512, PeerPerSecond: 5000, PeerBurst: 5000,
 			Message: 8 << 20, Drain: 10 * time.Second,
 		},
-		Outbox: Outbox{Life: time.Hour},
+		Outbox:  Outbox{Life: time.Hour},
+		Journal: Journal{Retention: 120},
 	}
 }

@@ -17,6 +17,8 @@ const (
 	maxAuthLevel  = 4
 	maxOutboxLife = 30 * 24 * time.Hour
 	maxSQLQuery   = 16 << 10
+	minRetention  = 6 // months: a subject sees who consulted its data in the last six
+	maxRetention  = 1200
 )
 
 // Validate reports everything that keeps c from being used, as Problems; nil: it can
@@ -62,6 +64,7 @@ func (c *Config) problems() Problems {
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Limits.check(v)
 	within(v, "outbox.life", c.Outbox.Life, time.Minute, maxOutboxLife)
+	within(v, "journal.retention", c.Journal.Retention, minRetention, maxRetention)
 	return v.found
 }
 

@@ -323,6 +323,9 @@ func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *r
 	if no := x.expired(); no != nil {
 		return nil, no, nil
 	}
+	if issued := time.UnixMilli(x.clearance.GetIssuedUnixMs()); issued.Before(x.cfg.NotBefore) {
+		return nil, refuse(registrypb.Reason_CLEARANCE_EXPIRED, "issued before this node can know which it has seen: its disk was restored"), nil
+	}
 	c := x.checked
 	dataset, err := v.Dataset(c.Dataset)
 	if err != nil {

@@ -32,6 +32,10 @@ type SupplierConfig struct {
 	Sources  map[names.DatasetID]Source // not changed afterwards
 	Bounds   genesis.Bounds             // of the mesh
 
+	// NotBefore refuses clearances issued before it: the marks of those seen may be
+	// lost with what a restored disk lost. Zero: none is.
+	NotBefore time.Time
+
 	// Life is how long an answer is kept for the same request. 10 minutes.
 	Life time.Duration
 	// SeenMargin is how long a seen-mark outlasts the last moment at which its
