@@ -86,6 +86,9 @@ func (p *Problem) Error() string {
 	if p.Mend != "" {
 		s += " " + p.Mend
 	}
+	if p.ClientTicket != "" {
+		s += " (client ticket " + string(p.ClientTicket) + ")"
+	}
 	if p.RequestID != "" {
 		s += " (request " + p.RequestID + ")"
 	}
