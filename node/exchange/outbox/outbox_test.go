@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"pgregory.net/rapid"
+
+	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 )
 
 var key = bytes.Repeat([]byte{7}, 32)
@@ -141,7 +142,7 @@ func TestWrongKey(t *testing.T) {
 // row, its end.
 func TestTamper(t *testing.T) {
 	c := newClock()
-	o := open(t, "", c)
+	o := open(t, t.TempDir(), c)
 	k := Key{1, "a"}
 	put(t, o, Change{Key: k, Value: []byte("secret"), Until: c.Now().Add(time.Second)})
 	raw := rawValue(t, o, k)
@@ -170,16 +171,9 @@ func TestTamper(t *testing.T) {
 	}
 }
 
-func rawValue(t *testing.T, o *Outbox, k Key) (raw []byte) {
+func rawValue(t *testing.T, o *Outbox, k Key) []byte {
 	t.Helper()
-	err := o.db.View(func(txn *badger.Txn) error {
-		item, err := txn.Get(k.row())
-		if err != nil {
-			return err
-		}
-		raw, err = item.ValueCopy(nil)
-		return err
-	})
+	raw, err := o.raw(k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +182,8 @@ func rawValue(t *testing.T, o *Outbox, k Key) (raw []byte) {
 
 func setRaw(t *testing.T, o *Outbox, k Key, raw []byte) {
 	t.Helper()
-	if err := o.db.Update(func(txn *badger.Txn) error { return txn.Set(k.row(), raw) }); err != nil {
+	w := &write{rows: []*row{{Key: k, raw: append([]byte{}, raw...)}}, done: make(chan error, 1)}
+	if err := o.enqueue(w); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -224,7 +219,7 @@ func TestAllOrNothing(t *testing.T) {
 	o := open(t, "", newClock())
 	changes := []Change{{Key: Key{1, "first"}, Value: []byte("x")}}
 	for i := range 40 {
-		changes = append(changes, Change{Key: Key{1, fmt.Sprint(i)}, Value: make([]byte, 60<<10)})
+		changes = append(changes, Change{Key: Key{1, fmt.Sprint(i)}, Value: make([]byte, 600<<10)})
 	}
 	if err := o.Write(changes...); !errors.Is(err, ErrTooLarge) {
 		t.Fatal(err)
@@ -236,15 +231,18 @@ func TestAllOrNothing(t *testing.T) {
 // TestFailedWriteStays makes the disk fail once: afterwards nobody knows what it
 // holds, so the outbox must not go on as if it did.
 func TestFailedWriteStays(t *testing.T) {
-	dir, c := t.TempDir(), newClock()
-	o := open(t, dir, c)
-	put(t, o, Change{Key: Key{1, "a"}, Value: []byte("x")})
-	if err := o.db.Close(); err != nil {
+	d, c := disktest.New(), newClock()
+	o, err := Open(Config{FS: d, StorageKey: key, Now: c.Now})
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer o.Close()
+	put(t, o, Change{Key: Key{1, "a"}, Value: []byte("x")})
+	d.Fail(disktest.Sync, errors.New("boom"))
 	if err := o.Write(Change{Key: Key{1, "b"}, Value: []byte("x")}); err == nil {
-		t.Fatal("a write to a closed database passed")
+		t.Fatal("a write to a failing disk passed")
 	}
+	d.Fail(disktest.Sync, nil)
 	if err := o.Write(Change{Key: Key{1, "b"}, Value: []byte("x")}); !errors.Is(err, ErrFailed) {
 		t.Fatal(err)
 	}
