@@ -213,7 +213,7 @@ func (n *Node) openAPI() (err error) {
 		Applications: n.cfg.API.Applications,
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:           tls,
-		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Registry: n.registry, Author: n.author,
+		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

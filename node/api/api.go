@@ -85,6 +85,7 @@ type Config struct {
 	Journal       Journal
 	Tree          Tree
 	Tracer        Tracer
+	Receipts      Receipts
 	Registry      Registry
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
@@ -117,7 +118,7 @@ type times struct {
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Registry == nil, cfg.Author == nil,
+	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

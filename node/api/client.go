@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
@@ -102,6 +103,11 @@ func (c *Client) Acknowledge(ctx context.Context, t names.ClientTicket) error {
 // Trace gives the joined and verified story of a ticket.
 func (c *Client) Trace(ctx context.Context, t names.Ticket) (*trace.Story, error) {
 	return get[*trace.Story](ctx, c, "/v1/trace/"+url.PathEscape(string(t)))
+}
+
+// Receipt gives what shows, away from the node, what happened under a ticket.
+func (c *Client) Receipt(ctx context.Context, t names.Ticket) (*receipt.Receipt, error) {
+	return get[*receipt.Receipt](ctx, c, "/v1/receipts/"+url.PathEscape(string(t)))
 }
 
 // FindJournal searches the node's own journal segment. The reading is journaled.

@@ -57,6 +57,11 @@ func TestClient(t *testing.T) {
 		if story.Ticket != aTicket {
 			t.Errorf("%+v", story)
 		}
+		rec, err := c.Receipt(ctx, aTicket)
+		check("Receipt", err)
+		if rec.Ticket != aTicket {
+			t.Errorf("%+v", rec)
+		}
 		found, err := c.JournalOf(ctx, aTicket)
 		check("JournalOf", err)
 		if len(found.Items) == 0 || found.Items[0].Subject.Number != person {

@@ -34,6 +34,7 @@ func TestEvidenceIsOnesOwn(t *testing.T) {
 				Result() *http.Response
 			}{
 				ask(s, "GET", "/v1/trace/"+tt.ticket, "", bearer(tt.token)...),
+				ask(s, "GET", "/v1/receipts/"+tt.ticket, "", bearer(tt.token)...),
 				ask(s, "GET", "/v1/journal?ticket="+tt.ticket, "", bearer(tt.token)...),
 				ask(s, "POST", "/v1/journal/search", `{"ticket":"`+tt.ticket+`"}`, bearer(tt.token)...),
 			} {
@@ -47,8 +48,8 @@ func TestEvidenceIsOnesOwn(t *testing.T) {
 					reads++
 				}
 			}
-			if tt.found && reads != 3 {
-				t.Errorf("%d readings journaled, want 3", reads)
+			if tt.found && reads != 4 {
+				t.Errorf("%d readings journaled, want 4", reads)
 			}
 		})
 	}

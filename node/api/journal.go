@@ -32,6 +32,18 @@ func (s *Server) trace(q *request) (response, error) {
 	return s.cfg.Tracer.Trace(q.Context(), t)
 }
 
+// receipt gives what shows, away from this node, what happened under a ticket.
+func (s *Server) receipt(q *request) (response, error) {
+	t := names.Ticket(q.PathValue("ticket"))
+	if err := s.mayRead(q, t); err != nil {
+		return nil, err
+	}
+	if err := s.readingOf(q, t, subject.ID{}, "receipt"); err != nil {
+		return nil, err
+	}
+	return s.cfg.Receipts.Receipt(q.Context(), t)
+}
+
 // mayRead lets an application read its own tickets, and one with admin: true all that
 // this node has a part in. What it may not read looks like what is not there.
 func (s *Server) mayRead(q *request, t names.Ticket) error {

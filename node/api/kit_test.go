@@ -20,6 +20,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -105,6 +106,14 @@ func (f *fakes) Trace(_ context.Context, t names.Ticket) (*trace.Story, error) {
 	return &trace.Story{Ticket: t, Verdict: trace.Consistent, Summary: "All 3 journals are there, and they agree."}, nil
 }
 
+func (f *fakes) Receipt(_ context.Context, t names.Ticket) (*receipt.Receipt, error) {
+	return &receipt.Receipt{
+		Format: receipt.Format, Mesh: "demo.example", Ticket: t, Journal: "pcsa/n1",
+		Entries:  []receipt.Entry{{Sequence: 7, Entry: []byte("entry"), Salt: []byte("salt"), Commitment: []byte("commitment")}},
+		Registry: [][]byte{[]byte("command")},
+	}, nil
+}
+
 func (f *fakes) Checkpoint() []byte {
 	return []byte("demo.example/journal/pcsa/n1\n300\nAAAA\n\n— signed\n")
 }
@@ -188,7 +197,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
-		Consultations: f, Journal: f, Tree: f, Tracer: f, Registry: f, Author: f, Schemes: subject.Belgian(),
+		Consultations: f, Journal: f, Tree: f, Tracer: f, Receipts: f, Registry: f, Author: f, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -176,6 +176,7 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"POST", "/v1/consultations", question(), nil, 401, ""},
 		{"POST", "/v1/consultations/t-1/acknowledge", "", bearer("file-token"), 204, ""},
 		{"GET", "/v1/trace/" + aTicket, "", bearer("file-token"), 200, "consistent"},
+		{"GET", "/v1/receipts/" + aTicket, "", bearer("file-token"), 200, "crossroads-receipt/1"},
 		{"GET", "/v1/journal?ticket=" + aTicket, "", bearer("file-token"), 200, "DEMO-2026/001"},
 		{"POST", "/v1/journal/search", subj, bearer("ops-token"), 200, "SUPPLIER_UNAVAILABLE"},
 		{"POST", "/v1/references/search", subj, bearer("file-token"), 200, "client"},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -50,6 +51,11 @@ type Tree interface {
 // Tracer joins the segments of one ticket.
 type Tracer interface {
 	Trace(ctx context.Context, t names.Ticket) (*trace.Story, error)
+}
+
+// Receipts makes the receipt of a ticket that this node's journal holds.
+type Receipts interface {
+	Receipt(ctx context.Context, t names.Ticket) (*receipt.Receipt, error)
 }
 
 // fresh gives 32 random bytes.

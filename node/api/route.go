@@ -57,6 +57,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/consultations", access: token, media: mediaJSON, handle: s.consult},
 		{method: post, path: "/v1/consultations/{client_ticket}/acknowledge", access: token, handle: s.acknowledge},
 		{method: get, path: "/v1/trace/{ticket}", access: token, handle: s.trace},
+		{method: get, path: "/v1/receipts/{ticket}", access: token, handle: s.receipt},
 		{method: get, path: "/v1/journal", access: token, query: []string{"ticket", "from", "until", "limit"}, handle: s.journalByQuery},
 		{method: post, path: "/v1/journal/search", access: token, media: mediaJSON, handle: s.journalSearch},
 		{method: post, path: "/v1/references/search", access: token, media: mediaJSON, handle: s.findReferences},

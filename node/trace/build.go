@@ -48,7 +48,7 @@ func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) 
 		s.Steps = b.steps()
 		b.check(groups)
 	}
-	b.conclude(s)
+	s.Add(b.findings...)
 	return s
 }
 
@@ -234,18 +234,18 @@ func (b *builder) steps() []Step {
 	return steps
 }
 
-// conclude orders the findings and sums the story up.
-func (b *builder) conclude(s *Story) {
+// Add adds findings that were made elsewhere, and sums the story up anew.
+func (s *Story) Add(findings ...Finding) {
 	rank := func(k Kind) int {
 		return slices.Index([]Verdict{Contradicted, Incomplete, Consistent}, k.verdict())
 	}
-	slices.SortStableFunc(b.findings, func(x, y Finding) int { return cmp.Compare(rank(x.Kind), rank(y.Kind)) })
-	s.Findings = b.findings
+	s.Findings = append(s.Findings, findings...)
+	slices.SortStableFunc(s.Findings, func(x, y Finding) int { return cmp.Compare(rank(x.Kind), rank(y.Kind)) })
 	s.Verdict = Consistent
 	if len(s.Findings) > 0 {
 		s.Verdict = s.Findings[0].Kind.verdict()
 	}
-	if len(b.entries) == 0 && s.Verdict != Contradicted {
+	if len(s.Steps) == 0 && s.Verdict != Contradicted {
 		s.Verdict = Unknown
 	}
 	s.Summary = summary(s)

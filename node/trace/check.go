@@ -239,7 +239,7 @@ func (b *builder) checkParties() {
 		for id := range b.segments {
 			asked = asked || id == n || n.Node == "" && id.Institution == n.Institution
 		}
-		if !asked {
+		if !asked && !b.means.Alone {
 			b.find(Missing, []names.NodeID{n}, "The journal of %s was not read.", show(n))
 		}
 	}

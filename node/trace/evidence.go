@@ -24,6 +24,9 @@ type Keys func(names.InstitutionID) ([]ed25519.PublicKey, error)
 // and the story says so.
 type Means struct {
 	Keys Keys
+	// Alone: one party's journal is all there is to be judged, so that the others'
+	// were not read is no finding.
+	Alone bool
 }
 
 // shownEvidence is what an entry's envelopes say, once each proved to be what the
