@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -27,12 +28,16 @@ func (j *Journal) Sweep(ctx context.Context, months int, now time.Time) error {
 // and tried again: an entry that outlives its retention by an hour is no reason to
 // stop a node.
 func (j *Journal) KeepRetention(ctx context.Context, months int, now func() (time.Time, error)) error {
+	return daily(ctx, j.log, now, func(t time.Time) error { return j.Sweep(ctx, months, t) })
+}
+
+func daily(ctx context.Context, log *slog.Logger, now func() (time.Time, error), sweep func(time.Time) error) error {
 	for {
 		wait := 24 * time.Hour
 		if t, err := now(); err != nil {
 			wait = time.Minute
-		} else if err := j.Sweep(ctx, months, t); err != nil && ctx.Err() == nil {
-			j.log.Error("journal: what is past its retention could not be erased; it is tried again within the hour", "err", err)
+		} else if err := sweep(t); err != nil && ctx.Err() == nil {
+			log.Error("journal: what is past its retention could not be erased; it is tried again within the hour", "err", err)
 			wait = time.Hour
 		}
 		timer := time.NewTimer(wait)
