@@ -83,7 +83,7 @@ func TestDaily(t *testing.T) {
 		after(2*time.Minute, 1)
 		after(20*time.Hour, 1)
 		failing = errors.New("disk")
-		after(5*time.Hour, 2)
+		after(4*time.Hour+30*time.Minute, 2)
 		after(time.Hour, 3)
 		cancel()
 		if err := <-ended; err != nil {
