@@ -44,6 +44,8 @@ func (n *Node) handle() {
 	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.supply.Present)
 	serve(n, methodAcknowledge, mesh.Limits{Request: maxSmall, Response: maxSmall}, who.listed, n.supply.Acknowledge)
 	serve(n, methodTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.shareTrace)
+	serve(n, methodSubject, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeSubject)
+	serve(n, methodInspect, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeInspect)
 	if n.clearing != nil {
 		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, n.clearing.Clear)
 	}

@@ -32,6 +32,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
+	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -72,6 +73,7 @@ type Node struct {
 	consult   *exchange.Consultant
 	supply    *exchange.Supplier
 	gossip    *gossip.Gossip // nil when it is off
+	reading   *reading.Service
 	api       *api.Server
 	apiSocket net.Listener
 
@@ -97,7 +99,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openExchange, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openExchange, n.openReading, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
@@ -213,7 +215,7 @@ func (n *Node) openAPI() (err error) {
 		Applications: n.cfg.API.Applications,
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:           tls,
-		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
+		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

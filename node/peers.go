@@ -12,6 +12,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -24,6 +25,8 @@ const (
 	methodPresent     = "exchange.present"
 	methodAcknowledge = "exchange.acknowledge"
 	methodTrace       = "journal.trace"
+	methodSubject     = "journal.subject"
+	methodInspect     = "journal.inspect"
 )
 
 // peers carries calls to other nodes by name. It implements registry.Peers and
@@ -142,6 +145,8 @@ var spoken = []struct {
 	{clearing.ErrNotRequester, mesh.PermissionDenied, "the request is another node's", 0},
 	{clearing.ErrBadSignature, mesh.PermissionDenied, "the request is not signed by its requester", 0},
 	{clearing.ErrMalformed, mesh.InvalidArgument, "malformed request", 0},
+	{reading.ErrNoRight, mesh.PermissionDenied, "no right to read this", 0},
+	{reading.ErrJournal, mesh.Unavailable, "the journal is unavailable", registrypb.Reason_JOURNAL_UNAVAILABLE},
 	{registry.ErrMalformed, mesh.InvalidArgument, "malformed registry request", 0},
 	{registry.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
 	{registry.ErrNotLeader, mesh.Unavailable, "this node does not lead the registry", 0},

@@ -13,6 +13,9 @@
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search
+//	            POST /v1/subject/nonce, /v1/subject/view
+//	            POST /v1/inspection
+//	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
 //	            GET  /v1/registry/status /v1/registry/head
 //	admin       POST /v1/references /v1/references/withdraw
 //	            POST /v1/registry/commands
@@ -85,6 +88,7 @@ type Config struct {
 	Journal       Journal
 	Tree          Tree
 	Tracer        Tracer
+	Readings      Readings
 	Receipts      Receipts
 	Registry      Registry
 	// Author signs the institution's own commands, for declaring references.
@@ -118,7 +122,7 @@ type times struct {
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
+	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

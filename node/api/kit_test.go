@@ -49,6 +49,7 @@ type fakes struct {
 	submitted [][]byte
 	done      []*registrypb.Command
 	waited    []uint64
+	readings  fakeReadings
 }
 
 func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Result, error) {
@@ -195,9 +196,10 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "file", TokenSHA256: hashOf("file-token"), UsersAsserted: true, AuthLevel: 3},
 			{Name: "robot", TokenSHA256: hashOf("robot-token"), AuthLevel: 1, Purposes: []names.Purpose{"inquiry"}, Datasets: []names.DatasetID{"wages/v1"}},
 			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true},
+			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
-		Consultations: f, Journal: f, Tree: f, Tracer: f, Receipts: f, Registry: f, Author: f, Schemes: subject.Belgian(),
+		Consultations: f, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f, Registry: f, Author: f, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

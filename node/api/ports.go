@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -56,6 +58,16 @@ type Tracer interface {
 // Receipts makes the receipt of a ticket that this node's journal holds.
 type Receipts interface {
 	Receipt(ctx context.Context, t names.Ticket) (*receipt.Receipt, error)
+}
+
+// Readings gives others than the parties what they may read of journals;
+// reading.Service is one. It journals every reading itself.
+type Readings interface {
+	Nonce(who reading.Reader, from, until time.Time) (*reading.Challenge, error)
+	Subject(ctx context.Context, who reading.Reader, token []byte) (*reading.SubjectView, error)
+	Search(ctx context.Context, who reading.Reader, q reading.Search) (*reading.Found, error)
+	Report(ctx context.Context, who reading.Reader, q reading.ReportQuery) (*reading.Report, error)
+	Inspect(ctx context.Context, who reading.Reader, order []byte) (*reading.Inspection, error)
 }
 
 // fresh gives 32 random bytes.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
@@ -122,6 +124,14 @@ func asProblem(err error) *Problem {
 		return problem(CodeAcknowledged, "client_ticket", "Ask under a new client ticket.")
 	case errors.Is(err, exchange.ErrNotFound):
 		return problem(CodeNotFound, "client_ticket", "Only the application that asked can acknowledge, while the answer is kept.")
+	case errors.Is(err, reading.ErrNoRight):
+		return problem(CodeForbidden, "", "This takes a right that was not shown: a token for this node and challenge, an officer's application, or an order to this node. The attempt is journaled.")
+	case errors.Is(err, reading.ErrMalformed):
+		return problem(CodeMalformed, "body", mendOf(err))
+	case errors.Is(err, reading.ErrBusy):
+		return problem(CodeTooMany, "", "Use the challenges that are open, or come back when they have expired.")
+	case errors.Is(err, reading.ErrJournal):
+		return problem(CodeUnavailable, "", "The journal cannot be used, so nothing is answered; see GET /readyz.")
 	case errors.Is(err, exchange.ErrJournalUnavailable):
 		return problem(CodeUnavailable, "", "The journal cannot be written, so nothing is answered; see GET /readyz. Asking again under the same client ticket is safe.")
 	case errors.Is(err, exchange.ErrRegistryStale):
@@ -130,4 +140,10 @@ func asProblem(err error) *Problem {
 		return problem(CodeDeadline, "", "Ask again under the same client ticket, or submit the same command again: both are safe. \"Prefer: wait=30\" gives more time.")
 	}
 	return problem(CodeInternal, "", "Ask the node's operator to look up the request in the log.")
+}
+
+// mendOf gives what an error of package reading says after its kind; it repeats
+// nothing that was sent.
+func mendOf(err error) string {
+	return strings.TrimPrefix(err.Error(), reading.ErrMalformed.Error()+": ")
 }

@@ -10,6 +10,7 @@ import (
 const (
 	mediaJSON    = "application/json"
 	mediaBytes   = "application/octet-stream"
+	mediaCSV     = "text/csv"
 	mediaProblem = "application/problem+json"
 	mediaNote    = "text/plain; charset=utf-8"
 )
@@ -60,6 +61,12 @@ func (s *Server) table() []route {
 		{method: get, path: "/v1/receipts/{ticket}", access: token, handle: s.receipt},
 		{method: get, path: "/v1/journal", access: token, query: []string{"ticket", "from", "until", "limit"}, handle: s.journalByQuery},
 		{method: post, path: "/v1/journal/search", access: token, media: mediaJSON, handle: s.journalSearch},
+		{method: post, path: "/v1/subject/nonce", access: token, media: mediaJSON, handle: s.subjectNonce},
+		{method: post, path: "/v1/subject/view", access: token, media: mediaJSON, handle: s.subjectView},
+		{method: get, path: "/v1/officer/search", access: token, query: officerQuery, handle: s.officerByQuery},
+		{method: post, path: "/v1/officer/search", access: token, media: mediaJSON, handle: s.officerSearch},
+		{method: post, path: "/v1/officer/report", access: token, media: mediaJSON, handle: s.officerReport},
+		{method: post, path: "/v1/inspection", access: token, media: mediaJSON, handle: s.inspect},
 		{method: post, path: "/v1/references/search", access: token, media: mediaJSON, handle: s.findReferences},
 		{method: post, path: "/v1/references", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.declareReferences},
 		{method: post, path: "/v1/references/withdraw", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.withdrawReferences},

@@ -144,6 +144,12 @@ type Application struct {
 	Purposes []names.Purpose `yaml:"purposes,omitempty"`
 	// Datasets are those it may ask for. Empty: any the network authorizes.
 	Datasets []names.DatasetID `yaml:"datasets,omitempty"`
+	// Officer says that it is the security officer's: it may search what the
+	// institution's own users did at this node, and report unusual use.
+	Officer bool `yaml:"officer,omitempty"`
+	// Oversees are the users that the officer may look at, each by name or, ending in
+	// *, by how it begins. Empty: all of the institution's.
+	Oversees []string `yaml:"oversees,omitempty"`
 	// Admin lets it submit registry commands, declare references and read the whole
 	// journal of this node. Every other application sees its own tickets only.
 	Admin bool `yaml:"admin,omitempty"`

@@ -92,6 +92,12 @@ func (a API) check(v *checker) {
 		if app.AuthLevel > maxAuthLevel {
 			v.add(key+".auth_level", "out of range", fmt.Sprintf("want 0 to %d", maxAuthLevel))
 		}
+		if len(app.Oversees) > 0 && !app.Officer {
+			v.add(key+".oversees", "the application is no officer's", "set officer: true, or leave oversees out")
+		}
+		for j, u := range app.Oversees {
+			v.name(fmt.Sprintf("%s.oversees[%d]", key, j), names.UserID(u).Validate(), "name a user, or write how users begin and end it with *")
+		}
 		for j, p := range app.Purposes {
 			v.name(fmt.Sprintf("%s.purposes[%d]", key, j), p.Validate(), "use a purpose as an authorization names it")
 		}

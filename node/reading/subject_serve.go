@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -12,8 +14,11 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
-// maxRecords is how many records a node gives for one view.
-const maxRecords = 2000
+// The most that a node gives for one view.
+const (
+	maxRecords     = 2000
+	maxRecordBytes = 3 << 20
+)
 
 // ServeSubject gives another node what this node's journal holds on the subject of
 // a token that was made out to that node. The reading is journaled before. The
@@ -58,8 +63,12 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 		}
 	}
 	slices.SortStableFunc(resp.Records, func(a, b *nodepb.SubjectRecord) int { return int(sign(b.TimeUnixMs - a.TimeUnixMs)) })
-	if len(resp.Records) > maxRecords {
-		resp.Records, resp.More = resp.Records[:maxRecords], true
+	size := 0
+	for i, r := range resp.Records {
+		if size += proto.Size(r); i >= maxRecords || size > maxRecordBytes {
+			resp.Records, resp.More = resp.Records[:i], true
+			break
+		}
 	}
 	return resp, nil
 }

@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/reading"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+func (n *Node) openReading() error {
+	n.reading = reading.New(reading.Config{
+		Mesh: n.cfg.Mesh, Self: n.self, Registry: n.registry, Journal: n.journal, Peers: readers{n.peers},
+		Committee: n.keys.genesis.Committee, Schemes: subject.Belgian(), Story: tracer{n}.judge,
+		Skew: n.keys.genesis.Bounds.Skew, Now: n.deps.Now, Log: n.log,
+	})
+	return nil
+}
+
+// judge makes a story of what the journals of several nodes show.
+func (t tracer) judge(ticket names.Ticket, segments map[names.NodeID]trace.Segment) *trace.Story {
+	return trace.Build(ticket, segments, trace.Means{Keys: t.keysOf})
+}
+
+// readers carries the questions of those who may read journals.
+type readers struct{ *peers }
+
+var _ reading.Peers = readers{}
+
+func (r readers) Subject(ctx context.Context, to names.NodeID, req *nodepb.SubjectRequest) (*nodepb.SubjectResponse, error) {
+	resp := new(nodepb.SubjectResponse)
+	return resp, rightless(r.Call(ctx, to, methodSubject, req, resp))
+}
+
+func (r readers) Inspect(ctx context.Context, to names.NodeID, req *nodepb.InspectRequest) (*nodepb.InspectResponse, error) {
+	resp := new(nodepb.InspectResponse)
+	return resp, rightless(r.Call(ctx, to, methodInspect, req, resp))
+}
+
+// rightless knows a peer's refusal again.
+func rightless(err error) error {
+	if err != nil && mesh.CodeOf(err) == mesh.PermissionDenied {
+		return fmt.Errorf("%w: %w", reading.ErrNoRight, err)
+	}
+	return err
+}
