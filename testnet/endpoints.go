@@ -2,8 +2,10 @@ package testnet
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -44,6 +46,21 @@ func (e *Endpoints) Of(id names.InstitutionID) (Endpoint, bool) {
 		}
 	}
 	return Endpoint{}, false
+}
+
+// mayWrite refuses to put endpoints in the place of a file that is none of ours.
+func mayWrite(path string) error {
+	if path == "" {
+		return nil
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && json.Unmarshal(b, &Endpoints{}) != nil {
+		err = fmt.Errorf("%w: %s exists and is no endpoints file; name another", ErrOptions, path)
+	}
+	return err
 }
 
 // WriteFile writes the endpoints as JSON. The file holds tokens and is readable by

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 )
 
 // Up brings a network up, tells how to use it, shows one consultation and its
@@ -13,6 +15,9 @@ import (
 func Up(ctx context.Context, o Options) (err error) {
 	o, err = o.withDefaults()
 	if err != nil {
+		return err
+	}
+	if err := mayWrite(o.Endpoints); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.Out, "Bringing up %d institutions, %d of them registry members, and %d invented persons (seed %d) ...\n\n",
@@ -41,13 +46,9 @@ func Up(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	n.showNext(ctx)
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(o.Out, "\nending ...")
-		return nil
-	case err := <-n.failure(ctx):
-		return err
-	}
+	n.keepUp(ctx)
+	fmt.Fprintln(o.Out, "\nending ...")
+	return nil
 }
 
 // showNext says what to try.
@@ -75,18 +76,43 @@ func (n *Network) showNext(ctx context.Context) {
 	fmt.Fprintln(o.Out, "\nCtrl-C ends it.")
 }
 
-// failure gives the error of the first node that ends by itself.
-func (n *Network) failure(ctx context.Context) <-chan error {
-	failed := make(chan error, len(n.layout.sites))
+// startAgainAfter is how long a node that ended by itself stays down: long enough to
+// see what the others do without it.
+const startAgainAfter = 10 * time.Second
+
+// keepUp starts nodes that end by themselves again, as an operator's supervisor
+// would, until ctx ends.
+func (n *Network) keepUp(ctx context.Context) {
+	var watching sync.WaitGroup
 	for _, s := range n.layout.sites {
-		r := n.runningNode(s.ID)
-		go func() {
-			select {
-			case <-r.done():
-				failed <- fmt.Errorf("node of %s ended by itself: %w (see %s)", s.ID, r.err(), s.dir)
-			case <-ctx.Done():
+		watching.Go(func() {
+			for n.keepNodeUp(ctx, s) {
 			}
-		}()
+		})
 	}
-	return failed
+	watching.Wait()
+}
+
+func (n *Network) keepNodeUp(ctx context.Context, s *site) (again bool) {
+	r := n.runningNode(s.ID)
+	if r != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-r.done():
+		}
+		n.take(s.ID)
+		fmt.Fprintf(n.options.Out, "the node of %s ended by itself: %v; it is started again in %s\n", s.ID, r.err(), startAgainAfter)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(startAgainAfter):
+	}
+	if err := n.StartNode(s.ID, nil); err != nil {
+		fmt.Fprintf(n.options.Out, "the node of %s did not start: %v; see %s\n", s.ID, err, s.dir)
+		return true
+	}
+	fmt.Fprintf(n.options.Out, "the node of %s is up again\n", s.ID)
+	return true
 }
