@@ -254,30 +254,130 @@ func (x *Epoch) GetWho() string {
 	return ""
 }
 
-// ArchiveSeal is the payload of "application/vnd.crossroads.archive.v1+protobuf": the
-// last frame of an archive, signed by the journal's institution.
-type ArchiveSeal struct {
+// ArchiveHeader is the first frame of an archive: a run of one journal's entries.
+type ArchiveHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Node          *registrypb.NodeRef    `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`   // sequence of the first entry in the archive
-	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`   // and of the first one after it
-	Erased        uint64                 `protobuf:"varint,5,opt,name=erased,proto3" json:"erased,omitempty"` // how many of them are commitments alone
-	Size          uint64                 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`     // leaves of the tree that root is over
-	Root          []byte                 `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`
-	Left          [][]byte               `protobuf:"bytes,8,rep,name=left,proto3" json:"left,omitempty"`              // hashes of the whole subtrees that cover 0 to first, from the left,
-	Right         [][]byte               `protobuf:"bytes,9,rep,name=right,proto3" json:"right,omitempty"`            // and until to size
-	Checkpoint    []byte                 `protobuf:"bytes,10,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // signed note over size and root, if the journal had one
-	Sha256        []byte                 `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"`         // of everything in the archive before this frame
-	TimeUnixMs    int64                  `protobuf:"varint,12,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
-	Who           string                 `protobuf:"bytes,13,opt,name=who,proto3" json:"who,omitempty"`
+	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`                         // sequence of the first entry in the archive
+	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`                         // and of the first one after it
+	Size          uint64                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`                           // leaves of the tree that all is proven in
+	Checkpoint    []byte                 `protobuf:"bytes,6,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                // signed note over that tree, if the journal had one
+	PublicKey     []byte                 `protobuf:"bytes,7,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // Ed25519, of whoever seals; nothing to rely on
+	TimeUnixMs    int64                  `protobuf:"varint,8,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Who           string                 `protobuf:"bytes,9,opt,name=who,proto3" json:"who,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchiveHeader) Reset() {
+	*x = ArchiveHeader{}
+	mi := &file_node_nodepb_retention_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveHeader) ProtoMessage() {}
+
+func (x *ArchiveHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_retention_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveHeader.ProtoReflect.Descriptor instead.
+func (*ArchiveHeader) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_retention_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ArchiveHeader) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *ArchiveHeader) GetNode() *registrypb.NodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ArchiveHeader) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *ArchiveHeader) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *ArchiveHeader) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ArchiveHeader) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *ArchiveHeader) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *ArchiveHeader) GetTimeUnixMs() int64 {
+	if x != nil {
+		return x.TimeUnixMs
+	}
+	return 0
+}
+
+func (x *ArchiveHeader) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+// ArchiveSeal is the payload of "application/vnd.crossroads.archive.v1+protobuf", signed
+// by the journal's institution: the last frame of an archive.
+type ArchiveSeal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"` // of everything in the archive before this frame
+	Root          []byte                 `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`     // of the tree
+	Left          [][]byte               `protobuf:"bytes,3,rep,name=left,proto3" json:"left,omitempty"`     // hashes of the whole subtrees that cover 0 to first, from the left,
+	Right         [][]byte               `protobuf:"bytes,4,rep,name=right,proto3" json:"right,omitempty"`   // and until to size
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ArchiveSeal) Reset() {
 	*x = ArchiveSeal{}
-	mi := &file_node_nodepb_retention_proto_msgTypes[2]
+	mi := &file_node_nodepb_retention_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +389,7 @@ func (x *ArchiveSeal) String() string {
 func (*ArchiveSeal) ProtoMessage() {}
 
 func (x *ArchiveSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_retention_proto_msgTypes[2]
+	mi := &file_node_nodepb_retention_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,49 +402,14 @@ func (x *ArchiveSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveSeal.ProtoReflect.Descriptor instead.
 func (*ArchiveSeal) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_retention_proto_rawDescGZIP(), []int{2}
+	return file_node_nodepb_retention_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ArchiveSeal) GetMesh() string {
+func (x *ArchiveSeal) GetSha256() []byte {
 	if x != nil {
-		return x.Mesh
-	}
-	return ""
-}
-
-func (x *ArchiveSeal) GetNode() *registrypb.NodeRef {
-	if x != nil {
-		return x.Node
+		return x.Sha256
 	}
 	return nil
-}
-
-func (x *ArchiveSeal) GetFirst() uint64 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *ArchiveSeal) GetUntil() uint64 {
-	if x != nil {
-		return x.Until
-	}
-	return 0
-}
-
-func (x *ArchiveSeal) GetErased() uint64 {
-	if x != nil {
-		return x.Erased
-	}
-	return 0
-}
-
-func (x *ArchiveSeal) GetSize() uint64 {
-	if x != nil {
-		return x.Size
-	}
-	return 0
 }
 
 func (x *ArchiveSeal) GetRoot() []byte {
@@ -366,34 +431,6 @@ func (x *ArchiveSeal) GetRight() [][]byte {
 		return x.Right
 	}
 	return nil
-}
-
-func (x *ArchiveSeal) GetCheckpoint() []byte {
-	if x != nil {
-		return x.Checkpoint
-	}
-	return nil
-}
-
-func (x *ArchiveSeal) GetSha256() []byte {
-	if x != nil {
-		return x.Sha256
-	}
-	return nil
-}
-
-func (x *ArchiveSeal) GetTimeUnixMs() int64 {
-	if x != nil {
-		return x.TimeUnixMs
-	}
-	return 0
-}
-
-func (x *ArchiveSeal) GetWho() string {
-	if x != nil {
-		return x.Who
-	}
-	return ""
 }
 
 var File_node_nodepb_retention_proto protoreflect.FileDescriptor
@@ -424,25 +461,26 @@ const file_node_nodepb_retention_proto_rawDesc = "" +
 	"\fresumes_root\x18\b \x01(\fR\vresumesRoot\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x10\n" +
 	"\x03who\x18\n" +
-	" \x01(\tR\x03who\"\xd8\x02\n" +
-	"\vArchiveSeal\x12\x12\n" +
+	" \x01(\tR\x03who\"\x8b\x02\n" +
+	"\rArchiveHeader\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x123\n" +
 	"\x04node\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x12\x14\n" +
 	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x04R\x05until\x12\x16\n" +
-	"\x06erased\x18\x05 \x01(\x04R\x06erased\x12\x12\n" +
-	"\x04size\x18\x06 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04root\x18\a \x01(\fR\x04root\x12\x12\n" +
-	"\x04left\x18\b \x03(\fR\x04left\x12\x14\n" +
-	"\x05right\x18\t \x03(\fR\x05right\x12\x1e\n" +
+	"\x05until\x18\x04 \x01(\x04R\x05until\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x1e\n" +
 	"\n" +
-	"checkpoint\x18\n" +
-	" \x01(\fR\n" +
-	"checkpoint\x12\x16\n" +
-	"\x06sha256\x18\v \x01(\fR\x06sha256\x12 \n" +
-	"\ftime_unix_ms\x18\f \x01(\x03R\n" +
+	"checkpoint\x18\x06 \x01(\fR\n" +
+	"checkpoint\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\a \x01(\fR\tpublicKey\x12 \n" +
+	"\ftime_unix_ms\x18\b \x01(\x03R\n" +
 	"timeUnixMs\x12\x10\n" +
-	"\x03who\x18\r \x01(\tR\x03whoB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x03who\x18\t \x01(\tR\x03who\"c\n" +
+	"\vArchiveSeal\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\fR\x04root\x12\x12\n" +
+	"\x04left\x18\x03 \x03(\fR\x04left\x12\x14\n" +
+	"\x05right\x18\x04 \x03(\fR\x05rightB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_retention_proto_rawDescOnce sync.Once
@@ -456,17 +494,18 @@ func file_node_nodepb_retention_proto_rawDescGZIP() []byte {
 	return file_node_nodepb_retention_proto_rawDescData
 }
 
-var file_node_nodepb_retention_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_node_nodepb_retention_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_node_nodepb_retention_proto_goTypes = []any{
 	(*Tombstone)(nil),          // 0: crossroads.node.v1.Tombstone
 	(*Epoch)(nil),              // 1: crossroads.node.v1.Epoch
-	(*ArchiveSeal)(nil),        // 2: crossroads.node.v1.ArchiveSeal
-	(*registrypb.NodeRef)(nil), // 3: crossroads.registry.v1.NodeRef
+	(*ArchiveHeader)(nil),      // 2: crossroads.node.v1.ArchiveHeader
+	(*ArchiveSeal)(nil),        // 3: crossroads.node.v1.ArchiveSeal
+	(*registrypb.NodeRef)(nil), // 4: crossroads.registry.v1.NodeRef
 }
 var file_node_nodepb_retention_proto_depIdxs = []int32{
-	3, // 0: crossroads.node.v1.Tombstone.node:type_name -> crossroads.registry.v1.NodeRef
-	3, // 1: crossroads.node.v1.Epoch.node:type_name -> crossroads.registry.v1.NodeRef
-	3, // 2: crossroads.node.v1.ArchiveSeal.node:type_name -> crossroads.registry.v1.NodeRef
+	4, // 0: crossroads.node.v1.Tombstone.node:type_name -> crossroads.registry.v1.NodeRef
+	4, // 1: crossroads.node.v1.Epoch.node:type_name -> crossroads.registry.v1.NodeRef
+	4, // 2: crossroads.node.v1.ArchiveHeader.node:type_name -> crossroads.registry.v1.NodeRef
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -485,7 +524,7 @@ func file_node_nodepb_retention_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_retention_proto_rawDesc), len(file_node_nodepb_retention_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
