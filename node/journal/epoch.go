@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/journal/forest"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 )
 
@@ -197,10 +198,10 @@ func (j *Journal) Halt(cause error) error { return j.fail(cause) }
 
 // rootAt computes the tree's root over the first entries.
 func (j *Journal) rootAt(ctx context.Context, size uint64) ([sha256.Size]byte, error) {
-	var f forest
+	var f forest.Forest
 	err := j.scanAll(0, size, func(_ location, h header, _ []byte) error {
-		f.leaf(h.sequence, h.commitment)
+		f.Leaf(h.sequence, LeafHash(h.commitment))
 		return context.Cause(ctx)
 	})
-	return f.root(), err
+	return f.Root(), err
 }

@@ -105,8 +105,6 @@ func openOwn(s *noteSigner, msg []byte) (Checkpoint, error) {
 	return c, err
 }
 
-const algEd25519 = 1
-
 // noteSigner signs notes with a crypto.Signer; package note wants the key itself.
 type noteSigner struct {
 	name string

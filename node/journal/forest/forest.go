@@ -1,4 +1,7 @@
-package journal
+// Package forest computes the root of a Merkle tree (RFC 6962) from its leaves, or from
+// the hashes of whole subtrees where the leaves are not at hand, in memory that grows
+// with the logarithm of their number.
+package forest
 
 import (
 	"crypto/sha256"
@@ -6,23 +9,25 @@ import (
 	"math/bits"
 )
 
+// Hash is a node of the tree.
+type Hash = [sha256.Size]byte
+
 // subtree is the hash over 2^level leaves, the first of which is index·2^level.
 type subtree struct {
 	level uint
 	index uint64
-	hash  [sha256.Size]byte
+	hash  Hash
 }
 
-// forest holds the hash over a run of leaves of a tree (RFC 6962) in as few whole
+// Forest holds the hash over a run of leaves of a tree (RFC 6962) in as few whole
 // subtrees as will do: at most two of each level. Leaves and subtrees are added from
-// the left, each where the one before ended.
-type forest []subtree
+// the left, each where the one before ended. The zero Forest is empty.
+type Forest []subtree
 
-func (f *forest) leaf(sequence uint64, commitment [CommitmentSize]byte) {
-	f.add(subtree{0, sequence, LeafHash(commitment)})
-}
+// Leaf adds the hash of a leaf.
+func (f *Forest) Leaf(sequence uint64, leaf Hash) { f.add(subtree{0, sequence, leaf}) }
 
-func (f *forest) add(s subtree) {
+func (f *Forest) add(s subtree) {
 	for len(*f) > 0 && s.index%2 == 1 {
 		l := (*f)[len(*f)-1]
 		if l.level != s.level || l.index != s.index-1 {
@@ -34,8 +39,8 @@ func (f *forest) add(s subtree) {
 	*f = append(*f, s)
 }
 
-// root gives the root of the tree whose leaves, all of them, were added.
-func (f forest) root() [sha256.Size]byte {
+// Root gives the root of the tree whose leaves, all of them, were added.
+func (f Forest) Root() Hash {
 	if len(f) == 0 {
 		return sha256.Sum256(nil)
 	}
@@ -46,7 +51,8 @@ func (f forest) root() [sha256.Size]byte {
 	return h
 }
 
-func (f forest) hashes() [][]byte {
+// Hashes gives the hashes of the subtrees, from the left: what Cover takes.
+func (f Forest) Hashes() [][]byte {
 	list := make([][]byte, len(f))
 	for i, s := range f {
 		list[i] = s.hash[:]
@@ -54,8 +60,8 @@ func (f forest) hashes() [][]byte {
 	return list
 }
 
-// cover adds the hashes of the whole subtrees that cover from to until.
-func (f *forest) cover(from, until uint64, hashes [][]byte) error {
+// Cover adds the hashes of the whole subtrees that cover from to until.
+func (f *Forest) Cover(from, until uint64, hashes [][]byte) error {
 	for ; from < until; hashes = hashes[1:] {
 		level := bits.Len64(until-from) - 1
 		if from != 0 {
@@ -64,7 +70,7 @@ func (f *forest) cover(from, until uint64, hashes [][]byte) error {
 		if len(hashes) == 0 || len(hashes[0]) != sha256.Size {
 			return errors.New("its hashes do not cover the tree")
 		}
-		f.add(subtree{uint(level), from >> level, [sha256.Size]byte(hashes[0])})
+		f.add(subtree{uint(level), from >> level, Hash(hashes[0])})
 		from += 1 << level
 	}
 	if len(hashes) != 0 {
@@ -73,7 +79,7 @@ func (f *forest) cover(from, until uint64, hashes [][]byte) error {
 	return nil
 }
 
-func nodeHash(l, r [sha256.Size]byte) [sha256.Size]byte {
+func nodeHash(l, r Hash) Hash {
 	b := make([]byte, 0, 1+2*sha256.Size)
 	return sha256.Sum256(append(append(append(b, 1), l[:]...), r[:]...))
 }
