@@ -46,6 +46,7 @@ const (
 	Grant     Type = "application/vnd.crossroads.grant.v1+protobuf"
 	Request   Type = "application/vnd.crossroads.request.v1+protobuf"
 	Clearance Type = "application/vnd.crossroads.clearance.v1+protobuf"
+	Decision  Type = "application/vnd.crossroads.decision.v1+protobuf"
 	Answer    Type = "application/vnd.crossroads.answer.v1+protobuf"
 	NodeMeta  Type = "application/vnd.crossroads.node-meta.v1+protobuf"
 	Tombstone Type = "application/vnd.crossroads.tombstone.v1+protobuf"

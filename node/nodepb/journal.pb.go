@@ -198,9 +198,13 @@ type Entry struct {
 	PresentByUnixMs  int64                  `protobuf:"varint,29,opt,name=present_by_unix_ms,json=presentByUnixMs,proto3" json:"present_by_unix_ms,omitempty"`
 	AuthLevel        uint32                 `protobuf:"varint,30,opt,name=auth_level,json=authLevel,proto3" json:"auth_level,omitempty"` // as asserted by the requester
 	Detail           string                 `protobuf:"bytes,31,opt,name=detail,proto3" json:"detail,omitempty"`                         // short, machine-made, never content nor a subject number
-	// The signed envelopes that this event rests on, as sent: request, clearance, answer.
+	// The signed envelopes that this event rests on, as sent: request, clearance or
+	// decision, answer.
 	// None of them holds content.
-	Evidence      [][]byte `protobuf:"bytes,32,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence [][]byte `protobuf:"bytes,32,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// Other numbers under which this event asked the institution's own system. Who bears
+	// one of them finds the entry too. At most 16.
+	AlsoSubjects  []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +463,13 @@ func (x *Entry) GetEvidence() [][]byte {
 	return nil
 }
 
+func (x *Entry) GetAlsoSubjects() []*registrypb.Subject {
+	if x != nil {
+		return x.AlsoSubjects
+	}
+	return nil
+}
+
 // StoredEntry is an entry with what proves it.
 type StoredEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -621,7 +632,8 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\xed\t\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\xb3\n" +
+	"\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -657,7 +669,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
 	"auth_level\x18\x1e \x01(\rR\tauthLevel\x12\x16\n" +
 	"\x06detail\x18\x1f \x01(\tR\x06detail\x12\x1a\n" +
-	"\bevidence\x18  \x03(\fR\bevidence\"s\n" +
+	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
+	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\"s\n" +
 	"\vStoredEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05entry\x18\x02 \x01(\fR\x05entry\x12\x12\n" +
@@ -737,12 +750,13 @@ var file_node_nodepb_journal_proto_depIdxs = []int32{
 	9,  // 7: crossroads.node.v1.Entry.outcome:type_name -> crossroads.registry.v1.Outcome
 	10, // 8: crossroads.node.v1.Entry.status:type_name -> crossroads.node.v1.Status
 	11, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
-	3,  // 10: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
+	3,  // 11: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_journal_proto_init() }

@@ -324,6 +324,7 @@ type KeptSeen struct {
 	PresentedUnixMs int64                  `protobuf:"varint,4,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"` // first, when the clearance was judged to be in time
 	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`             // how long the mark is kept
 	Response        *PresentResponse       `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`                                         // as sent; absent once acknowledged
+	AlsoSubjects    []*registrypb.Subject  `protobuf:"bytes,8,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`             // as journaled with it
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -400,6 +401,13 @@ func (x *KeptSeen) GetResponse() *PresentResponse {
 	return nil
 }
 
+func (x *KeptSeen) GetAlsoSubjects() []*registrypb.Subject {
+	if x != nil {
+		return x.AlsoSubjects
+	}
+	return nil
+}
+
 // KeptContent is what the supplier's source gave for one request, filtered.
 type KeptContent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -407,6 +415,7 @@ type KeptContent struct {
 	Status        Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
 	Content       []byte                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
 	Blinding      []byte                 `protobuf:"bytes,4,opt,name=blinding,proto3" json:"blinding,omitempty"`
+	AlsoSubjects  []*registrypb.Subject  `protobuf:"bytes,5,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"` // other numbers it was fetched by
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -469,6 +478,13 @@ func (x *KeptContent) GetBlinding() []byte {
 	return nil
 }
 
+func (x *KeptContent) GetAlsoSubjects() []*registrypb.Subject {
+	if x != nil {
+		return x.AlsoSubjects
+	}
+	return nil
+}
+
 var File_node_nodepb_outbox_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_outbox_proto_rawDesc = "" +
@@ -496,19 +512,21 @@ const file_node_nodepb_outbox_proto_rawDesc = "" +
 	"\bwithheld\x18\x05 \x03(\tR\bwithheld\"G\n" +
 	"\rKeptClearance\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xaa\x02\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xf0\x02\n" +
 	"\bKeptSeen\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12!\n" +
 	"\frequest_hash\x18\x02 \x01(\fR\vrequestHash\x12=\n" +
 	"\trequester\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12*\n" +
 	"\x11presented_unix_ms\x18\x04 \x01(\x03R\x0fpresentedUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12?\n" +
-	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponseJ\x04\b\x06\x10\a\"\x8f\x01\n" +
+	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponse\x12D\n" +
+	"\ralso_subjects\x18\b \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjectsJ\x04\b\x06\x10\a\"\xd5\x01\n" +
 	"\vKeptContent\x12\x16\n" +
 	"\x06fields\x18\x01 \x03(\tR\x06fields\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x12\x18\n" +
 	"\acontent\x18\x03 \x01(\fR\acontent\x12\x1a\n" +
-	"\bblinding\x18\x04 \x01(\fR\bblindingB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\bblinding\x18\x04 \x01(\fR\bblinding\x12D\n" +
+	"\ralso_subjects\x18\x05 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjectsB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_outbox_proto_rawDescOnce sync.Once
@@ -546,12 +564,14 @@ var file_node_nodepb_outbox_proto_depIdxs = []int32{
 	7,  // 6: crossroads.node.v1.KeptSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
 	9,  // 7: crossroads.node.v1.KeptSeen.requester:type_name -> crossroads.registry.v1.NodeRef
 	10, // 8: crossroads.node.v1.KeptSeen.response:type_name -> crossroads.node.v1.PresentResponse
-	6,  // 9: crossroads.node.v1.KeptContent.status:type_name -> crossroads.node.v1.Status
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	8,  // 9: crossroads.node.v1.KeptSeen.also_subjects:type_name -> crossroads.registry.v1.Subject
+	6,  // 10: crossroads.node.v1.KeptContent.status:type_name -> crossroads.node.v1.Status
+	8,  // 11: crossroads.node.v1.KeptContent.also_subjects:type_name -> crossroads.registry.v1.Subject
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_outbox_proto_init() }

@@ -422,6 +422,7 @@ type ClearResponse struct {
 	Withheld      []string               `protobuf:"bytes,7,rep,name=withheld,proto3" json:"withheld,omitempty"`     // fields asked and not permitted
 	Authorization string                 `protobuf:"bytes,8,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	RegistryIndex uint64                 `protobuf:"varint,9,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
+	Decision      []byte                 `protobuf:"bytes,10,opt,name=decision,proto3" json:"decision,omitempty"` // envelope of a Decision, whenever there is no clearance
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +520,156 @@ func (x *ClearResponse) GetRegistryIndex() uint64 {
 	return 0
 }
 
+func (x *ClearResponse) GetDecision() []byte {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// Decision is the payload of "application/vnd.crossroads.decision.v1+protobuf", signed
+// by the clearing peer's institution: what it decided when it cleared nothing. Any
+// member that stands at the same registry index can decide the same again.
+type Decision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Ticket        string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Clearer       *NodeRef               `protobuf:"bytes,3,opt,name=clearer,proto3" json:"clearer,omitempty"`
+	Requester     *NodeRef               `protobuf:"bytes,4,opt,name=requester,proto3" json:"requester,omitempty"`
+	RequestHash   []byte                 `protobuf:"bytes,5,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`           // SHA-256 of the request envelope as sent
+	Outcome       Outcome                `protobuf:"varint,6,opt,name=outcome,proto3,enum=crossroads.registry.v1.Outcome" json:"outcome,omitempty"` // unspecified: it stood aside
+	Reason        Reason                 `protobuf:"varint,7,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	Recused       bool                   `protobuf:"varint,8,opt,name=recused,proto3" json:"recused,omitempty"`
+	Successor     *Subject               `protobuf:"bytes,9,opt,name=successor,proto3" json:"successor,omitempty"` // for REPLACED_NUMBER
+	Withheld      []string               `protobuf:"bytes,10,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	Authorization string                 `protobuf:"bytes,11,opt,name=authorization,proto3" json:"authorization,omitempty"`
+	RegistryIndex uint64                 `protobuf:"varint,12,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
+	TimeUnixMs    int64                  `protobuf:"varint,13,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_clearing_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Decision) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Decision) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *Decision) GetClearer() *NodeRef {
+	if x != nil {
+		return x.Clearer
+	}
+	return nil
+}
+
+func (x *Decision) GetRequester() *NodeRef {
+	if x != nil {
+		return x.Requester
+	}
+	return nil
+}
+
+func (x *Decision) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
+func (x *Decision) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *Decision) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Decision) GetRecused() bool {
+	if x != nil {
+		return x.Recused
+	}
+	return false
+}
+
+func (x *Decision) GetSuccessor() *Subject {
+	if x != nil {
+		return x.Successor
+	}
+	return nil
+}
+
+func (x *Decision) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+func (x *Decision) GetAuthorization() string {
+	if x != nil {
+		return x.Authorization
+	}
+	return ""
+}
+
+func (x *Decision) GetRegistryIndex() uint64 {
+	if x != nil {
+		return x.RegistryIndex
+	}
+	return 0
+}
+
+func (x *Decision) GetTimeUnixMs() int64 {
+	if x != nil {
+		return x.TimeUnixMs
+	}
+	return 0
+}
+
 // Clearance is the payload of "application/vnd.crossroads.clearance.v1+protobuf",
 // signed by the clearing peer's institution: permission for exactly one exchange.
 type Clearance struct {
@@ -553,7 +704,7 @@ type Clearance struct {
 
 func (x *Clearance) Reset() {
 	*x = Clearance{}
-	mi := &file_registry_registrypb_clearing_proto_msgTypes[3]
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +716,7 @@ func (x *Clearance) String() string {
 func (*Clearance) ProtoMessage() {}
 
 func (x *Clearance) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_clearing_proto_msgTypes[3]
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +729,7 @@ func (x *Clearance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clearance.ProtoReflect.Descriptor instead.
 func (*Clearance) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_clearing_proto_rawDescGZIP(), []int{3}
+	return file_registry_registrypb_clearing_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Clearance) GetMesh() string {
@@ -735,6 +886,169 @@ func (x *Clearance) GetFiledUnder() []*Subject {
 	return nil
 }
 
+// clearing.redecide: a member, or a party, has a member decide again what was cleared,
+// as of the same state of the registry.
+type RedecideRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`     // envelope of a Request
+	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a Clearance for it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedecideRequest) Reset() {
+	*x = RedecideRequest{}
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedecideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedecideRequest) ProtoMessage() {}
+
+func (x *RedecideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedecideRequest.ProtoReflect.Descriptor instead.
+func (*RedecideRequest) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_clearing_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RedecideRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *RedecideRequest) GetClearance() []byte {
+	if x != nil {
+		return x.Clearance
+	}
+	return nil
+}
+
+// RedecideResponse is the decision for the clearance's supplier alone.
+type RedecideResponse struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Outcome           Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=crossroads.registry.v1.Outcome" json:"outcome,omitempty"` // unspecified: the clearing peer was a party
+	Reason            Reason                 `protobuf:"varint,2,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	Recused           bool                   `protobuf:"varint,3,opt,name=recused,proto3" json:"recused,omitempty"`
+	Authorization     string                 `protobuf:"bytes,4,opt,name=authorization,proto3" json:"authorization,omitempty"`
+	Fields            []string               `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
+	Withheld          []string               `protobuf:"bytes,6,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	SupplierQualities []string               `protobuf:"bytes,7,rep,name=supplier_qualities,json=supplierQualities,proto3" json:"supplier_qualities,omitempty"` // empty: no route to the supplier
+	RegistryIndex     uint64                 `protobuf:"varint,8,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`            // as of which it was decided: the clearance's
+	Member            bool                   `protobuf:"varint,9,opt,name=member,proto3" json:"member,omitempty"`                                               // the clearing peer was a member in good standing then
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RedecideResponse) Reset() {
+	*x = RedecideResponse{}
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedecideResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedecideResponse) ProtoMessage() {}
+
+func (x *RedecideResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_clearing_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedecideResponse.ProtoReflect.Descriptor instead.
+func (*RedecideResponse) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_clearing_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RedecideResponse) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *RedecideResponse) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *RedecideResponse) GetRecused() bool {
+	if x != nil {
+		return x.Recused
+	}
+	return false
+}
+
+func (x *RedecideResponse) GetAuthorization() string {
+	if x != nil {
+		return x.Authorization
+	}
+	return ""
+}
+
+func (x *RedecideResponse) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *RedecideResponse) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+func (x *RedecideResponse) GetSupplierQualities() []string {
+	if x != nil {
+		return x.SupplierQualities
+	}
+	return nil
+}
+
+func (x *RedecideResponse) GetRegistryIndex() uint64 {
+	if x != nil {
+		return x.RegistryIndex
+	}
+	return 0
+}
+
+func (x *RedecideResponse) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
+}
+
 var File_registry_registrypb_clearing_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_clearing_proto_rawDesc = "" +
@@ -762,7 +1076,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\achannel\x18\x10 \x01(\tR\achannel\"B\n" +
 	"\fClearRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x18\n" +
-	"\acleared\x18\x02 \x03(\tR\acleared\"\xfc\x02\n" +
+	"\acleared\x18\x02 \x03(\tR\acleared\"\x98\x03\n" +
 	"\rClearResponse\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x129\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
@@ -774,7 +1088,25 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\tsuccessor\x18\x06 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor\x12\x1a\n" +
 	"\bwithheld\x18\a \x03(\tR\bwithheld\x12$\n" +
 	"\rauthorization\x18\b \x01(\tR\rauthorization\x12%\n" +
-	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\"\xc3\x06\n" +
+	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\x12\x1a\n" +
+	"\bdecision\x18\n" +
+	" \x01(\fR\bdecision\"\xaa\x04\n" +
+	"\bDecision\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
+	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x129\n" +
+	"\aclearer\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\aclearer\x12=\n" +
+	"\trequester\x18\x04 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12!\n" +
+	"\frequest_hash\x18\x05 \x01(\fR\vrequestHash\x129\n" +
+	"\aoutcome\x18\x06 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
+	"\x06reason\x18\a \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
+	"\arecused\x18\b \x01(\bR\arecused\x12=\n" +
+	"\tsuccessor\x18\t \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor\x12\x1a\n" +
+	"\bwithheld\x18\n" +
+	" \x03(\tR\bwithheld\x12$\n" +
+	"\rauthorization\x18\v \x01(\tR\rauthorization\x12%\n" +
+	"\x0eregistry_index\x18\f \x01(\x04R\rregistryIndex\x12 \n" +
+	"\ftime_unix_ms\x18\r \x01(\x03R\n" +
+	"timeUnixMs\"\xc3\x06\n" +
 	"\tClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -799,7 +1131,20 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x12release_by_unix_ms\x18\x14 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
 	"\x05grant\x18\x15 \x01(\fR\x05grant\x12@\n" +
 	"\vfiled_under\x18\x16 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\n" +
-	"filedUnder*L\n" +
+	"filedUnder\"I\n" +
+	"\x0fRedecideRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xe7\x02\n" +
+	"\x10RedecideResponse\x129\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
+	"\arecused\x18\x03 \x01(\bR\arecused\x12$\n" +
+	"\rauthorization\x18\x04 \x01(\tR\rauthorization\x12\x16\n" +
+	"\x06fields\x18\x05 \x03(\tR\x06fields\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x03(\tR\bwithheld\x12-\n" +
+	"\x12supplier_qualities\x18\a \x03(\tR\x11supplierQualities\x12%\n" +
+	"\x0eregistry_index\x18\b \x01(\x04R\rregistryIndex\x12\x16\n" +
+	"\x06member\x18\t \x01(\bR\x06member*L\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -847,35 +1192,45 @@ func file_registry_registrypb_clearing_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_clearing_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_registry_registrypb_clearing_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_registry_registrypb_clearing_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_registry_registrypb_clearing_proto_goTypes = []any{
-	(Outcome)(0),          // 0: crossroads.registry.v1.Outcome
-	(Reason)(0),           // 1: crossroads.registry.v1.Reason
-	(*Request)(nil),       // 2: crossroads.registry.v1.Request
-	(*ClearRequest)(nil),  // 3: crossroads.registry.v1.ClearRequest
-	(*ClearResponse)(nil), // 4: crossroads.registry.v1.ClearResponse
-	(*Clearance)(nil),     // 5: crossroads.registry.v1.Clearance
-	(*NodeRef)(nil),       // 6: crossroads.registry.v1.NodeRef
-	(*Subject)(nil),       // 7: crossroads.registry.v1.Subject
-	(*Period)(nil),        // 8: crossroads.registry.v1.Period
+	(Outcome)(0),             // 0: crossroads.registry.v1.Outcome
+	(Reason)(0),              // 1: crossroads.registry.v1.Reason
+	(*Request)(nil),          // 2: crossroads.registry.v1.Request
+	(*ClearRequest)(nil),     // 3: crossroads.registry.v1.ClearRequest
+	(*ClearResponse)(nil),    // 4: crossroads.registry.v1.ClearResponse
+	(*Decision)(nil),         // 5: crossroads.registry.v1.Decision
+	(*Clearance)(nil),        // 6: crossroads.registry.v1.Clearance
+	(*RedecideRequest)(nil),  // 7: crossroads.registry.v1.RedecideRequest
+	(*RedecideResponse)(nil), // 8: crossroads.registry.v1.RedecideResponse
+	(*NodeRef)(nil),          // 9: crossroads.registry.v1.NodeRef
+	(*Subject)(nil),          // 10: crossroads.registry.v1.Subject
+	(*Period)(nil),           // 11: crossroads.registry.v1.Period
 }
 var file_registry_registrypb_clearing_proto_depIdxs = []int32{
-	6,  // 0: crossroads.registry.v1.Request.requester:type_name -> crossroads.registry.v1.NodeRef
-	7,  // 1: crossroads.registry.v1.Request.subject:type_name -> crossroads.registry.v1.Subject
-	8,  // 2: crossroads.registry.v1.Request.period:type_name -> crossroads.registry.v1.Period
+	9,  // 0: crossroads.registry.v1.Request.requester:type_name -> crossroads.registry.v1.NodeRef
+	10, // 1: crossroads.registry.v1.Request.subject:type_name -> crossroads.registry.v1.Subject
+	11, // 2: crossroads.registry.v1.Request.period:type_name -> crossroads.registry.v1.Period
 	0,  // 3: crossroads.registry.v1.ClearResponse.outcome:type_name -> crossroads.registry.v1.Outcome
 	1,  // 4: crossroads.registry.v1.ClearResponse.reason:type_name -> crossroads.registry.v1.Reason
-	7,  // 5: crossroads.registry.v1.ClearResponse.successor:type_name -> crossroads.registry.v1.Subject
-	6,  // 6: crossroads.registry.v1.Clearance.clearer:type_name -> crossroads.registry.v1.NodeRef
-	6,  // 7: crossroads.registry.v1.Clearance.requester:type_name -> crossroads.registry.v1.NodeRef
-	7,  // 8: crossroads.registry.v1.Clearance.subject:type_name -> crossroads.registry.v1.Subject
-	8,  // 9: crossroads.registry.v1.Clearance.period:type_name -> crossroads.registry.v1.Period
-	7,  // 10: crossroads.registry.v1.Clearance.filed_under:type_name -> crossroads.registry.v1.Subject
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 5: crossroads.registry.v1.ClearResponse.successor:type_name -> crossroads.registry.v1.Subject
+	9,  // 6: crossroads.registry.v1.Decision.clearer:type_name -> crossroads.registry.v1.NodeRef
+	9,  // 7: crossroads.registry.v1.Decision.requester:type_name -> crossroads.registry.v1.NodeRef
+	0,  // 8: crossroads.registry.v1.Decision.outcome:type_name -> crossroads.registry.v1.Outcome
+	1,  // 9: crossroads.registry.v1.Decision.reason:type_name -> crossroads.registry.v1.Reason
+	10, // 10: crossroads.registry.v1.Decision.successor:type_name -> crossroads.registry.v1.Subject
+	9,  // 11: crossroads.registry.v1.Clearance.clearer:type_name -> crossroads.registry.v1.NodeRef
+	9,  // 12: crossroads.registry.v1.Clearance.requester:type_name -> crossroads.registry.v1.NodeRef
+	10, // 13: crossroads.registry.v1.Clearance.subject:type_name -> crossroads.registry.v1.Subject
+	11, // 14: crossroads.registry.v1.Clearance.period:type_name -> crossroads.registry.v1.Period
+	10, // 15: crossroads.registry.v1.Clearance.filed_under:type_name -> crossroads.registry.v1.Subject
+	0,  // 16: crossroads.registry.v1.RedecideResponse.outcome:type_name -> crossroads.registry.v1.Outcome
+	1,  // 17: crossroads.registry.v1.RedecideResponse.reason:type_name -> crossroads.registry.v1.Reason
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_clearing_proto_init() }
@@ -890,7 +1245,7 @@ func file_registry_registrypb_clearing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_clearing_proto_rawDesc), len(file_registry_registrypb_clearing_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
