@@ -31,6 +31,8 @@ var walls = []struct {
 	{"node/reading/...", []string{"node/reading/...", "node/journal/...", "node/trace/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/receipt/...", []string{"node/trace/...", "node/journal/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/exchange/outbox", []string{"node/journal/disk", "registry/badgerdb"}},
+	{"node/anchor", []string{"registry/..."}},
+	{"node/metrics", []string{"node/anchor", "node/api", "node/exchange", "node/nodepb", "registry/..."}},
 	{"node/exchange/...", []string{"node/exchange/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/api/...", []string{"node/api/...", "node/exchange/...", "node/journal/...", "node/reading/...", "node/trace/...", "node/receipt/...", "node/config", "node/nodepb", "registry/...", "certs/..."}},
 	{"node", []string{"node/...", "registry/...", "mesh/...", "certs/..."}},
