@@ -20,7 +20,9 @@ type Endpoints struct {
 	Dir          string       `json:"dir"`
 	Persons      int          `json:"persons"`
 	Seed         uint64       `json:"seed"`
-	Nodes        []Endpoint   `json:"nodes"`
+	// ProviderKey is the file of the test identity provider's key.
+	ProviderKey string     `json:"provider_key"`
+	Nodes       []Endpoint `json:"nodes"`
 }
 
 // Endpoint is one node of a test network, and how an application of its
@@ -35,6 +37,7 @@ type Endpoint struct {
 	API         string              `json:"api"`
 	Application string              `json:"application"`
 	Token       string              `json:"token"`
+	Officer     string              `json:"officer_token"` // of the security officer's application
 	PID         int                 `json:"pid,omitempty"` // with --processes
 }
 

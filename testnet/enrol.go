@@ -112,6 +112,9 @@ func (n *Network) admit(ctx context.Context) error {
 			return fmt.Errorf("admit %s: %w", s.ID, err)
 		}
 	}
+	if err := n.enrolProvider(ctx, operators); err != nil {
+		return err
+	}
 	for _, d := range n.World().Datasets() {
 		if err := do(ctx, operators, &registrypb.Command{Body: &registrypb.Command_SetDataset{SetDataset: d.Proto()}}); err != nil {
 			return fmt.Errorf("describe %s: %w", d.ID, err)

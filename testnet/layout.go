@@ -32,6 +32,7 @@ const MeshName names.MeshID = "demo.crossroads.test"
 //	network.json            what it was made from
 //	authority/              the certificate authority
 //	genesis/                genesis.json and the keys of operators, committee, recovery
+//	provider/               the key of the test identity provider
 //	systems/<institution>/  the institution's own databases
 //	nodes/<institution>/    node.yaml, keys, svid/, data/, node.log
 //
@@ -52,6 +53,7 @@ type site struct {
 	dir    string
 	ports  ports
 	token  string
+	guard  string // the security officer's token
 	signer crypto.Signer
 	box    *certs.BoxKey
 }
@@ -71,11 +73,13 @@ type network struct {
 	Enrolled bool                           `json:"enrolled"`
 	Ports    map[names.InstitutionID]ports  `json:"ports"`
 	Tokens   map[names.InstitutionID]string `json:"tokens"`
+	Officers map[names.InstitutionID]string `json:"officers"`
 }
 
 const (
 	nodeName        = names.NodeName("n1")
 	applicationName = "desk"
+	officerName     = "security"
 )
 
 func (s *site) id() names.NodeID   { return names.NodeID{Institution: s.ID, Node: nodeName} }
@@ -125,9 +129,10 @@ func (l *layout) writeNetwork(o Options, enrolled bool) error {
 	n := network{
 		Nodes: o.Nodes, Members: o.Members, Persons: o.Persons, Seed: o.Seed, Enrolled: enrolled,
 		Ports: make(map[names.InstitutionID]ports), Tokens: make(map[names.InstitutionID]string),
+		Officers: make(map[names.InstitutionID]string),
 	}
 	for _, s := range l.sites {
-		n.Ports[s.ID], n.Tokens[s.ID] = s.ports, s.token
+		n.Ports[s.ID], n.Tokens[s.ID], n.Officers[s.ID] = s.ports, s.token, s.guard
 	}
 	b, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
@@ -149,7 +154,8 @@ func (l *layout) make(o Options) (err error) {
 	}
 	for i, inst := range l.world.Institutions() {
 		l.sites = append(l.sites, &site{
-			Institution: inst, member: i < o.Members, dir: filepath.Join(l.dir, "nodes", string(inst.ID)), token: newToken(),
+			Institution: inst, member: i < o.Members, dir: filepath.Join(l.dir, "nodes", string(inst.ID)),
+			token: newToken(), guard: newToken(),
 		})
 	}
 	if err := choosePorts(l.sites); err != nil {
@@ -159,6 +165,9 @@ func (l *layout) make(o Options) (err error) {
 		return err
 	}
 	if err := l.makeGenesis(); err != nil {
+		return err
+	}
+	if err := l.makeProvider(); err != nil {
 		return err
 	}
 	return l.writeNetwork(o, false)
@@ -172,7 +181,7 @@ func (l *layout) reopen(kept *network) (err error) {
 	for i, inst := range l.world.Institutions() {
 		l.sites = append(l.sites, &site{
 			Institution: inst, member: i < kept.Members, dir: filepath.Join(l.dir, "nodes", string(inst.ID)),
-			ports: kept.Ports[inst.ID], token: kept.Tokens[inst.ID],
+			ports: kept.Ports[inst.ID], token: kept.Tokens[inst.ID], guard: kept.Officers[inst.ID],
 		})
 	}
 	if err := l.eachSite((*site).loadKeys); err != nil {
@@ -259,9 +268,11 @@ func (l *layout) writeConfig(s *site, sources []config.Source) error {
 	c.Signing = config.Signing{KeyFile: filepath.Join(s.dir, "signing.key")}
 	c.Gossip = config.Gossip{Enabled: true, KeyFile: filepath.Join(s.dir, "gossip.key")}
 	c.Member = s.member
-	hash := sha256.Sum256([]byte(s.token))
+	hash, guard := sha256.Sum256([]byte(s.token)), sha256.Sum256([]byte(s.guard))
 	c.API = config.API{Listen: s.ports.API, Applications: []config.Application{{
 		Name: applicationName, TokenSHA256: hex.EncodeToString(hash[:]), UsersAsserted: true, AuthLevel: 4, Admin: true,
+	}, {
+		Name: officerName, TokenSHA256: hex.EncodeToString(guard[:]), UsersAsserted: true, AuthLevel: 4, Officer: true,
 	}}}
 	c.Sources = sources
 	c.Log.Level = "warn"

@@ -286,7 +286,7 @@ func (n *Network) Dir() string { return n.layout.dir }
 
 // Endpoints says how to reach the nodes.
 func (n *Network) Endpoints() *Endpoints {
-	e := &Endpoints{Mesh: MeshName, ReadySeconds: n.ready.Seconds(), Dir: n.layout.dir, Persons: n.options.Persons, Seed: n.options.Seed}
+	e := &Endpoints{Mesh: MeshName, ReadySeconds: n.ready.Seconds(), Dir: n.layout.dir, ProviderKey: n.layout.providerFile(), Persons: n.options.Persons, Seed: n.options.Seed}
 	for _, s := range n.layout.sites {
 		pid := 0
 		if r := n.runningNode(s.ID); r != nil {
@@ -294,7 +294,7 @@ func (n *Network) Endpoints() *Endpoints {
 		}
 		e.Nodes = append(e.Nodes, Endpoint{
 			Institution: s.ID, Name: s.Name, Type: string(s.Type), Role: s.role(), Node: nodeName,
-			Mesh: s.ports.Mesh, API: "http://" + s.ports.API, Application: applicationName, Token: s.token, PID: pid,
+			Mesh: s.ports.Mesh, API: "http://" + s.ports.API, Application: applicationName, Token: s.token, Officer: s.guard, PID: pid,
 		})
 	}
 	return e

@@ -109,7 +109,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 	if seen != nil && (!same || seen.GetResponse() == nil) {
 		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "seen before, and its answer is not kept for this requester")
 	}
-	event, resp := nodepb.Event_RESENT, seen.GetResponse()
+	event, resp, kept := nodepb.Event_RESENT, seen.GetResponse(), true
 	if seen == nil {
 		event = nodepb.Event_SUPPLIED
 		content, fresh, no := x.content(ctx, g)
@@ -125,10 +125,14 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 		if no := x.keep(presented, resp, content, fresh); no != nil {
 			return nil, no
 		}
+		kept = !fresh
 	}
 	e, no := x.answerEntry(event, resp)
 	if no != nil {
 		return nil, no
+	}
+	if kept {
+		e.Detail = "the answer kept from before: the source was not asked again"
 	}
 	if err := x.journal(ctx, e); err != nil {
 		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "%s could not be journaled", event)

@@ -180,7 +180,7 @@ func (b *builder) exchange(g []held) Exchange {
 	}
 	requested := pick(b.entries, nodepb.Event_REQUESTED)
 	decided := pick(g, nodepb.Event_DECIDED)
-	supplied := pick(g, nodepb.Event_SUPPLIED, nodepb.Event_REFUSED)
+	supplied := pick(g, nodepb.Event_SUPPLIED, nodepb.Event_RESENT, nodepb.Event_REFUSED)
 	answered := pick(g, nodepb.Event_ANSWERED)
 	x.Clearing = span(requested, decided)
 	x.Supplying = span(decided, supplied)

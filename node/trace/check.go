@@ -104,7 +104,7 @@ func (b *builder) checkWriter(e held) {
 }
 
 func hasData(e *nodepb.Entry) bool {
-	return (e.Event == nodepb.Event_SUPPLIED || e.Event == nodepb.Event_ANSWERED) &&
+	return (e.Event == nodepb.Event_SUPPLIED || e.Event == nodepb.Event_RESENT || e.Event == nodepb.Event_ANSWERED) &&
 		(e.Status == nodepb.Status_DATA_FOUND || e.Status == nodepb.Status_NO_DATA_FOUND)
 }
 
@@ -149,7 +149,9 @@ func (b *builder) agree(scope string, entries []held, attributes []attribute) {
 func (b *builder) checkClearance(g []held) {
 	scope := " of clearance " + short(g[0].ClearanceId)
 	b.agree(scope, g, ofClearance)
-	released := pick(g, nodepb.Event_SUPPLIED)
+	// A supplier that crashed before it had journaled what it was about to release
+	// journals that it sends it once more.
+	released := pick(g, nodepb.Event_SUPPLIED, nodepb.Event_RESENT)
 	received := pick(g, nodepb.Event_ANSWERED)
 	if released != nil && received != nil && hasData(received.Entry) {
 		b.agree(scope, []held{*released, *received}, ofAnswer)
