@@ -221,7 +221,9 @@ func (a *asked) check(ctx context.Context, t *testing.T, n *Network) {
 		answeredBy = answeredBy || step.Event == nodepb.Event_ANSWERED.String()
 	}
 	for _, supplied := range a.got.Suppliers {
-		a.checkOneEffect(ctx, t, n, supplied.Supplier)
+		if supplied.Status == nodepb.Status_DATA_FOUND.String() {
+			a.checkOneEffect(ctx, t, n, supplied.Supplier)
+		}
 	}
 	if !answeredBy {
 		t.Errorf("%s: answered, and the consultant's journal does not say so", a.client)
