@@ -15,6 +15,6 @@ COPY --from=build --chown=65532:65532 /var/lib/crossroads /var/lib/crossroads
 USER 65532:65532
 VOLUME /var/lib/crossroads
 EXPOSE 7400/udp 7480/tcp
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["/crossroads", "node", "health", "--config", "/etc/crossroads/node.yaml"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["/crossroads", "node", "health", "--config", "/etc/crossroads/node.yaml"]
 ENTRYPOINT ["/crossroads"]
 CMD ["node", "run", "--config", "/etc/crossroads/node.yaml"]
