@@ -1098,6 +1098,9 @@ type Command struct {
 	Sequence   uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Previous   []byte                 `protobuf:"bytes,5,opt,name=previous,proto3" json:"previous,omitempty"`
 	TimeUnixMs int64                  `protobuf:"varint,6,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	// 16 to 32 random bytes, required on chain DIRECTORY: the hash of a command is told
+	// to others, and without these it would tell by trial which number a command is about.
+	Nonce []byte `protobuf:"bytes,7,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	// Types that are valid to be assigned to Body:
 	//
 	//	*Command_SetInstitution
@@ -1188,6 +1191,13 @@ func (x *Command) GetTimeUnixMs() int64 {
 		return x.TimeUnixMs
 	}
 	return 0
+}
+
+func (x *Command) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
 }
 
 func (x *Command) GetBody() isCommand_Body {
@@ -1713,7 +1723,7 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\vpublic_keys\x18\x03 \x03(\fR\n" +
 	"publicKeys\x12\x16\n" +
 	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
-	"\aretired\x18\x05 \x01(\bR\aretired\"\x9f\t\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\xb5\t\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -1721,7 +1731,8 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\bprevious\x18\x05 \x01(\fR\bprevious\x12 \n" +
 	"\ftime_unix_ms\x18\x06 \x01(\x03R\n" +
-	"timeUnixMs\x12N\n" +
+	"timeUnixMs\x12\x14\n" +
+	"\x05nonce\x18\a \x01(\fR\x05nonce\x12N\n" +
 	"\x0fset_institution\x18\n" +
 	" \x01(\v2#.crossroads.registry.v1.InstitutionH\x00R\x0esetInstitution\x12B\n" +
 	"\vset_members\x18\v \x01(\v2\x1f.crossroads.registry.v1.MembersH\x00R\n" +

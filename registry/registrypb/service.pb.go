@@ -70,7 +70,7 @@ func (x *SubmitRequest) GetEnvelope() []byte {
 
 type SubmitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // at which it was decided; for a repeat, where it was first
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // at which it was decided; for a repeat, where it was first; 0: refused at the door, see registry.Submit
 	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Refusal       string                 `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`    // why it changed nothing; empty when accepted
 	Repeated      bool                   `protobuf:"varint,4,opt,name=repeated,proto3" json:"repeated,omitempty"` // this very command had been decided before
@@ -137,6 +137,7 @@ func (x *SubmitResponse) GetRepeated() bool {
 }
 
 // registry.head: where an author's chain ends, so that the next command can be made.
+// The directory chain is told to nodes of its author only; to others it does not exist.
 type HeadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Author        string                 `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"`
@@ -350,8 +351,13 @@ type Grant struct {
 	Term             uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	CommitIndex      uint64                 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
 	LeaderTimeUnixMs int64                  `protobuf:"varint,7,opt,name=leader_time_unix_ms,json=leaderTimeUnixMs,proto3" json:"leader_time_unix_ms,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The public history up to and with commit_index: the index of its last command (0:
+	// none), and the hash that stands with it (see registry/record). Whose own history
+	// differs was lied to, and must not rely on it.
+	PublicIndex   uint64 `protobuf:"varint,8,opt,name=public_index,json=publicIndex,proto3" json:"public_index,omitempty"`
+	PublicHash    []byte `protobuf:"bytes,9,opt,name=public_hash,json=publicHash,proto3" json:"public_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
@@ -431,6 +437,20 @@ func (x *Grant) GetLeaderTimeUnixMs() int64 {
 		return x.LeaderTimeUnixMs
 	}
 	return 0
+}
+
+func (x *Grant) GetPublicIndex() uint64 {
+	if x != nil {
+		return x.PublicIndex
+	}
+	return 0
+}
+
+func (x *Grant) GetPublicHash() []byte {
+	if x != nil {
+		return x.PublicHash
+	}
+	return nil
 }
 
 // registry.watch: a stream of all commands the follower may see, in order of index:
@@ -698,7 +718,7 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x127\n" +
 	"\x06holder\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06holder\"%\n" +
 	"\rGrantResponse\x12\x14\n" +
-	"\x05grant\x18\x01 \x01(\fR\x05grant\"\x89\x02\n" +
+	"\x05grant\x18\x01 \x01(\fR\x05grant\"\xcd\x02\n" +
 	"\x05Grant\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x127\n" +
@@ -706,7 +726,10 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\x06leader\x18\x04 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06leader\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12!\n" +
 	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\x12-\n" +
-	"\x13leader_time_unix_ms\x18\a \x01(\x03R\x10leaderTimeUnixMs\"-\n" +
+	"\x13leader_time_unix_ms\x18\a \x01(\x03R\x10leaderTimeUnixMs\x12!\n" +
+	"\fpublic_index\x18\b \x01(\x04R\vpublicIndex\x12\x1f\n" +
+	"\vpublic_hash\x18\t \x01(\fR\n" +
+	"publicHash\"-\n" +
 	"\fWatchRequest\x12\x1d\n" +
 	"\n" +
 	"from_index\x18\x01 \x01(\x04R\tfromIndex\">\n" +
