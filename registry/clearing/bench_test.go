@@ -56,7 +56,7 @@ func BenchmarkDecide(b *testing.B) {
 		for b.Loop() {
 			req := m.request(recordtest.Person(100 + rand.IntN(benchSubjects)))
 			if err := s.View(func(v record.View) error {
-				d, err := Decide(v, Case{Self: "alpha", Schemes: m.w.Rules.Schemes, Request: req})
+				d, err := Decide(v, Case{Self: "alpha", Schemes: m.w.Rules.Schemes, Request: req, At: m.now})
 				if d.Outcome != pb.Outcome_PERMIT {
 					b.Fatal(d.Outcome, d.Reason)
 				}

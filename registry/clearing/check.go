@@ -65,6 +65,7 @@ type Checked struct {
 	// ReleaseBy is the last moment, on the own clock, at which data may leave.
 	ReleaseBy time.Time
 
+	issued             time.Time // by the clearing peer's clock
 	clearance, request *envelope.Opened
 	leader             names.NodeID
 	grant              []byte
@@ -81,11 +82,15 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 	c := new(registrypb.Clearance)
 	opened, err := open(envelope.Clearance, clearance, c)
 	if err != nil {
-		return nil, invalid("clearance: %v", err)
+		// What foreign bytes say is never repeated: it could be anything.
+		return nil, invalid("malformed clearance")
 	}
 	req, signed, err := openRequest(mesh, request)
 	if err != nil {
-		return nil, invalid("%v", err)
+		return nil, invalid("malformed request")
+	}
+	if record.NodeID(c.Clearer).Validate() != nil || names.AuthorizationID(c.Authorization).Validate() != nil {
+		return nil, invalid("malformed clearance")
 	}
 	k := &Checked{
 		Ticket: names.TicketOf(request), Clearer: record.NodeID(c.Clearer), Requester: from, Supplier: self,
@@ -93,7 +98,7 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 		Dataset: names.DatasetID(req.Dataset), Period: record.Period(req.Period),
 		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
 		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
-		ID: c.Id, clearance: opened, request: signed, grant: c.Grant,
+		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: opened, request: signed, grant: c.Grant,
 	}
 	for _, id := range c.FiledUnder {
 		k.FiledUnder = append(k.FiledUnder, subject.Raw(subject.Scheme(id.GetScheme()), id.GetNumber()))
@@ -104,7 +109,7 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 	}
 	grant, err := lease.Open(mesh, c.Grant, trust(v))
 	if err != nil {
-		return nil, invalid("%v", err)
+		return nil, invalid("it shows no grant by a registry member")
 	}
 	k.leader = record.NodeID(grant.Leader)
 	if r := k.inTime(c, grant, now, b); r != nil {
@@ -123,6 +128,32 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 		return nil, r
 	}
 	return k, nil
+}
+
+// Genuine reports whether from signed the request and a registry member the clearance,
+// by keys in force: then both are worth keeping as evidence, even if they are refused.
+func Genuine(v record.View, mesh names.MeshID, from names.NodeID, request, clearance []byte) bool {
+	c := new(registrypb.Clearance)
+	opened, err := open(envelope.Clearance, clearance, c)
+	if err != nil {
+		return false
+	}
+	req, signed, err := openRequest(mesh, request)
+	if err != nil || record.NodeID(req.Requester).Institution != from.Institution {
+		return false
+	}
+	clearer := record.NodeID(c.Clearer)
+	if clearer.Validate() != nil {
+		return false
+	}
+	if member, err := v.IsMember(clearer); err != nil || !member {
+		return false
+	}
+	if ok, err := signedBy(v, signed, from.Institution); err != nil || !ok {
+		return false
+	}
+	ok, err := signedBy(v, opened, clearer.Institution)
+	return err == nil && ok
 }
 
 // Recheck is for the moment just before data leave: whether it is in time, and
@@ -225,7 +256,7 @@ func (k *Checked) stands(v record.View, mesh names.MeshID) *Refusal {
 		}
 	}
 	if _, err := lease.Open(mesh, k.grant, trust(v)); err != nil {
-		return invalid("%v", err)
+		return invalid("its grant is no longer by a registry member")
 	}
 	return nil
 }
@@ -294,7 +325,7 @@ func (k *Checked) rightsStand(v record.View) *Refusal {
 	if err != nil {
 		return unsure(err)
 	}
-	if z == nil || !isInForce(z, k.Request) || z.RequesterType != requester.GetType() {
+	if z == nil || !isInForce(z, k.Request, k.issued) || z.RequesterType != requester.GetType() {
 		return refuse(registrypb.Reason_REVOKED, "authorization %s is not in force for %s", k.Authorization.Id, k.Requester.Institution)
 	}
 	supplies, err := v.Stands(k.Supplier.Institution)
@@ -310,7 +341,7 @@ func (k *Checked) rightsStand(v record.View) *Refusal {
 	}
 	for _, q := range k.Qualities {
 		if !slices.Contains(o.Qualities, string(q)) {
-			return refuse(registrypb.Reason_REVOKED, "%s is not offered for files of quality %s", k.Dataset, q)
+			return refuse(registrypb.Reason_REVOKED, "%s is not offered for every quality of file that it names", k.Dataset)
 		}
 	}
 	return nil

@@ -16,6 +16,9 @@ type Case struct {
 	Schemes subject.Schemes
 	Request *registrypb.Request
 	Cleared []string // suppliers that other peers have cleared
+	// At is when it is decided. An authorization must be in force on the day of the
+	// request and on this one: the former is only what the requester says.
+	At time.Time
 }
 
 // Decision is the outcome of the preventive check.
@@ -48,9 +51,7 @@ func deny(r registrypb.Reason) Decision {
 }
 
 // Decide makes the preventive check, step by step in its published order. It reads
-// nothing but its arguments, not even a clock: what is in force is judged by the
-// day of the request, which Service keeps close to the present. The error is that
-// of the view.
+// nothing but its arguments, not even a clock. The error is that of the view.
 func Decide(v record.View, c Case) (Decision, error) {
 	req := c.Request
 	from := record.NodeID(req.Requester)
@@ -82,7 +83,7 @@ func Decide(v record.View, c Case) (Decision, error) {
 	}
 
 	// 3. An authorization is in force.
-	rows, d, err := inForce(v, requester, req, id)
+	rows, d, err := inForce(v, requester, req, id, c.At)
 	if err != nil || len(rows) == 0 {
 		return d, err
 	}
@@ -140,9 +141,9 @@ func Decide(v record.View, c Case) (Decision, error) {
 	return d, nil
 }
 
-// inForce gives the rows that are in force on the day of the request; if there are
-// none, the decision.
-func inForce(v record.View, requester *registrypb.Institution, req *registrypb.Request, id subject.ID) ([]*registrypb.Authorization, Decision, error) {
+// inForce gives the rows that are in force on the day of the request and on that of
+// the decision; if there are none, the decision.
+func inForce(v record.View, requester *registrypb.Institution, req *registrypb.Request, id subject.ID, decided time.Time) ([]*registrypb.Authorization, Decision, error) {
 	rows, err := v.AuthorizationsFor(names.InstitutionType(requester.Type), names.DatasetID(req.Dataset), names.Purpose(req.Purpose))
 	if err != nil {
 		return nil, Decision{}, err
@@ -151,7 +152,7 @@ func inForce(v record.View, requester *registrypb.Institution, req *registrypb.R
 	if len(rows) == 0 {
 		return nil, Decision{Outcome: registrypb.Outcome_NOT_APPLICABLE, Reason: registrypb.Reason_NOT_ALLOWED}, nil
 	}
-	rows = slices.DeleteFunc(rows, func(z *registrypb.Authorization) bool { return !isInForce(z, req) })
+	rows = slices.DeleteFunc(rows, func(z *registrypb.Authorization) bool { return !isInForce(z, req, decided) })
 	if len(rows) == 0 {
 		return nil, deny(registrypb.Reason_NOT_ALLOWED), nil
 	}
@@ -165,9 +166,10 @@ func inForce(v record.View, requester *registrypb.Institution, req *registrypb.R
 	return rows, Decision{}, nil
 }
 
-func isInForce(z *registrypb.Authorization, req *registrypb.Request) bool {
-	day := names.DateOf(time.UnixMilli(req.TimeUnixMs).UTC())
-	return !z.Revoked && record.Period(z.Period).Contains(day)
+func isInForce(z *registrypb.Authorization, req *registrypb.Request, decided time.Time) bool {
+	asked := names.DateOf(time.UnixMilli(req.TimeUnixMs).UTC())
+	period := record.Period(z.Period)
+	return !z.Revoked && period.Contains(asked) && period.Contains(names.DateOf(decided.UTC()))
 }
 
 // integrated reports whether inst holds a reference in one of the qualities that

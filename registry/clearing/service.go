@@ -58,6 +58,7 @@ type Decided struct {
 	RequestHash     []byte
 	Decision
 	Clearances    []Issued // one for each destination, in their order
+	Signed        []byte   // when there is none: the envelope of a registrypb.Decision
 	RegistryIndex uint64
 }
 
@@ -127,6 +128,9 @@ func (s *Service) Clear(ctx context.Context, from names.NodeID, cr *registrypb.C
 		return nil, err
 	}
 	clearances, err := s.issue(&d, standing)
+	if err == nil && len(clearances) == 0 {
+		err = s.sign(&d)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +195,7 @@ func (s *Service) decide(v record.View, standing lease.Standing, opened *envelop
 		d.Decision = deny(registrypb.Reason_STALE_REQUEST)
 		return nil
 	}
-	d.Decision, err = Decide(v, Case{Self: s.cfg.Self.Institution, Schemes: s.cfg.Schemes, Request: d.Request, Cleared: cleared})
+	d.Decision, err = Decide(v, Case{Self: s.cfg.Self.Institution, Schemes: s.cfg.Schemes, Request: d.Request, Cleared: cleared, At: d.Time})
 	return err
 }
 
@@ -244,13 +248,34 @@ func (s *Service) issue(d *Decided, standing lease.Standing) (clearances [][]byt
 	return clearances, nil
 }
 
+// sign makes a decision that clears nothing evidence, as a clearance is by itself.
+func (s *Service) sign(d *Decided) error {
+	payload, err := proto.Marshal(&registrypb.Decision{
+		Mesh: string(s.cfg.Mesh), Ticket: string(d.Ticket), RequestHash: d.RequestHash, Requester: d.Request.Requester,
+		Clearer: &registrypb.NodeRef{Institution: string(s.cfg.Self.Institution), Node: string(s.cfg.Self.Node)},
+		Outcome: d.Outcome, Reason: d.Reason, Recused: d.Recused, Successor: successorOf(d), Withheld: d.Withheld,
+		Authorization: d.Authorization.GetId(), RegistryIndex: d.RegistryIndex, TimeUnixMs: d.Time.UnixMilli(),
+	})
+	if err == nil {
+		d.Signed, err = envelope.Sign(envelope.Decision, payload, s.cfg.Signer)
+	}
+	if err != nil {
+		return fmt.Errorf("decision: %w", err)
+	}
+	return nil
+}
+
+func successorOf(d *Decided) *registrypb.Subject {
+	if d.Successor.IsZero() {
+		return nil
+	}
+	return &registrypb.Subject{Scheme: string(d.Successor.Scheme()), Number: d.Successor.Number()}
+}
+
 func response(d *Decided, clearances [][]byte) *registrypb.ClearResponse {
-	resp := &registrypb.ClearResponse{
+	return &registrypb.ClearResponse{
 		Ticket: string(d.Ticket), Outcome: d.Outcome, Reason: d.Reason, Clearances: clearances, Recused: d.Recused,
 		Withheld: d.Withheld, Authorization: d.Authorization.GetId(), RegistryIndex: d.RegistryIndex,
+		Successor: successorOf(d), Decision: d.Signed,
 	}
-	if !d.Successor.IsZero() {
-		resp.Successor = &registrypb.Subject{Scheme: string(d.Successor.Scheme()), Number: d.Successor.Number()}
-	}
-	return resp
 }

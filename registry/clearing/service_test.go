@@ -171,7 +171,7 @@ func FuzzOpenRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := Decide(m.view(), Case{Self: "alpha", Schemes: m.w.Rules.Schemes, Request: req}); err != nil {
+		if _, err := Decide(m.view(), Case{Self: "alpha", Schemes: m.w.Rules.Schemes, Request: req, At: m.now}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := signedBy(m.view(), opened, record.NodeID(req.Requester).Institution); err != nil {
