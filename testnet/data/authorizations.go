@@ -37,7 +37,7 @@ var deliberations = []deliberation{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"household-composition/v1", ""},
 		{"employment-relation/v1", "-enterprise_number"}, {"wages-quarterly/v1", "year quarter gross_wage working_time_percent"},
 		{"unemployment-benefit/v1", ""}, {"pension-rights/v1", "-career_years"}, {"income-guarantee/v1", ""}, {"increased-reimbursement/v1", "-ground"},
-		{"work-incapacity/v1", ""}, {"self-employed-career/v1", ""}, {"taxable-income/v1", ""}, {"child-benefit/v1", ""}, {"disability-recognition/v1", "-points"},
+		{"work-incapacity/v1", ""}, {"replacement-income/v1", ""}, {"self-employed-career/v1", ""}, {"taxable-income/v1", ""}, {"child-benefit/v1", ""}, {"disability-recognition/v1", "-points"},
 	}},
 	{reference: "002", basis: "Invented royal decree on the social energy tariff, art. 4", requester: energyRegulator, purpose: "social-energy-tariff", qualities: q(qEnergy), modes: alsoBatch, may: []grant{
 		{"increased-reimbursement/v1", "entitled"}, {"income-guarantee/v1", "entitled"}, {"living-wage/v1", "entitled"}, {"disability-recognition/v1", "recognised"},

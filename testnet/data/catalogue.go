@@ -22,7 +22,30 @@ type Dataset struct {
 	Qualities []names.Quality       // of the suppliers' files
 	Supplier  names.InstitutionType // the authentic source
 	Columns   []Column              // the fields, in the order in which records give them
-	records   func(p *Person, add func(names.Period, ...any))
+	records   recordsOf
+	also      []furtherSource
+}
+
+// recordsOf gives a source's records on a person to add.
+type recordsOf func(p *Person, add func(names.Period, ...any))
+
+// furtherSource is another authentic source of the same kind of record.
+type furtherSource struct {
+	supplier names.InstitutionType
+	records  recordsOf
+}
+
+// recordsAt gives what institutions of a type hold, nil if they are no source.
+func (d *Dataset) recordsAt(t names.InstitutionType) recordsOf {
+	if t == d.Supplier {
+		return d.records
+	}
+	for _, s := range d.also {
+		if s.supplier == t {
+			return s.records
+		}
+	}
+	return nil
 }
 
 // Column is one field of a dataset.
@@ -73,11 +96,12 @@ func (d *Dataset) Proto() *registrypb.Dataset {
 // Records gives what an institution has on p in this dataset: nothing if it is
 // not one of its sources.
 func (d *Dataset) Records(at Institution, p *Person) []Record {
-	if at.Type != d.Supplier || !at.serves(p.Household) {
+	records := d.recordsAt(at.Type)
+	if records == nil || !at.serves(p.Household) {
 		return nil
 	}
 	var all []Record
-	d.records(p, func(period names.Period, values ...any) {
+	records(p, func(period names.Period, values ...any) {
 		if period.From <= period.Until {
 			all = append(all, Record{period, values})
 		}
@@ -164,7 +188,7 @@ func (w *World) Offerings() []*registrypb.Offering {
 func (w *World) Supplies(i Institution) []*Dataset {
 	var all []*Dataset
 	for _, d := range catalogue {
-		if d.Supplier == i.Type {
+		if d.recordsAt(i.Type) != nil {
 			all = append(all, d)
 		}
 	}

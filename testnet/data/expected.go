@@ -123,7 +123,7 @@ func (w *World) suppliers(p *Person, requester names.InstitutionID, d *Dataset, 
 		qualities[i] = string(quality)
 	}
 	for _, i := range w.institutions {
-		if i.Type == d.Supplier && i.ID != requester && w.hasFile(p, i.ID, qualities, period) {
+		if d.recordsAt(i.Type) != nil && i.ID != requester && w.hasFile(p, i.ID, qualities, period) {
 			found = append(found, i)
 		}
 	}

@@ -143,6 +143,27 @@ var catalogue = []*Dataset{
 		},
 	},
 	{
+		ID: "replacement-income/v1", Title: "Sums paid in place of wages", Supplier: unemploymentOffice, Qualities: q(qUnemployed, qIncapacity, qPensioner),
+		Columns: []Column{{"kind", Text}, {"amount", Decimal}, {"paid_per", Text}, {"start_date", Day}, {"end_date", Day}},
+		records: func(p *Person, add func(names.Period, ...any)) {
+			for _, u := range p.Unemployed {
+				add(u.Period, "unemployment", u.Daily, "day", u.From, u.Until)
+			}
+		},
+		also: []furtherSource{
+			{healthInsurance, func(p *Person, add func(names.Period, ...any)) {
+				for _, i := range p.Incapacities {
+					add(i.Period, "incapacity", i.Daily, "day", i.From, i.Until)
+				}
+			}},
+			{pensionOffice, func(p *Person, add func(names.Period, ...any)) {
+				if r := p.Pension; r != nil {
+					add(r.Period, "pension", r.Monthly, "month", r.From, r.Until)
+				}
+			}},
+		},
+	},
+	{
 		ID: "pension-rights/v1", Title: "Pension register", Supplier: pensionOffice, Qualities: q(qPensioner),
 		Columns: []Column{{"kind", Text}, {"monthly_amount", Decimal}, {"career_years", Integer}, {"start_date", Day}, {"end_date", Day}},
 		records: func(p *Person, add func(names.Period, ...any)) {
