@@ -45,6 +45,9 @@ func (n *Node) openKeys() (err error) {
 	return nil
 }
 
+// journalDir is where the journal lies within the node's storage.
+const journalDir = "journal"
+
 // dir is a part of the node's own storage.
 func (n *Node) dir(part string) string { return filepath.Join(n.cfg.Data.Dir, part) }
 

@@ -157,7 +157,7 @@ func (n *Node) openRegistry() (err error) {
 
 func (n *Node) openJournal() (err error) {
 	n.journal, err = journal.Open(journal.Config{
-		Dir: n.dir("journal"), FS: n.deps.JournalFS, Key: n.keys.storage, Signing: n.signing(), Log: n.log,
+		Dir: n.dir(journalDir), FS: n.deps.JournalFS, Key: n.keys.storage, Signing: n.signing(), Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (n *Node) openJournal() (err error) {
 	n.opened = append(n.opened, n.journal)
 	n.past = &past{Registry: n.registry}
 	n.tree, err = tlog.Open(context.Background(), tlog.Config{
-		Journal: n.journal, Dir: n.dir("journal"), Checkpoints: n.deps.JournalFS, Tiles: n.deps.JournalFS,
+		Journal: n.journal, Dir: n.dir(journalDir), Checkpoints: n.deps.JournalFS, Tiles: n.deps.JournalFS,
 		Origin: tlog.Origin(n.cfg.Mesh, n.self), Signer: n.keys.signer, Log: n.log,
 	})
 	if err != nil {

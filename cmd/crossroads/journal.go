@@ -11,7 +11,7 @@ import (
 )
 
 func newJournal() *cobra.Command {
-	return group("journal", "The node's own log segment", newJournalFind())
+	return group("journal", "The node's own log segment", newJournalFind(), newJournalVerify(), newJournalRebuild())
 }
 
 func newJournalFind() *cobra.Command {

@@ -33,9 +33,7 @@ Whether it can do its work is told by GET /readyz, and by crossroads node health
 			return runNode(c.Context(), cfg, c.ErrOrStderr())
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "the node's configuration file")
-	_ = c.MarkFlagRequired("config")
-	_ = c.MarkFlagFilename("config", "yaml", "yml")
+	addConfig(c, &file)
 	return c
 }
 

@@ -101,7 +101,7 @@ Exit codes:
   2  the command line is wrong
   3  refused by the network (NO_RESULT): the reason is printed
   4  incomplete: some suppliers did not answer
-  5  the trace is not consistent: something is missing or contradicted;
+  5  the trace, or the journal, is not consistent: something is missing or contradicted;
      or the receipt does not hold`,
 		Example: `  # A whole network on this machine, in one command:
   crossroads testnet up --endpoints net.json

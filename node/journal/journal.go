@@ -79,6 +79,10 @@ var (
 	ErrErased = errors.New("erased")
 )
 
+// IndexDir is the directory of the index, within the journal's. It may be deleted
+// while nothing runs.
+const IndexDir = "index"
+
 // KeySize is the size of the storage key in bytes.
 const KeySize = 32
 
@@ -152,7 +156,7 @@ func Open(cfg Config) (_ *Journal, err error) {
 	j := &Journal{cfg: cfg, fs: cfg.FS, log: cfg.Log, queue: make(chan *pending), closing: make(chan struct{})}
 	indexDir := ""
 	if cfg.Dir != "" {
-		indexDir = filepath.Join(cfg.Dir, "index")
+		indexDir = filepath.Join(cfg.Dir, IndexDir)
 	}
 	if j.fs == nil {
 		if cfg.Dir == "" {

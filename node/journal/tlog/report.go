@@ -28,14 +28,14 @@ const maxFindings = 100
 
 // Report is what Verify found.
 type Report struct {
-	Origin      string
-	Entries     int64 // read
-	Erased      int64 // of these, erased under a tombstone: only their commitments stand
-	Checkpoints int   // kept beside the log, and compared
-	Anchors     int   // kept by others, and compared
-	Running     bool  // a node has it open: entries after its last checkpoint were left out
-	Findings    []Finding
-	More        bool // there were more findings than are kept
+	Origin      string    `json:"origin"`
+	Entries     int64     `json:"entries"`     // read
+	Erased      int64     `json:"erased"`      // of these, under a tombstone: only their commitments stand
+	Checkpoints int       `json:"checkpoints"` // kept beside the log, and compared
+	Anchors     int       `json:"anchors"`     // kept by others, and compared
+	Running     bool      `json:"running"`     // a node has it open: entries after its last checkpoint were left out
+	Findings    []Finding `json:"findings"`
+	More        bool      `json:"more"` // there were more findings than are kept
 }
 
 // OK tells that nothing is wrong.
@@ -43,24 +43,31 @@ func (r *Report) OK() bool { return len(r.Findings) == 0 }
 
 // Finding is one thing that is wrong, with what proves it.
 type Finding struct {
-	Kind        Kind
-	Origin      string // whose journal
-	From, Until int64  // the entries: From <= sequence < Until
-	Where       string // file and offset; empty: not one place
-	What        string // was done to the entries, as far as the tiles prove it
-	Expected    string
-	Found       string
+	Kind     Kind   `json:"kind"`
+	Origin   string `json:"origin"` // whose journal
+	From     int64  `json:"from"`   // the entries: From <= sequence < Until
+	Until    int64  `json:"until"`
+	Where    string `json:"where,omitempty"` // file and offset; empty: not one place
+	What     string `json:"what,omitempty"`  // was done to the entries, as far as the tiles prove it
+	Expected string `json:"expected"`
+	Found    string `json:"found"`
 	// Checkpoint is the signed checkpoint that contradicts. Empty: nothing that was
 	// signed does, and nobody is accused.
-	Checkpoint []byte
+	Checkpoint noteText `json:"checkpoint,omitempty"`
 	// Anchored says that Checkpoint was kept by others.
-	Anchored bool
+	Anchored bool `json:"anchored"`
 	// Unsigned says that Checkpoint, which was kept here, is not signed by this
 	// journal's present key: an earlier key signed it, or nobody did.
-	Unsigned bool
+	Unsigned bool `json:"unsigned"`
 	// Other is, for TwoHistories, the checkpoint of the other history.
-	Other []byte
+	Other noteText `json:"other,omitempty"`
 }
+
+// noteText is a signed note, which JSON shows as the text it is.
+type noteText []byte
+
+// MarshalText gives the text.
+func (n noteText) MarshalText() ([]byte, error) { return n, nil }
 
 // Culprit gives the origin of the journal whose own signature contradicts what it
 // holds, and "" when no signature does: a disk fails too.
@@ -143,9 +150,9 @@ func (f Finding) String() string {
 	default:
 		line("culprit", "the holder of this journal, whose own signature it contradicts")
 	}
-	evidence := func(title string, note []byte) {
-		if len(note) > 0 {
-			fmt.Fprintf(&b, "  %s:\n    %s\n", title, strings.ReplaceAll(strings.TrimRight(string(note), "\n"), "\n", "\n    "))
+	evidence := func(title string, n noteText) {
+		if len(n) > 0 {
+			fmt.Fprintf(&b, "  %s:\n    %s\n", title, strings.ReplaceAll(strings.TrimRight(string(n), "\n"), "\n", "\n    "))
 		}
 	}
 	title := "the checkpoint, as it was kept beside the log"
@@ -167,9 +174,9 @@ func (f Finding) summary() string {
 	}
 	switch f.Kind {
 	case Missing:
-		return "not all that was signed is there, among " + which
+		return "not all that was signed is there: " + which
 	case RolledBack:
-		return "others saw more than is there; this is an older copy, or another history, among " + which
+		return "others saw more than is there; this is an older copy, or another history: " + which
 	case Altered:
 		return "not all is what was signed: " + which
 	case TwoHistories:
