@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -180,7 +181,7 @@ func readRow(item *badger.Item, prefix int) (at location, sequence uint64, when 
 func (s *search) matches(e *nodepb.Entry) bool {
 	t := termsOf(e)
 	return (s.Ticket == "" || t.ticket == string(s.Ticket)) &&
-		(s.Subject.IsZero() || t.subject == string(s.Subject.Key())) &&
+		(s.Subject.IsZero() || slices.Contains(t.subjects, string(s.Subject.Key()))) &&
 		(s.User == "" || t.user == string(s.User)) &&
 		(s.Requester == "" || e.GetRequester().GetInstitution() == string(s.Requester)) &&
 		(s.From.IsZero() || !t.time.Before(s.From)) &&

@@ -26,7 +26,9 @@ func dumb(all []*nodepb.Entry, q Query) []uint64 {
 		if (q.Ticket == "" || e.Ticket == string(q.Ticket)) &&
 			(q.User == "" || e.User == string(q.User)) &&
 			(q.Requester == "" || e.Requester.Institution == string(q.Requester)) &&
-			(q.Subject.IsZero() || e.Subject.Number == q.Subject.Number() && e.Subject.Scheme == string(q.Subject.Scheme())) &&
+			(q.Subject.IsZero() || slices.ContainsFunc(append([]*registrypb.Subject{e.Subject}, e.AlsoSubjects...), func(s *registrypb.Subject) bool {
+				return s.Number == q.Subject.Number() && s.Scheme == string(q.Subject.Scheme())
+			})) &&
 			(q.From.IsZero() || !when.Before(q.From)) && (q.Until.IsZero() || when.Before(q.Until)) {
 			found = append(found, uint64(i))
 		}
@@ -64,6 +66,9 @@ func TestFindAgainstDumb(t *testing.T) {
 				Ticket: few("t").Draw(t, "ticket"), User: few("u").Draw(t, "user"),
 				Requester: &registrypb.NodeRef{Institution: few("i").Draw(t, "requester")},
 				Subject:   &registrypb.Subject{Scheme: few("s").Draw(t, "scheme"), Number: few("").Draw(t, "number")},
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "other subjects") {
+				e.AlsoSubjects = append(e.AlsoSubjects, &registrypb.Subject{Scheme: few("s").Draw(t, "scheme"), Number: few("").Draw(t, "number")})
 			}
 			if _, err := j.Append(context.Background(), e); err != nil {
 				t.Fatal(err)

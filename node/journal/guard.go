@@ -3,12 +3,14 @@ package journal
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
@@ -17,6 +19,8 @@ const (
 	MaxEntry    = 128 << 10
 	MaxDetail   = 200
 	MaxEvidence = 3 // envelopes: request, clearance, answer
+	// MaxAlsoSubjects is how many numbers an entry may be about beside its subject's.
+	MaxAlsoSubjects = 16
 )
 
 // Entries carry a time within these bounds, so that a month can be named.
@@ -69,6 +73,12 @@ func guard(e *nodepb.Entry) error {
 		return fmt.Errorf("it rests on %d envelopes, at most %d are taken", len(e.Evidence), MaxEvidence)
 	case e.Subject.GetNumber() != "" && strings.Contains(e.Detail, e.Subject.GetNumber()):
 		return fmt.Errorf("its detail repeats the subject's number")
+	case len(e.AlsoSubjects) > MaxAlsoSubjects:
+		return fmt.Errorf("it is about %d other numbers, at most %d are taken", len(e.AlsoSubjects), MaxAlsoSubjects)
+	case slices.ContainsFunc(e.AlsoSubjects, func(s *registrypb.Subject) bool {
+		return s.GetNumber() == "" || strings.Contains(e.Detail, s.GetNumber())
+	}):
+		return fmt.Errorf("its detail repeats the number of another subject, or one is empty")
 	case len(e.ProtoReflect().GetUnknown()) > 0:
 		return fmt.Errorf("it has fields that are not known here")
 	case len(e.ClearanceId) > 32:
@@ -84,16 +94,22 @@ func guard(e *nodepb.Entry) error {
 
 // terms is what an entry can be found by.
 type terms struct {
-	time    time.Time
-	ticket  string
-	subject string // subject.ID.Key; empty: none
-	user    string
+	time     time.Time
+	ticket   string
+	subjects []string // subject.ID.Key of each number it is about
+	user     string
 }
 
 func termsOf(e *nodepb.Entry) terms {
 	t := terms{time: time.UnixMilli(e.TimeUnixMs), ticket: e.Ticket, user: e.User}
-	if e.Subject != nil {
-		t.subject = string(subject.Raw(subject.Scheme(e.Subject.Scheme), e.Subject.Number).Key())
+	for _, s := range append([]*registrypb.Subject{e.Subject}, e.AlsoSubjects...) {
+		if s == nil {
+			continue
+		}
+		key := string(subject.Raw(subject.Scheme(s.Scheme), s.Number).Key())
+		if !slices.Contains(t.subjects, key) {
+			t.subjects = append(t.subjects, key)
+		}
 	}
 	return t
 }

@@ -234,13 +234,7 @@ func (x *index) put(rows []row) error {
 		for _, r := range rows {
 			value := binary.BigEndian.AppendUint64(make([]byte, 0, valueSize), r.at.segment)
 			value = binary.BigEndian.AppendUint64(value, uint64(r.at.offset))
-			for _, k := range []struct {
-				kind byte
-				term string
-			}{{byTicket, r.terms.ticket}, {bySubject, r.terms.subject}, {byUser, r.terms.user}, {byTime, ""}} {
-				if k.term == "" && k.kind != byTime {
-					continue
-				}
+			for _, k := range r.terms.indexed() {
 				month := periodOf(r.terms.time)
 				prefix, ok := x.prefix(month, k.kind, k.term)
 				if !ok {
@@ -260,6 +254,26 @@ func (x *index) put(rows []row) error {
 		}
 		return tx.Set(metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1))
 	})
+}
+
+// indexedTerm is one thing that an entry can be found by.
+type indexedTerm struct {
+	kind byte
+	term string
+}
+
+func (t terms) indexed() []indexedTerm {
+	all := []indexedTerm{{byTime, ""}}
+	if t.ticket != "" {
+		all = append(all, indexedTerm{byTicket, t.ticket})
+	}
+	if t.user != "" {
+		all = append(all, indexedTerm{byUser, t.user})
+	}
+	for _, s := range t.subjects {
+		all = append(all, indexedTerm{bySubject, s})
+	}
+	return all
 }
 
 // prefix gives what all rows of one term in one month begin with; not when the month

@@ -100,9 +100,14 @@ func TestAppendAndFind(t *testing.T) {
 func TestGuard(t *testing.T) {
 	j := open(t, Config{FS: disktest.New()})
 	for what, spoil := range map[string]func(*nodepb.Entry){
-		"no time":        func(e *nodepb.Entry) { e.TimeUnixMs = 0 },
-		"no role":        func(e *nodepb.Entry) { e.Role = 0 },
-		"no event":       func(e *nodepb.Entry) { e.Event = 0 },
+		"no time":       func(e *nodepb.Entry) { e.TimeUnixMs = 0 },
+		"no role":       func(e *nodepb.Entry) { e.Role = 0 },
+		"no event":      func(e *nodepb.Entry) { e.Event = 0 },
+		"many subjects": func(e *nodepb.Entry) { e.AlsoSubjects = make([]*registrypb.Subject, MaxAlsoSubjects+1) },
+		"empty subject": func(e *nodepb.Entry) { e.AlsoSubjects = []*registrypb.Subject{{Scheme: "ssin"}} },
+		"another's number": func(e *nodepb.Entry) {
+			e.AlsoSubjects, e.Detail = []*registrypb.Subject{{Scheme: "ssin", Number: "4711"}}, "of 4711"
+		},
 		"long detail":    func(e *nodepb.Entry) { e.Detail = strings.Repeat("x", MaxDetail+1) },
 		"number":         func(e *nodepb.Entry) { e.Detail = "about " + e.Subject.Number },
 		"short hash":     func(e *nodepb.Entry) { e.RequestHash = []byte("content") },

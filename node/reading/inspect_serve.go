@@ -68,12 +68,13 @@ func (s *Service) inspected(ctx context.Context, o *nodepb.InspectionOrder) (res
 		queries = []journal.Query{{From: at(i.FromUnixMs), Until: at(i.UntilUnixMs)}}
 		wanted = func(e *nodepb.Entry) bool { return speaksOf(e, i.Id) }
 	}
-	size := 0
+	size, seen := 0, make(map[uint64]bool) // an entry may be about several numbers of one family
 	for _, q := range queries {
 		more, err := s.pages(ctx, q, func(f journal.Stored) bool {
-			if !wanted(f.Entry) {
+			if seen[f.Sequence] || !wanted(f.Entry) {
 				return true
 			}
+			seen[f.Sequence] = true
 			if size += len(f.Raw); len(resp.Entries) >= maxInspected || size > maxInspectedBytes {
 				return false
 			}

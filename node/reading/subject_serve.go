@@ -49,6 +49,7 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 		return nil, err
 	}
 	resp := &nodepb.SubjectResponse{Holders: holders}
+	seen := make(map[uint64]bool) // an entry may be about several numbers of one family
 	for _, id := range family {
 		found, err := s.find(ctx, journal.Query{
 			Subject: id, From: at(viewing.FromUnixMs), Until: at(viewing.UntilUnixMs), Limit: maxRecords + 1, NewestFirst: true,
@@ -57,7 +58,8 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 			return nil, err
 		}
 		for _, f := range found {
-			if string(f.Entry.GetRequestHash()) != string(thisReading) { // that somebody is just looking is no news
+			if !seen[f.Sequence] && string(f.Entry.GetRequestHash()) != string(thisReading) { // that somebody is just looking is no news
+				seen[f.Sequence] = true
 				resp.Records = append(resp.Records, recordOf(f))
 			}
 		}
