@@ -11,7 +11,8 @@ import (
 )
 
 func newJournal() *cobra.Command {
-	return group("journal", "The node's own log segment", newJournalFind(), newJournalVerify(), newJournalRebuild())
+	return group("journal", "The node's own log segment", newJournalFind(), newJournalVerify(), newJournalRebuild(), newJournalExport(), newJournalArchive(),
+		newJournalErase(), newJournalRestoreDeclared())
 }
 
 func newJournalFind() *cobra.Command {
