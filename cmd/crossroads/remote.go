@@ -25,6 +25,7 @@ type remote struct {
 	endpoints, as         string
 	user, level           string
 	timeout               time.Duration
+	officer               bool // with --endpoints: as the security officer's application
 }
 
 // addRemote adds the flags of every verb that speaks to a node.
@@ -70,6 +71,9 @@ func (r *remote) client(ctx context.Context) (*api.Client, context.Context, cont
 			return nil, nil, nil, usage("%s lists no institution %q; it has %s", r.endpoints, r.as, institutionsOf(e))
 		}
 		url, token = n.API, n.Token
+		if r.officer {
+			token = n.Officer
+		}
 	case r.tokenFile != "":
 		b, err := os.ReadFile(r.tokenFile)
 		if err != nil {

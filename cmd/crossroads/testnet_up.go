@@ -9,7 +9,7 @@ import (
 )
 
 func newTestnet() *cobra.Command {
-	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp(), newTestnetExamples())
+	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp(), newTestnetExamples(), newTestnetToken())
 }
 
 func newTestnetUp() *cobra.Command {
