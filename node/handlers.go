@@ -41,13 +41,14 @@ func (n *Node) handle() {
 		})
 
 	// Exchanges are for the nodes that the registry lists.
-	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.supply.Present)
+	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.metrics.Presentations(n.supply.Present))
 	serve(n, methodAcknowledge, mesh.Limits{Request: maxSmall, Response: maxSmall}, who.listed, n.supply.Acknowledge)
 	serve(n, methodTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.shareTrace)
 	serve(n, methodSubject, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeSubject)
 	serve(n, methodInspect, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeInspect)
 	if n.clearing != nil {
-		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, n.clearing.Clear)
+		serve(n, methodRedecide, mesh.Limits{Request: 3 * maxSmall, Response: maxSmall}, who.listed, n.audit.Serve)
+		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, n.metrics.Clearings(n.clearing.Clear))
 	}
 }
 

@@ -25,18 +25,22 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/mesh/gossip"
+	"github.com/crossroads-mesh/crossroads/node/anchor"
 	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/node/audit"
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
+	"github.com/crossroads-mesh/crossroads/node/metrics"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
+	"github.com/crossroads-mesh/crossroads/registry/witness"
 )
 
 // Deps are what a node is handed rather than told.
@@ -67,9 +71,13 @@ type Node struct {
 	author    *registry.Author
 	journal   *journal.Journal
 	tree      *tlog.Log
+	anchor    *anchor.Anchorer
+	witness   *witness.Witness // nil on a node that is no member
+	metrics   *metrics.Metrics
 	past      *past
 	outbox    *outbox.Outbox
 	clearing  *clearing.Service // nil on a node that is no member
+	audit     *audit.Auditor
 	consult   *exchange.Consultant
 	supply    *exchange.Supplier
 	gossip    *gossip.Gossip // nil when it is off
@@ -99,13 +107,14 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openExchange, n.openReading, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openAudit, n.openReading, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
 		}
 	}
 	n.handle()
+	n.handleAnchoring()
 	return n, nil
 }
 
@@ -214,8 +223,9 @@ func (n *Node) openAPI() (err error) {
 		Self: n.self, Mesh: n.cfg.Mesh, Version: n.deps.Version,
 		Applications: n.cfg.API.Applications,
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
-		TLS:           tls,
-		Consultations: n.consult, Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
+		TLS:        tls,
+		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
+		Consultations: n.metrics.Consultations(n.consult), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err
@@ -233,7 +243,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, rooms := errgroup.WithContext(rooms)
 	for _, run := range []func(context.Context) error{
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
-		n.confirmPast, n.runRetention,
+		n.audit.Run, n.confirmPast, n.anchor.Run, n.runWitness, n.runRetention,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
-	"github.com/crossroads-mesh/crossroads/registry/record"
 )
 
 // past is the registry as the exchanges see it: nothing may be relied on before this
@@ -68,16 +67,13 @@ func (n *Node) comparePast(ctx context.Context) error {
 }
 
 // lastAnchored gives the last checkpoint of this node's journal that the registry
-// holds. Only members hold them: what another node knows of its own is not asked here.
-func (n *Node) lastAnchored(context.Context) (a journal.Anchored, ok bool, err error) {
-	err = n.registry.View(func(v record.View) error {
-		last, err := v.Anchor(n.self)
-		if err == nil && last != nil {
-			a, ok = journal.Anchored{Size: uint64(last.Checkpoint.Size), Root: last.Checkpoint.Root}, true
-		}
-		return err
-	})
-	return a, ok, err
+// holds; a node that is no member asks one.
+func (n *Node) lastAnchored(ctx context.Context) (a journal.Anchored, ok bool, err error) {
+	notes, err := n.anchors(ctx, n.self)
+	if err != nil || len(notes) == 0 {
+		return a, false, err
+	}
+	return journal.Anchored{Size: uint64(notes[0].Size), Root: notes[0].Root}, true, nil
 }
 
 // signing says whose journal it is.

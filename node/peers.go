@@ -10,12 +10,15 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/node/anchor"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -25,6 +28,7 @@ const (
 	methodPresent     = "exchange.present"
 	methodAcknowledge = "exchange.acknowledge"
 	methodTrace       = "journal.trace"
+	methodRedecide    = "clearing.redecide"
 	methodSubject     = "journal.subject"
 	methodInspect     = "journal.inspect"
 )
@@ -144,9 +148,13 @@ var spoken = []struct {
 	{clearing.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
 	{clearing.ErrNotRequester, mesh.PermissionDenied, "the request is another node's", 0},
 	{clearing.ErrBadSignature, mesh.PermissionDenied, "the request is not signed by its requester", 0},
+	{clearing.ErrNotParty, mesh.PermissionDenied, "neither a member nor a party", 0},
+	{record.ErrNotReached, mesh.Unavailable, "this replica has not reached that index", 0},
 	{clearing.ErrMalformed, mesh.InvalidArgument, "malformed request", 0},
 	{reading.ErrNoRight, mesh.PermissionDenied, "no right to read this", 0},
 	{reading.ErrJournal, mesh.Unavailable, "the journal is unavailable", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{checkpoint.ErrMalformed, mesh.InvalidArgument, "malformed checkpoint", 0},
+	{anchor.ErrNoProof, mesh.NotFound, "no consistency proof between those sizes", 0},
 	{registry.ErrMalformed, mesh.InvalidArgument, "malformed registry request", 0},
 	{registry.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
 	{registry.ErrNotLeader, mesh.Unavailable, "this node does not lead the registry", 0},

@@ -4,10 +4,11 @@
 // GET /openapi.json describes every route; a test holds that description to what the
 // server does. In short:
 //
-//	public      GET  /openapi.json /healthz /readyz
+//	public      GET  /openapi.json /healthz /readyz /metrics
 //	            GET  /tlog/checkpoint /tlog/tile/{level}/{index}
 //	            GET  /v1/institutions /v1/datasets /v1/offerings
 //	            GET  /v1/authorizations /v1/authorizations/{id}
+//	            GET  /v1/anchors /v1/evidence
 //	with token  POST /v1/consultations
 //	            POST /v1/consultations/{client_ticket}/acknowledge
 //	            GET  /v1/trace/{ticket}
@@ -93,6 +94,10 @@ type Config struct {
 	Registry      Registry
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
+	// Witnessing tells of checkpoints. Nil: there are none to tell of.
+	Witnessing Witnessing
+	// Metrics gives what Prometheus reads, in its text form. Nil: nothing.
+	Metrics func(context.Context) ([]byte, error)
 	// Schemes are the identifier schemes of the mesh.
 	Schemes subject.Schemes
 	// Checks are what /readyz asks, in this order.

@@ -148,7 +148,7 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 	d, c := describe(t)
 	f := &fakes{entries: []*nodepb.Entry{ownEntry()}, result: fullResult()}
 	seed(t, f)
-	s, _ := newServer(t, f)
+	s, _ := newServer(t, f, witnessed(t))
 	refs := `{"references":[{"subject":{"scheme":"ssin","number":"` + person + `"},"quality":"client","period":{"from":"2026-01-01","until":"2026-12-31"}}]}`
 	subj := `{"subject":{"scheme":"ssin","number":"` + person + `"}}`
 	seen := map[string]bool{}
@@ -171,6 +171,9 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"GET", "/v1/authorizations", "", nil, 200, "DEMO-2026/001"},
 		{"GET", "/v1/authorizations/a-1", "", nil, 200, "DEMO-2026/001"},
 		{"GET", "/v1/authorizations/a-2", "", nil, 404, ""},
+		{"GET", "/metrics", "", nil, 200, "crossroads_up 1"},
+		{"GET", "/v1/anchors", "", nil, 200, "journal/nsso/n1"},
+		{"GET", "/v1/evidence", "", nil, 200, "crossroads evidence v1"},
 		{"POST", "/v1/consultations", question(), asUser("file-token", "alice"), 200, "03022814690"},
 		{"POST", "/v1/consultations", "{}", asUser("file-token", "alice"), 400, "period"},
 		{"POST", "/v1/consultations", question(), nil, 401, ""},

@@ -10,6 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -53,6 +54,14 @@ type Tree interface {
 // Tracer joins the segments of one ticket.
 type Tracer interface {
 	Trace(ctx context.Context, t names.Ticket) (*trace.Story, error)
+}
+
+// Witnessing is what the node knows of the checkpoints of the mesh's journals.
+type Witnessing interface {
+	// Anchors gives the last checkpoint of every journal that a majority cosigned.
+	Anchors(ctx context.Context) ([]*checkpoint.Note, error)
+	// Evidence gives the contradictions that this node found, as registry member.
+	Evidence() ([]*checkpoint.Evidence, error)
 }
 
 // Receipts makes the receipt of a ticket that this node's journal holds.

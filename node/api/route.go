@@ -12,6 +12,7 @@ const (
 	mediaBytes   = "application/octet-stream"
 	mediaCSV     = "text/csv"
 	mediaProblem = "application/problem+json"
+	mediaMetrics = "text/plain; version=0.0.4; charset=utf-8"
 	mediaNote    = "text/plain; charset=utf-8"
 )
 
@@ -48,6 +49,7 @@ func (s *Server) table() []route {
 		{method: get, path: "/openapi.json", handle: func(*request) (response, error) { return raw(openAPI), nil }},
 		{method: get, path: "/healthz", free: true, handle: s.healthz},
 		{method: get, path: "/readyz", free: true, handle: s.readyz},
+		{method: get, path: "/metrics", free: true, handle: s.metrics},
 		{method: get, path: "/tlog/checkpoint", handle: s.checkpoint},
 		{method: get, path: "/tlog/tile/{level}/{index...}", handle: s.tile},
 		{method: get, path: "/v1/institutions", handle: s.institutions},
@@ -55,6 +57,8 @@ func (s *Server) table() []route {
 		{method: get, path: "/v1/offerings", handle: s.offerings},
 		{method: get, path: "/v1/authorizations", handle: s.authorizations},
 		{method: get, path: "/v1/authorizations/{id}", handle: s.authorization},
+		{method: get, path: "/v1/anchors", handle: s.anchors},
+		{method: get, path: "/v1/evidence", handle: s.evidence},
 		{method: post, path: "/v1/consultations", access: token, media: mediaJSON, handle: s.consult},
 		{method: post, path: "/v1/consultations/{client_ticket}/acknowledge", access: token, handle: s.acknowledge},
 		{method: get, path: "/v1/trace/{ticket}", access: token, handle: s.trace},

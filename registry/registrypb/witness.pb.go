@@ -316,7 +316,8 @@ func (x *AnchorResponse) GetTaken() uint32 {
 // notes prove themselves.
 type AnchorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	After         string                 `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	After         string                 `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`     // institution/node after which to go on; empty: from the first
+	Journal       string                 `protobuf:"bytes,2,opt,name=journal,proto3" json:"journal,omitempty"` // institution/node: only that one; after is not looked at
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +355,13 @@ func (*AnchorsRequest) Descriptor() ([]byte, []int) {
 func (x *AnchorsRequest) GetAfter() string {
 	if x != nil {
 		return x.After
+	}
+	return ""
+}
+
+func (x *AnchorsRequest) GetJournal() string {
+	if x != nil {
+		return x.Journal
 	}
 	return ""
 }
@@ -526,9 +534,10 @@ const file_registry_registrypb_witness_proto_rawDesc = "" +
 	"\rAnchorRequest\x12\x14\n" +
 	"\x05notes\x18\x01 \x03(\fR\x05notes\"&\n" +
 	"\x0eAnchorResponse\x12\x14\n" +
-	"\x05taken\x18\x01 \x01(\rR\x05taken\"&\n" +
+	"\x05taken\x18\x01 \x01(\rR\x05taken\"@\n" +
 	"\x0eAnchorsRequest\x12\x14\n" +
-	"\x05after\x18\x01 \x01(\tR\x05after\";\n" +
+	"\x05after\x18\x01 \x01(\tR\x05after\x12\x18\n" +
+	"\ajournal\x18\x02 \x01(\tR\ajournal\";\n" +
 	"\x0fAnchorsResponse\x12\x14\n" +
 	"\x05notes\x18\x01 \x03(\fR\x05notes\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\"J\n" +

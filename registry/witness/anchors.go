@@ -200,15 +200,25 @@ func (w *Witness) propose(ctx context.Context, notes [][]byte) error {
 
 // HandleAnchors answers MethodAnchors with what stands in the registry.
 func (w *Witness) HandleAnchors(_ context.Context, _ names.NodeID, req *registrypb.AnchorsRequest) (*registrypb.AnchorsResponse, error) {
-	var after names.NodeID
-	if s := req.GetAfter(); s != "" {
+	var after, only names.NodeID
+	for s, to := range map[string]*names.NodeID{req.GetAfter(): &after, req.GetJournal(): &only} {
+		if s == "" {
+			continue
+		}
 		var err error
-		if after, err = names.ParseNodeID(s); err != nil {
+		if *to, err = names.ParseNodeID(s); err != nil {
 			return nil, fmt.Errorf("%w: %w", checkpoint.ErrMalformed, err)
 		}
 	}
 	resp := new(registrypb.AnchorsResponse)
 	return resp, w.view(func(v record.View) error {
+		if req.GetJournal() != "" {
+			a, err := v.Anchor(only)
+			if a != nil {
+				resp.Notes = [][]byte{a.Checkpoint.Bytes()}
+			}
+			return err
+		}
 		return v.Anchors(after, func(a *record.Anchor) error {
 			if len(resp.Notes) == pageSize {
 				resp.Next = after.String()
@@ -224,10 +234,14 @@ func (w *Witness) HandleAnchors(_ context.Context, _ names.NodeID, req *registry
 // maxPages bounds what FetchAnchors reads: 4,096 journals.
 const maxPages = 64
 
-// FetchAnchors asks a member for all anchors, for a node that holds none itself. It
-// verifies each in its own view, so the member can hold back, and not invent.
-func FetchAnchors(ctx context.Context, peers Peers, member names.NodeID, mesh names.MeshID, view func(func(record.View) error) error) (notes []*checkpoint.Note, err error) {
+// FetchAnchors asks a member for all anchors, for a node that holds none itself; or for
+// that of one journal, if journal names one. It verifies each in its own view, so the
+// member can hold back, and not invent.
+func FetchAnchors(ctx context.Context, peers Peers, member, journal names.NodeID, mesh names.MeshID, view func(func(record.View) error) error) (notes []*checkpoint.Note, err error) {
 	req := new(registrypb.AnchorsRequest)
+	if journal != (names.NodeID{}) {
+		req.Journal = journal.String()
+	}
 	for range maxPages {
 		resp := new(registrypb.AnchorsResponse)
 		if err := peers.Call(ctx, member, MethodAnchors, req, resp); err != nil {

@@ -35,9 +35,13 @@ func TestAnchorsAreGathered(t *testing.T) {
 		t.Errorf("%d commands, sizes %d and %d", len(w.proposed), w.size("office"), w.size("gamma"))
 	}
 	// They are trimmed to what is needed, and prove themselves to who holds none.
-	got, err := witness.FetchAnchors(t.Context(), peers{w, node("office")}, node("beta"), mesh, w.View)
+	got, err := witness.FetchAnchors(t.Context(), peers{w, node("office")}, node("beta"), names.NodeID{}, mesh, w.View)
 	if err != nil || len(got) != 2 {
 		t.Fatal(got, err)
+	}
+	one, err := witness.FetchAnchors(t.Context(), peers{w, node("office")}, node("beta"), node("office"), mesh, w.View)
+	if err != nil || len(one) != 1 || one[0].Node != node("office") {
+		t.Fatal(one, err)
 	}
 	for _, n := range got {
 		if len(n.Witnesses()) != 2 {

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// AnchorList is the last anchored checkpoint of every journal.
+type AnchorList struct {
+	Items []Anchor `json:"items"`
+}
+
+// Anchor is a checkpoint that a majority of the registry's members cosigned.
+type Anchor struct {
+	Journal   string   `json:"journal"` // institution/node
+	Size      int64    `json:"size"`    // entries covered
+	Root      string   `json:"root"`    // base64
+	Witnesses []string `json:"witnesses"`
+	// Note is the signed note, by which everything above is proved: c2sp.org/tlog-checkpoint
+	// with c2sp.org/tlog-cosignature.
+	Note string `json:"note"`
+}
+
+// EvidenceList is what a registry member found.
+type EvidenceList struct {
+	Items []Evidence `json:"items"`
+}
+
+// Evidence is two checkpoints of one journal that contradict each other.
+type Evidence struct {
+	Journal string    `json:"journal"`
+	Found   time.Time `json:"found"`
+	Sizes   [2]int64  `json:"sizes"`
+	// Certain: no honest log holds both. Otherwise the journal gave no proof that joins
+	// them, and must show one.
+	Certain bool `json:"certain"`
+	// Text stands by itself: anybody with the public keys of the mesh can judge it.
+	Text string `json:"text"`
+}
+
+// anchors lists what stands in the registry. It is public: it tells how many entries
+// each journal has, and nothing of them.
+func (s *Server) anchors(q *request) (response, error) {
+	out := AnchorList{Items: []Anchor{}}
+	if s.cfg.Witnessing == nil {
+		return out, nil
+	}
+	notes, err := s.cfg.Witnessing.Anchors(q.Context())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", problem(CodeUnavailable, "", "This node asks the registry's members for anchors, and none answers; see GET /readyz."), err)
+	}
+	for _, n := range notes {
+		out.Items = append(out.Items, Anchor{
+			Journal: n.Node.String(), Size: n.Size, Root: base64.StdEncoding.EncodeToString(n.Root[:]),
+			Witnesses: nodeNames(n.Witnesses()), Note: string(n.Bytes()),
+		})
+	}
+	return out, nil
+}
+
+func nodeNames(ids []names.NodeID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = id.String()
+	}
+	return out
+}
+
+// evidence lists the contradictions that this node found as registry member. It is
+// public, so that whoever is accused sees it too.
+func (s *Server) evidence(*request) (response, error) {
+	out := EvidenceList{Items: []Evidence{}}
+	if s.cfg.Witnessing == nil {
+		return out, nil
+	}
+	all, err := s.cfg.Witnessing.Evidence()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range all {
+		out.Items = append(out.Items, Evidence{
+			Journal: e.Older.Node.String(), Found: e.Found, Sizes: [2]int64{e.Older.Size, e.Newer.Size},
+			Certain: checkpoint.Compare(e.Older, e.Newer, e.Proof) == checkpoint.Forked, Text: string(e.Text()),
+		})
+	}
+	return out, nil
+}
+
+// metrics tells how the node is doing, to whoever watches machines.
+func (s *Server) metrics(q *request) (response, error) {
+	d := document{media: mediaMetrics, body: []byte{}}
+	if s.cfg.Metrics == nil {
+		return d, nil
+	}
+	var err error
+	d.body, err = s.cfg.Metrics(q.Context())
+	return d, err
+}
+
+// Anchors gives the last anchored checkpoint of every journal.
+func (c *Client) Anchors(ctx context.Context) (AnchorList, error) {
+	return get[AnchorList](ctx, c, "/v1/anchors")
+}
+
+// Evidence gives the contradictions that the node found, as registry member.
+func (c *Client) Evidence(ctx context.Context) (EvidenceList, error) {
+	return get[EvidenceList](ctx, c, "/v1/evidence")
+}
