@@ -88,9 +88,12 @@ func (x *Envelope) GetSignatures() []*Signature {
 }
 
 type Signature struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // see certs/envelope: derived from the public key
-	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`      // Ed25519, 64 bytes, verified under the ZIP-215 rule
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	KeyId     string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // see certs/envelope: derived from the public key
+	Signature []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`      // Ed25519, 64 bytes, verified under the ZIP-215 rule
+	// Set when the signature is over a group of messages of one kind, and this is one
+	// of them; see certs/envelope for what is signed then, and for which kinds.
+	Group         *GroupPath `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,6 +142,82 @@ func (x *Signature) GetSignature() []byte {
 	return nil
 }
 
+func (x *Signature) GetGroup() *GroupPath {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+// GroupPath leads from one message to the root of the group's Merkle tree.
+type GroupPath struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Salt          []byte                 `protobuf:"bytes,1,opt,name=salt,proto3" json:"salt,omitempty"`    // 32 random bytes in the leaf: a path tells nothing of its neighbours
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // of the leaf, from 0
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`   // leaves in the tree, 2 to 4096
+	Path          [][]byte               `protobuf:"bytes,4,rep,name=path,proto3" json:"path,omitempty"`    // 32 bytes each, from the leaf up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPath) Reset() {
+	*x = GroupPath{}
+	mi := &file_certs_certspb_envelope_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPath) ProtoMessage() {}
+
+func (x *GroupPath) ProtoReflect() protoreflect.Message {
+	mi := &file_certs_certspb_envelope_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPath.ProtoReflect.Descriptor instead.
+func (*GroupPath) Descriptor() ([]byte, []int) {
+	return file_certs_certspb_envelope_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GroupPath) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *GroupPath) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupPath) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *GroupPath) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 var File_certs_certspb_envelope_proto protoreflect.FileDescriptor
 
 const file_certs_certspb_envelope_proto_rawDesc = "" +
@@ -149,10 +228,16 @@ const file_certs_certspb_envelope_proto_rawDesc = "" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12>\n" +
 	"\n" +
 	"signatures\x18\x03 \x03(\v2\x1e.crossroads.certs.v1.SignatureR\n" +
-	"signatures\"@\n" +
+	"signatures\"v\n" +
 	"\tSignature\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignatureB5Z3github.com/crossroads-mesh/crossroads/certs/certspbb\x06proto3"
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x124\n" +
+	"\x05group\x18\x03 \x01(\v2\x1e.crossroads.certs.v1.GroupPathR\x05group\"]\n" +
+	"\tGroupPath\x12\x12\n" +
+	"\x04salt\x18\x01 \x01(\fR\x04salt\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04path\x18\x04 \x03(\fR\x04pathB5Z3github.com/crossroads-mesh/crossroads/certs/certspbb\x06proto3"
 
 var (
 	file_certs_certspb_envelope_proto_rawDescOnce sync.Once
@@ -166,18 +251,20 @@ func file_certs_certspb_envelope_proto_rawDescGZIP() []byte {
 	return file_certs_certspb_envelope_proto_rawDescData
 }
 
-var file_certs_certspb_envelope_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_certs_certspb_envelope_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_certs_certspb_envelope_proto_goTypes = []any{
 	(*Envelope)(nil),  // 0: crossroads.certs.v1.Envelope
 	(*Signature)(nil), // 1: crossroads.certs.v1.Signature
+	(*GroupPath)(nil), // 2: crossroads.certs.v1.GroupPath
 }
 var file_certs_certspb_envelope_proto_depIdxs = []int32{
 	1, // 0: crossroads.certs.v1.Envelope.signatures:type_name -> crossroads.certs.v1.Signature
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 1: crossroads.certs.v1.Signature.group:type_name -> crossroads.certs.v1.GroupPath
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_certs_certspb_envelope_proto_init() }
@@ -191,7 +278,7 @@ func file_certs_certspb_envelope_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certs_certspb_envelope_proto_rawDesc), len(file_certs_certspb_envelope_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -16,6 +16,22 @@
 // verdict does not differ between libraries or versions: replicas that judge the
 // same bytes must agree for ever. Keys of small order verify nothing: see CheckKey.
 //
+// # Signing many at once
+//
+// Requests, clearances and answers that wait at the same time may share one
+// signature (Group): each is then a leaf of a Merkle tree, and carries the path to
+// its root. What is signed is the pre-authentication encoding of the type
+// application/vnd.crossroads.signature-group.v1 and
+//
+//	size of type (4) ‖ type ‖ size of key id (4) ‖ key id ‖ leaves in the tree (8) ‖ root (32), big-endian
+//	leaf  SHA-256(0x00 ‖ 32 random bytes ‖ PAE(type, payload))
+//	node  SHA-256(0x01 ‖ left ‖ right), shaped as in RFC 6962
+//
+// The random bytes keep a path from telling anything about its neighbours. A tree has
+// 2 to 4096 leaves: a lone message is signed alone. Commands, grants and node
+// metadata never verify in a group. Whoever sees many messages of few signers keeps
+// a Verifier.
+//
 // Everything here is safe for concurrent use.
 package envelope
 
@@ -27,10 +43,11 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
-	"github.com/hdevalence/ed25519consensus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/certspb"
@@ -153,10 +170,15 @@ func publicKey(s crypto.Signer) (ed25519.PublicKey, error) {
 
 // Opened is an envelope whose form and type were checked and whose signatures
 // were not: call VerifiedBy before believing anything of it.
+//
+// Its bytes must not be changed: which keys signed them is remembered.
 type Opened struct {
 	Type    Type
 	Payload []byte
 	env     *certspb.Envelope
+
+	mu       sync.Mutex
+	verified []string // public keys whose signature verified
 }
 
 // Open reads an envelope of the wanted type. It verifies no signature.
@@ -195,18 +217,20 @@ func (o *Opened) KeyIDs() []names.KeyID {
 	return ids
 }
 
-// VerifiedBy reports whether pub signed the envelope.
-func (o *Opened) VerifiedBy(pub ed25519.PublicKey) bool {
-	if len(pub) != ed25519.PublicKeySize {
-		return false
-	}
-	id := string(KeyID(pub))
-	for _, s := range o.env.Signatures {
-		if s.KeyId == id && len(s.Signature) == ed25519.SignatureSize {
-			return ed25519consensus.Verify(pub, PAE(o.Type, o.Payload), s.Signature) && CheckKey(pub) == nil
-		}
-	}
-	return false
+// VerifiedBy reports whether pub signed the envelope. A key that did is remembered,
+// so that asking again costs nothing.
+func (o *Opened) VerifiedBy(pub ed25519.PublicKey) bool { return (*Verifier)(nil).VerifiedBy(o, pub) }
+
+func (o *Opened) remembers(pub ed25519.PublicKey) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Contains(o.verified, string(pub))
+}
+
+func (o *Opened) remember(pub ed25519.PublicKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.verified = append(o.verified, string(pub))
 }
 
 // CountVerified gives how many different keys of pubs signed the envelope: the M

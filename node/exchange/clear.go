@@ -213,7 +213,7 @@ func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (
 	if err != nil {
 		return nil, err
 	}
-	if err := signedBy(v, opened, from.Institution); err != nil {
+	if err := x.signedBy(v, opened, from.Institution); err != nil {
 		return nil, err
 	}
 	c := new(registrypb.Clearance)
@@ -246,13 +246,13 @@ func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (
 }
 
 // signedBy reports whether a key of the institution that is not retired signed.
-func signedBy(v record.View, o *envelope.Opened, by names.InstitutionID) error {
-	keys, err := v.KeysOf(by)
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if !k.GetRetired() && o.VerifiedBy(k.GetPublicKey()) {
+func (c *Consultant) signedBy(v record.View, o *envelope.Opened, by names.InstitutionID) error {
+	for _, id := range o.KeyIDs() {
+		k, err := v.Key(id)
+		if err != nil {
+			return err
+		}
+		if k != nil && !k.GetRetired() && k.GetInstitution() == string(by) && c.verifier.VerifiedBy(o, k.GetPublicKey()) {
 			return nil
 		}
 	}

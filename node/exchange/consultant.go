@@ -99,9 +99,11 @@ func (c *ConsultantConfig) setDefaults() {
 
 // Consultant asks for the applications of its own institution.
 type Consultant struct {
-	cfg   ConsultantConfig
-	locks locks // by consultation row
-	acks  chan acknowledgement
+	cfg      ConsultantConfig
+	locks    locks // by consultation row
+	acks     chan acknowledgement
+	group    *envelope.Group
+	verifier envelope.Verifier
 
 	mu       sync.Mutex
 	inFlight map[string]bool // ids of clearances that a running consultation holds
@@ -110,7 +112,7 @@ type Consultant struct {
 // NewConsultant makes a consultant; it starts nothing. Run sweeps and acknowledges.
 func NewConsultant(cfg ConsultantConfig) *Consultant {
 	cfg.setDefaults()
-	return &Consultant{cfg: cfg, acks: make(chan acknowledgement, 256), inFlight: make(map[string]bool)}
+	return &Consultant{cfg: cfg, group: envelope.NewGroup(cfg.Signer), acks: make(chan acknowledgement, 256), inFlight: make(map[string]bool)}
 }
 
 // Consult carries out a consultation, or gives the result of the one that was
@@ -147,7 +149,7 @@ func (c *Consultant) Consult(ctx context.Context, q Question) (*Result, error) {
 	case kept.Result != nil:
 		return resultOf(kept, a.ClientTicket), nil
 	}
-	return c.carryOut(ctx, key, a, kept, "resumed")
+	return c.carryOut(ctx, key, a, kept, false)
 }
 
 // begin signs a new request and keeps it before anything else happens, so that a
@@ -163,7 +165,7 @@ func (c *Consultant) begin(ctx context.Context, key outbox.Key, a *asked) (*Resu
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	request, err := envelope.Sign(envelope.Request, payload, c.cfg.Signer)
+	request, err := c.group.Sign(envelope.Request, payload)
 	if err != nil {
 		return nil, fmt.Errorf("sign request: %w", err)
 	}
@@ -172,10 +174,7 @@ func (c *Consultant) begin(ctx context.Context, key outbox.Key, a *asked) (*Resu
 		Request:      request,
 		UntilUnixMs:  now.Add(c.cfg.Life).UnixMilli(),
 	}
-	if err := c.keep(key, kept); err != nil {
-		return nil, err
-	}
-	return c.carryOut(ctx, key, a, kept, "")
+	return c.carryOut(ctx, key, a, kept, true)
 }
 
 // standingPause is how long awaitStanding rests between two looks.

@@ -52,8 +52,10 @@ func (r *reply) hasData() bool {
 	return r.status == nodepb.Status_DATA_FOUND || r.status == nodepb.Status_NO_DATA_FOUND
 }
 
-// carryOut takes a request that is kept to its end.
-func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kept *nodepb.KeptConsultation, detail string) (*Result, error) {
+// carryOut takes a request to its end. Unless it is fresh it was kept before. A
+// fresh one is kept and journaled at the same time: neither needs the other, and
+// nothing leaves before both are durable.
+func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kept *nodepb.KeptConsultation, fresh bool) (*Result, error) {
 	x := &consultation{Consultant: c, key: key, kept: kept, request: new(registrypb.Request),
 		hash: sum(kept.Request), ticket: names.TicketOf(kept.Request)}
 	opened, err := envelope.Open(envelope.Request, kept.Request)
@@ -64,8 +66,15 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 		return nil, err
 	}
 	requested := x.entry(nodepb.Event_REQUESTED)
-	requested.Detail, requested.Evidence = detail, [][]byte{kept.Request}
-	if err := appendOne(ctx, c.cfg.Journal, requested); err != nil {
+	requested.Evidence = [][]byte{kept.Request}
+	journaled := func() error { return appendOne(ctx, c.cfg.Journal, requested) }
+	if fresh {
+		err = together(journaled, func() error { return c.keep(key, kept) })
+	} else {
+		requested.Detail = "resumed"
+		err = journaled()
+	}
+	if err != nil {
 		return nil, err
 	}
 	if a.malformed {

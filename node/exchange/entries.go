@@ -83,12 +83,22 @@ func appendAll(ctx context.Context, j Journal, entries ...*nodepb.Entry) error {
 	if len(entries) == 1 {
 		return appendOne(ctx, j, entries[0])
 	}
-	errs := make(chan error, len(entries))
-	for _, e := range entries {
-		go func() { errs <- appendOne(ctx, j, e) }()
+	steps := make([]func() error, len(entries))
+	for i, e := range entries {
+		steps[i] = func() error { return appendOne(ctx, j, e) }
+	}
+	return together(steps...)
+}
+
+// together takes steps at the same time and gives an error of one that failed, once
+// all have ended.
+func together(steps ...func() error) error {
+	errs := make(chan error, len(steps))
+	for _, step := range steps {
+		go func() { errs <- step() }()
 	}
 	var first error
-	for range entries {
+	for range steps {
 		if err := <-errs; err != nil && first == nil {
 			first = err
 		}

@@ -116,7 +116,7 @@ func (x *consultation) verifyAnswer(p *permit, from names.NodeID, resp *nodepb.P
 	if err != nil {
 		return nil, err
 	}
-	if err := x.cfg.Registry.View(func(v record.View) error { return signedBy(v, opened, from.Institution) }); err != nil {
+	if err := x.cfg.Registry.View(func(v record.View) error { return x.signedBy(v, opened, from.Institution) }); err != nil {
 		return nil, err
 	}
 	for what, wrong := range map[string]bool{

@@ -317,7 +317,7 @@ func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
 func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *refusal, error) {
 	var bad *clearing.Refusal
 	if x.checked == nil {
-		x.checked, bad = clearing.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
+		x.checked, bad = x.checker.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
 	} else {
 		bad = x.checked.Recheck(v, x.cfg.Now(), x.cfg.Mesh)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -51,6 +52,8 @@ type Supplier struct {
 	cfg     SupplierConfig
 	schemas schemas
 	locks   locks // by request hash
+	group   *envelope.Group
+	checker clearing.Checker
 }
 
 // NewSupplier makes a supplier; it starts nothing. The consultant's Run, or
@@ -67,7 +70,7 @@ func NewSupplier(cfg SupplierConfig) *Supplier {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Supplier{cfg: cfg}
+	return &Supplier{cfg: cfg, group: envelope.NewGroup(cfg.Signer)}
 }
 
 // refusal is why a presentation is refused: the word for the peer, and the detail
@@ -136,6 +139,7 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 	if err != nil {
 		return done, nil
 	}
+	mark.Lazy, content.Lazy = true, true // undone by a crash, they end with their life
 	if err := s.cfg.Outbox.Write(mark, content); err != nil {
 		s.cfg.Log.Error("acknowledged answer could not be forgotten; it ends with its life", "ticket", a.GetTicket(), "err", err)
 	}
@@ -198,6 +202,6 @@ func (x *presentation) sign(c *nodepb.KeptContent) (*nodepb.PresentResponse, err
 	if err != nil {
 		return nil, err
 	}
-	answer, err := envelope.Sign(envelope.Answer, payload, x.cfg.Signer)
+	answer, err := x.group.Sign(envelope.Answer, payload)
 	return &nodepb.PresentResponse{Answer: answer, Content: c.GetContent(), Blinding: c.GetBlinding()}, err
 }

@@ -103,7 +103,7 @@ func (c *Consultant) sweepUnused(ctx context.Context) error {
 		if err := appendOne(ctx, c.cfg.Journal, e); err != nil {
 			return err
 		}
-		return c.cfg.Outbox.Write(outbox.Change{Key: key, Delete: true})
+		return c.cfg.Outbox.Write(outbox.Change{Key: key, Delete: true, Lazy: true}) // undone by a crash, it is journaled again
 	})
 	return errors.Join(err, unreadable)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -67,9 +68,24 @@ type Checked struct {
 
 	issued             time.Time // by the clearing peer's clock
 	clearance, request *envelope.Opened
-	leader             names.NodeID
-	grant              []byte
+	grant              *lease.Signed
+	verifier           *envelope.Verifier
 }
+
+// Checker checks clearances and remembers what verified: grants, which stand in many
+// of them, and roots of groups that were signed together. What is remembered is
+// never more than that a key signed these bytes; whether the key and all else stands
+// is looked up each time. The zero value is ready and safe for concurrent use.
+type Checker struct {
+	verifier envelope.Verifier
+
+	mu     sync.Mutex
+	grants map[[sha256.Size]byte]*lease.Signed // that verified; at most maxGrants
+}
+
+// maxGrants is what a Checker remembers: a grant lives seconds, and each member has
+// one or two.
+const maxGrants = 64
 
 // Check is everything that a supplier can verify of a clearance in its own view,
 // which must be one it may rely on: that a member which is no party signed it, in
@@ -78,7 +94,7 @@ type Checked struct {
 //
 // Not checked here, because it is not public: the supplier's own reference, and
 // whether the request was answered before.
-func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, request, clearance []byte) (*Checked, *Refusal) {
+func (m *Checker) Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, request, clearance []byte) (*Checked, *Refusal) {
 	c := new(registrypb.Clearance)
 	opened, err := open(envelope.Clearance, clearance, c)
 	if err != nil {
@@ -98,7 +114,7 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 		Dataset: names.DatasetID(req.Dataset), Period: record.Period(req.Period),
 		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
 		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
-		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: opened, request: signed, grant: c.Grant,
+		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: opened, request: signed, verifier: &m.verifier,
 	}
 	for _, id := range c.FiledUnder {
 		k.FiledUnder = append(k.FiledUnder, subject.Raw(subject.Scheme(id.GetScheme()), id.GetNumber()))
@@ -107,12 +123,10 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 	if r := k.bound(c, mesh); r != nil {
 		return nil, r
 	}
-	grant, err := lease.Open(mesh, c.Grant, trust(v))
-	if err != nil {
+	if k.grant, err = m.grant(mesh, c.Grant, trust(v)); err != nil {
 		return nil, invalid("it shows no grant by a registry member")
 	}
-	k.leader = record.NodeID(grant.Leader)
-	if r := k.inTime(c, grant, now, b); r != nil {
+	if r := k.inTime(c, k.grant.Grant, now, b); r != nil {
 		return nil, r
 	}
 	if k.Authorization, err = v.Authorization(names.AuthorizationID(c.Authorization)); err != nil {
@@ -124,7 +138,7 @@ func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, se
 	if r := k.within(c); r != nil {
 		return nil, r
 	}
-	if r := k.stands(v, mesh); r != nil {
+	if r := k.stands(v); r != nil {
 		return nil, r
 	}
 	return k, nil
@@ -149,20 +163,50 @@ func Genuine(v record.View, mesh names.MeshID, from names.NodeID, request, clear
 	if member, err := v.IsMember(clearer); err != nil || !member {
 		return false
 	}
-	if ok, err := signedBy(v, signed, from.Institution); err != nil || !ok {
+	if ok, err := signedBy(v, nil, signed, from.Institution); err != nil || !ok {
 		return false
 	}
-	ok, err := signedBy(v, opened, clearer.Institution)
+	ok, err := signedBy(v, nil, opened, clearer.Institution)
 	return err == nil && ok
+}
+
+// Check is a Checker's Check that remembers nothing.
+func Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, request, clearance []byte) (*Checked, *Refusal) {
+	return new(Checker).Check(v, now, b, mesh, self, from, request, clearance)
+}
+
+// grant reads a grant that stands now.
+func (m *Checker) grant(mesh names.MeshID, raw []byte, trust lease.Trust) (*lease.Signed, error) {
+	key := sha256.Sum256(raw)
+	m.mu.Lock()
+	s := m.grants[key]
+	m.mu.Unlock()
+	known := s != nil
+	if !known {
+		var err error
+		if s, err = lease.Read(mesh, raw); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.Check(trust); err != nil || known {
+		return s, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.grants == nil || len(m.grants) >= maxGrants {
+		m.grants = make(map[[sha256.Size]byte]*lease.Signed)
+	}
+	m.grants[key] = s
+	return s, nil
 }
 
 // Recheck is for the moment just before data leave: whether it is in time, and
 // nothing that the clearance rests on has fallen away.
-func (k *Checked) Recheck(v record.View, now time.Time, mesh names.MeshID) *Refusal {
+func (k *Checked) Recheck(v record.View, now time.Time, _ names.MeshID) *Refusal {
 	if now.After(k.ReleaseBy) {
 		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "data had to leave by %s", k.ReleaseBy)
 	}
-	return k.stands(v, mesh)
+	return k.stands(v)
 }
 
 // bound insists that the clearance says of everything what the request says.
@@ -249,13 +293,13 @@ func (k *Checked) within(c *registrypb.Clearance) *Refusal {
 }
 
 // stands looks everything up that may fall away.
-func (k *Checked) stands(v record.View, mesh names.MeshID) *Refusal {
+func (k *Checked) stands(v record.View) *Refusal {
 	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand} {
 		if r := check(v); r != nil {
 			return r
 		}
 	}
-	if _, err := lease.Open(mesh, k.grant, trust(v)); err != nil {
+	if err := k.grant.Check(trust(v)); err != nil {
 		return invalid("its grant is no longer by a registry member")
 	}
 	return nil
@@ -270,7 +314,7 @@ func (k *Checked) clearerStands(v record.View) *Refusal {
 	if !member {
 		return invalid("%s is no registry member in good standing", k.Clearer)
 	}
-	signed, err := signedBy(v, k.clearance, k.Clearer.Institution)
+	signed, err := signedBy(v, k.verifier, k.clearance, k.Clearer.Institution)
 	if err != nil {
 		return unsure(err)
 	}
@@ -305,7 +349,7 @@ func (k *Checked) requesterStands(v record.View) *Refusal {
 	if !stands {
 		return refuse(registrypb.Reason_REVOKED, "%s is suspended, or its node removed", k.Requester)
 	}
-	signed, err := signedBy(v, k.request, k.Requester.Institution)
+	signed, err := signedBy(v, k.verifier, k.request, k.Requester.Institution)
 	if err != nil {
 		return unsure(err)
 	}

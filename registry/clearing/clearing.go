@@ -143,13 +143,13 @@ func checkRequest(mesh names.MeshID, req *registrypb.Request) error {
 }
 
 // signedBy reports whether a key of the institution that is not retired signed.
-func signedBy(v record.View, o *envelope.Opened, by names.InstitutionID) (bool, error) {
+func signedBy(v record.View, verifier *envelope.Verifier, o *envelope.Opened, by names.InstitutionID) (bool, error) {
 	for _, id := range o.KeyIDs() {
 		k, err := v.Key(id)
 		if err != nil {
 			return false, err
 		}
-		if k != nil && !k.Retired && k.Institution == string(by) && o.VerifiedBy(k.PublicKey) {
+		if k != nil && !k.Retired && k.Institution == string(by) && verifier.VerifiedBy(o, k.PublicKey) {
 			return true, nil
 		}
 	}

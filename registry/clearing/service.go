@@ -85,7 +85,11 @@ type Config struct {
 }
 
 // Service clears for others. It is safe for concurrent use.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg      Config
+	group    *envelope.Group
+	verifier envelope.Verifier
+}
 
 // New makes a Service.
 func New(cfg Config) *Service {
@@ -95,7 +99,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg}
+	return &Service{cfg: cfg, group: envelope.NewGroup(cfg.Signer)}
 }
 
 // Clear decides on a request that the node from sent. The ticket of the same
@@ -184,7 +188,7 @@ func (s *Service) decide(v record.View, standing lease.Standing, opened *envelop
 	if !member {
 		return ErrNotMember
 	}
-	signed, err := signedBy(v, opened, names.InstitutionID(d.Request.Requester.GetInstitution()))
+	signed, err := signedBy(v, &s.verifier, opened, names.InstitutionID(d.Request.Requester.GetInstitution()))
 	if err != nil {
 		return err
 	}
@@ -237,7 +241,7 @@ func (s *Service) issue(d *Decided, standing lease.Standing) (clearances [][]byt
 		if err != nil {
 			return nil, fmt.Errorf("clearance: %w", err)
 		}
-		raw, err := envelope.Sign(envelope.Clearance, payload, s.cfg.Signer)
+		raw, err := s.group.Sign(envelope.Clearance, payload)
 		if err != nil {
 			return nil, fmt.Errorf("clearance: %w", err)
 		}

@@ -174,7 +174,7 @@ func FuzzOpenRequest(f *testing.F) {
 		if _, err := Decide(m.view(), Case{Self: "alpha", Schemes: m.w.Rules.Schemes, Request: req, At: m.now}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := signedBy(m.view(), opened, record.NodeID(req.Requester).Institution); err != nil {
+		if _, err := signedBy(m.view(), nil, opened, record.NodeID(req.Requester).Institution); err != nil {
 			t.Fatal(err)
 		}
 	})

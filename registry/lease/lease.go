@@ -75,6 +75,27 @@ type Trust func(leader names.NodeID) ([]ed25519.PublicKey, error)
 // institution of the member it names as leader. Holder, nonce and times are for the
 // caller to judge. The error wraps ErrInvalidGrant.
 func Open(mesh names.MeshID, raw []byte, trust Trust) (*registrypb.Grant, error) {
+	s, err := Read(mesh, raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Check(trust); err != nil {
+		return nil, err
+	}
+	return s.Grant, nil
+}
+
+// Signed is a grant whose form was checked. Whether it counts is for Check to say,
+// as often as somebody wants to know: a signature that verified is remembered.
+type Signed struct {
+	Grant  *registrypb.Grant // not to be changed
+	leader names.NodeID
+	env    *envelope.Opened
+}
+
+// Read reads a grant of this mesh. It verifies no signature. The error wraps
+// ErrInvalidGrant.
+func Read(mesh names.MeshID, raw []byte) (*Signed, error) {
 	if len(raw) > MaxGrantSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are read", ErrInvalidGrant, len(raw), MaxGrantSize)
 	}
@@ -93,16 +114,22 @@ func Open(mesh names.MeshID, raw []byte, trust Trust) (*registrypb.Grant, error)
 	if err := leader.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: leader: %w", ErrInvalidGrant, err)
 	}
-	keys, err := trust(leader)
+	return &Signed{g, leader, env}, nil
+}
+
+// Check reports whether the institution of the leader signed, under the keys that
+// trust gives now. The error wraps ErrInvalidGrant.
+func (s *Signed) Check(trust Trust) error {
+	keys, err := trust(s.leader)
 	if err != nil {
-		return nil, fmt.Errorf("%w: leader %s: %w", ErrInvalidGrant, leader, err)
+		return fmt.Errorf("%w: leader %s: %w", ErrInvalidGrant, s.leader, err)
 	}
 	for _, k := range keys {
-		if env.VerifiedBy(k) {
-			return g, nil
+		if s.env.VerifiedBy(k) {
+			return nil
 		}
 	}
-	return nil, fmt.Errorf("%w: not signed by %s", ErrInvalidGrant, leader.Institution)
+	return fmt.Errorf("%w: not signed by %s", ErrInvalidGrant, s.leader.Institution)
 }
 
 // meant reports whether g answers this nonce of this holder.
