@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -61,8 +62,9 @@ func NewAuthor(to Submitter, mesh names.MeshID, author string, signers ...crypto
 	return &Author{to: to, mesh: mesh, author: author, signers: signers}
 }
 
-// Do has cmd decided: it sets mesh, author, sequence, previous and, if there is
-// none, the time of a copy, signs that and submits it; cmd needs its chain and body.
+// Do has cmd decided: it sets mesh, author, sequence, previous and, if there are
+// none, the time and the nonce of a copy, signs that and submits it; cmd needs its
+// chain and body.
 // If somebody else wrote the chain meanwhile it does so again. A refusal is an
 // answer, not an error.
 //
@@ -76,6 +78,9 @@ func (a *Author) Do(ctx context.Context, cmd *registrypb.Command) (*registrypb.S
 	cmd.Mesh, cmd.Author = string(a.mesh), a.author
 	if cmd.TimeUnixMs == 0 {
 		cmd.TimeUnixMs = time.Now().UnixMilli()
+	}
+	if cmd.Chain == registrypb.Chain_DIRECTORY && cmd.Nonce == nil {
+		cmd.Nonce = NewNonce()
 	}
 	sequence, hash, err := a.to.Head(ctx, a.author, cmd.Chain, 0)
 	for range authorTries {
@@ -100,6 +105,14 @@ func (a *Author) Do(ctx context.Context, cmd *registrypb.Command) (*registrypb.S
 		sequence, hash = nowSequence, nowHash
 	}
 	return nil, fmt.Errorf("%w: %s, chain %s, after %d attempts", ErrOutrun, a.author, cmd.Chain, authorTries)
+}
+
+// NewNonce gives the random bytes that a directory command needs: its hash goes to
+// whoever makes the next one, and must not tell whom it is about.
+func NewNonce() []byte {
+	nonce := make([]byte, 32)
+	_, _ = rand.Read(nonce) // never fails
+	return nonce
 }
 
 func (a *Author) submit(ctx context.Context, cmd *registrypb.Command) (*registrypb.SubmitResponse, error) {

@@ -65,8 +65,19 @@ func (r *Registry) HandleGrant(ctx context.Context, from names.NodeID, req *regi
 
 // HandleHead answers MethodHead from this replica's view, which may be behind: a
 // command made from it is then refused, and the refusal's index says how far behind.
-func (r *Registry) HandleHead(_ context.Context, _ names.NodeID, req *registrypb.HeadRequest) (*registrypb.HeadResponse, error) {
+// A directory chain is there for its author's nodes only; for others it is one that
+// nobody has begun.
+func (r *Registry) HandleHead(_ context.Context, from names.NodeID, req *registrypb.HeadRequest) (*registrypb.HeadResponse, error) {
 	resp := new(registrypb.HeadResponse)
+	switch registrypb.Chain(req.GetChain()) {
+	case registrypb.Chain_PUBLIC:
+	case registrypb.Chain_DIRECTORY:
+		if req.Author != string(from.Institution) {
+			return resp, nil
+		}
+	default:
+		return resp, nil
+	}
 	err := r.store.View(func(v record.View) (err error) {
 		resp.Sequence, resp.Hash, err = v.Head(req.Author, registrypb.Chain(req.Chain))
 		return err

@@ -18,7 +18,7 @@ import (
 // Limits of a genesis file.
 const (
 	maxKeys    = 32 // signatures that one envelope may carry
-	maxMembers = 31
+	maxMembers = 15 // as in every later record of members
 	maxRoots   = 16
 	maxName    = 200
 )

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -58,6 +59,9 @@ one in the same chain, or --first says that there is none.`,
 			return fmt.Errorf("%s: want the body of the command and nothing else", args[0])
 		}
 		cmd.Mesh, cmd.Author, cmd.Chain, cmd.TimeUnixMs = mesh, author, chainOf(cmd), time.Now().UnixMilli()
+		if cmd.Chain == registrypb.Chain_DIRECTORY {
+			cmd.Nonce = registry.NewNonce()
+		}
 		switch {
 		case first:
 			cmd.Sequence = 1

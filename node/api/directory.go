@@ -173,6 +173,9 @@ func (s *Server) registryHead(q *request) (response, error) {
 	if author == "" || len(author) > 64 {
 		return nil, problem(CodeMalformed, "author", "Want an institution, @operators or @committee.")
 	}
+	if chain == registrypb.Chain_DIRECTORY && author != string(s.cfg.Self.Institution) {
+		return nil, problem(CodeForbidden, "author", "A directory chain is told of to its own institution only, by its own node.")
+	}
 	var index uint64
 	if at := v.Get("index"); at != "" {
 		var err error

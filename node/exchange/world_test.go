@@ -225,6 +225,9 @@ func (w *world) submit(author string, c *registrypb.Command) {
 		w.heads[chain] = h
 	}
 	c.Mesh, c.Author, c.Sequence, c.Previous, c.TimeUnixMs = string(mesh), author, h.sequence+1, h.hash, w.clock.Now().UnixMilli()
+	if c.Chain == registrypb.Chain_DIRECTORY {
+		c.Nonce = make([]byte, 32)
+	}
 	payload, err := proto.Marshal(c)
 	if err != nil {
 		w.t.Fatal(err)

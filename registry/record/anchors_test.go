@@ -174,7 +174,7 @@ func TestAnchorsRefused(t *testing.T) {
 	t.Run("on a chain", func(t *testing.T) {
 		r := founded(t)
 		c := r.w.Draft("alpha", setAnchors(good(t)))
-		c.Chain, c.Sequence = registrypb.Chain_DIRECTORY, 1
+		c.Chain, c.Sequence, c.Nonce = registrypb.Chain_DIRECTORY, 1, recordtest.Nonce()
 		r.refused(r.w.Sign(c, "alpha"), "belongs on the chain")
 		c = r.w.Draft("alpha", setAnchors(good(t)))
 		c.Sequence = 1

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -72,26 +71,24 @@ func Apply(s State, r *Rules, index uint64, raw []byte) (Result, error) {
 	a := newApplier(o, r)
 	a.index = index
 	res, err := a.apply(raw)
-	var no refusal
-	if errors.As(err, &no) {
-		res.Refusal = string(no)
-		return res, nil
-	}
-	if err != nil || res.Repeated {
+	if res.Refusal, err = refusalOf(err); err != nil || res.Refusal != "" || res.Repeated {
 		return res, err
 	}
 	return res, o.commit()
 }
 
+// refusalOf tells refusals from failures of the State.
+func refusalOf(err error) (string, error) {
+	var no refusal
+	if errors.As(err, &no) {
+		return string(no), nil
+	}
+	return "", err
+}
+
 func (a *applier) apply(raw []byte) (res Result, err error) {
-	if len(raw) > MaxCommand {
-		return res, refuse("the command has %d bytes, at most %d are accepted: send it in parts", len(raw), MaxCommand)
-	}
-	opened, err := envelope.Open(envelope.Command, raw)
+	opened, err := a.open(raw)
 	if err != nil {
-		return res, refuse("%v", err)
-	}
-	if err := a.decode(opened.Payload); err != nil {
 		return res, err
 	}
 	hash := sha256.Sum256(opened.Payload)
@@ -169,6 +166,8 @@ func (a *applier) decode(payload []byte) error {
 		return refuse("the command carries no time")
 	case a.cmd.Chain < registrypb.Chain_PUBLIC || a.cmd.Chain > registrypb.Chain_ANCHORS:
 		return refuse("unknown chain %d", a.cmd.Chain)
+	case len(a.cmd.Nonce) > maxNonce || a.cmd.Chain == registrypb.Chain_DIRECTORY && len(a.cmd.Nonce) < minNonce:
+		return refuse("a nonce of %d bytes: want %d to %d random ones on the chain DIRECTORY, and no more elsewhere", len(a.cmd.Nonce), minNonce, maxNonce)
 	}
 	return nil
 }
@@ -233,14 +232,18 @@ func (a *applier) remember(hash, raw []byte, res Result) error {
 	} else {
 		known = append(known, 0)
 	}
-	place := indexKey(tabPublic, a.index)
-	if !res.Public {
-		place = directoryKey(a.author, a.index)
+	place, mark := directoryKey(a.author, a.index), present
+	if res.Public {
+		var err error
+		if mark, err = a.lengthen(hash); err != nil {
+			return err
+		}
+		place = indexKey(tabPublic, a.index)
 	}
 	head := append(binary.BigEndian.AppendUint64(nil, a.cmd.Sequence), hash...)
 	return errors.Join(
 		a.Set(hashKey(hash), known),
 		a.Set(headKey(a.author, byte(a.cmd.Chain)), head),
-		a.Set(place, present),
+		a.Set(place, mark),
 		a.Set(indexKey(tabCommand, a.index), bytes.Clone(raw)))
 }

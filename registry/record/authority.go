@@ -25,10 +25,7 @@ func (a *applier) authorize(opened *envelope.Opened) error {
 		return err
 	}
 	if isGroup {
-		if n := opened.CountVerified(group.Keys); n < group.M {
-			return refuse("%d of the keys of %s signed, want %d", n, a.author, group.M)
-		}
-		return nil
+		return a.enoughSigned(opened, group)
 	}
 	inst, err := a.view.Institution(names.InstitutionID(a.author))
 	if err != nil {

@@ -127,10 +127,32 @@ func compareSubjects(x, y subject.ID) int { return slices.Compare(x.Key(), y.Key
 // internQualities gives the small numbers of all qualities in the command, new
 // ones in the order in which they stand there.
 func (a *applier) internQualities(refs *registrypb.References) (map[string]uint64, error) {
+	// Counted for each institution by itself, so that its own nodes, which do not see
+	// what others use, come to the same verdict.
+	counter := key(tabQualities, a.author)
+	b, err := a.Get(counter)
+	if err != nil {
+		return nil, err
+	}
+	before, _ := binary.Uvarint(b)
+	used := before
 	numbers := make(map[string]uint64)
 	for _, r := range refs.References {
 		if _, ok := numbers[r.Quality]; ok {
 			continue
+		}
+		mine := key(tabQualities, a.author, r.Quality)
+		known, err := a.Get(mine)
+		if err != nil {
+			return nil, err
+		}
+		if known == nil {
+			if used++; used > maxQualities {
+				return nil, refuse("%s has used %d different qualities, and may use no other", a.author, maxQualities)
+			}
+			if err := a.Set(mine, present); err != nil {
+				return nil, err
+			}
 		}
 		n, err := a.intern('q', r.Quality)
 		if err != nil {
@@ -138,7 +160,10 @@ func (a *applier) internQualities(refs *registrypb.References) (map[string]uint6
 		}
 		numbers[r.Quality] = n
 	}
-	return numbers, nil
+	if used > before {
+		err = a.Set(counter, binary.AppendUvarint(nil, used))
+	}
+	return numbers, err
 }
 
 // intern gives the small number that stands for name in packed rows. Numbers are

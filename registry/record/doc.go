@@ -43,10 +43,13 @@
 //	N index                   how many anchors stand of that command
 //	n institution/node        node, as sent
 //	o dataset 0 institution   offering, as sent
-//	P index                   that command is public
+//	P index                   that command is public; the hash of the public history with it (past.go)
 //	p id                      identity provider, as sent
+//	q institution             how many different qualities it has used
+//	q institution 0 quality   it has used this one
 //	R scheme 0 number         references of one subject, packed (pack.go)
 //	S scheme 0 number         history of one number, packed
+//	T                         end of the public history: index, hash
 //	v                         applied index
 //	x, X, y                   names that packed rows hold as small numbers
 //

@@ -23,12 +23,27 @@ func valid(err error) error {
 	return nil
 }
 
-// checkText accepts one line of human words.
+// checkText accepts one line of human words, which shows as what it is.
 func checkText(what, s string, most int) error {
-	if s == "" || len(s) > most || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == unicode.ReplacementChar }) {
-		return refuse("%s: want 1 to %d bytes on one line", what, most)
+	if s == "" || len(s) > most || strings.ContainsFunc(s, misleads) {
+		return refuse("%s: want 1 to %d bytes on one line, without control characters", what, most)
 	}
 	return nil
+}
+
+// misleads reports whether a character ends lines, steers terminals, or makes text show
+// in another order than it stands. The ranges are written out, because replicas must
+// agree on them whatever version of Unicode their program knows.
+func misleads(r rune) bool {
+	switch {
+	case r < ' ', r >= 0x7f && r <= 0x9f, r == unicode.ReplacementChar:
+		return true
+	case r == 0x061c, r == 0x200e, r == 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069: // of direction
+		return true
+	case r == 0x2028, r == 0x2029, r == 0xfeff: // separators, and nothing at all
+		return true
+	}
+	return false
 }
 
 // checkList accepts a list of names without repetition.
@@ -130,8 +145,8 @@ func (a *applier) firstKey(i *registrypb.Institution, admission bool) error {
 
 // addKey writes a key that must be new to the mesh.
 func (a *applier) addKey(k *registrypb.Key) error {
-	if len(k.GetPublicKey()) != ed25519.PublicKeySize {
-		return refuse("public key of %s has %d bytes, want %d", k.GetInstitution(), len(k.GetPublicKey()), ed25519.PublicKeySize)
+	if envelope.CheckKey(k.GetPublicKey()) != nil { // its text may change, and refusals are compared
+		return refuse("public key of %s is not %d bytes that stand for a sound Ed25519 key", k.GetInstitution(), ed25519.PublicKeySize)
 	}
 	if want := envelope.KeyID(k.PublicKey); k.Id != string(want) {
 		return refuse("key id does not match the key, which is %s", want)

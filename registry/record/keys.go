@@ -27,11 +27,13 @@ const (
 	tabNode          byte = 'n'
 	tabOffering      byte = 'o'
 	tabPublic        byte = 'P'
+	tabQualities     byte = 'q' // qualities that an institution has used, and how many
 	tabProvider      byte = 'p'
 	tabReferences    byte = 'R'
 	tabRevoked       byte = 'r'
 	tabNumber        byte = 'S'
 	tabSuspended     byte = 's'
+	tabPast          byte = 'T'
 	tabApplied       byte = 'v'
 	tabIntern        byte = 'x' // name to number
 	tabInterned      byte = 'X' // number to name

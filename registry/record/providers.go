@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"slices"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
@@ -42,8 +43,8 @@ func checkProvider(p *registrypb.IdentityProvider) error {
 		return refuse("%d keys of %s, want 1 to %d", len(p.PublicKeys), p.Id, maxProvided)
 	}
 	for i, k := range p.PublicKeys {
-		if len(k) != ed25519.PublicKeySize || hasKey(p.PublicKeys[:i], k) {
-			return refuse("key %d of %s has not %d bytes, or stands there twice", i+1, p.Id, ed25519.PublicKeySize)
+		if envelope.CheckKey(k) != nil || hasKey(p.PublicKeys[:i], k) {
+			return refuse("key %d of %s is not %d bytes that stand for a sound Ed25519 key, or stands there twice", i+1, p.Id, ed25519.PublicKeySize)
 		}
 	}
 	if len(p.Levels) == 0 {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -42,6 +43,9 @@ const (
 	maxOwnRows   = 64  // references of one institution on one subject
 	maxFamily    = 64  // numbers joined by replacement
 	maxNumberLen = 63  // bytes of a canonical subject number
+	maxQualities = 256 // that one institution ever uses: they are kept for ever
+	minNonce     = 16  // bytes of a directory command's nonce
+	maxNonce     = 32
 )
 
 // Threshold is a group of keys of which M must sign.
@@ -61,10 +65,10 @@ type FirstMember struct {
 // are not changed after they are made, and so are safe for concurrent use.
 type Rules struct {
 	Mesh      names.MeshID
-	Operators Threshold // admissions, members, datasets, suspension
-	Committee Threshold // authorizations
-	Recovery  Threshold // no command of this group is known yet
-	Members   []FirstMember
+	Operators Threshold     // admissions, members, datasets, suspension
+	Committee Threshold     // authorizations
+	Recovery  Threshold     // no command of this group is known yet
+	Members   []FirstMember // at most 15 voters, as in every later record of members
 	Schemes   subject.Schemes
 }
 
@@ -78,8 +82,8 @@ func (r *Rules) Validate() error {
 			return fmt.Errorf("%s: %d of %d keys: want at least one, and no more than there are", name, t.M, len(t.Keys))
 		}
 		for i, k := range t.Keys {
-			if len(k) != ed25519.PublicKeySize {
-				return fmt.Errorf("%s: key %d has %d bytes, want %d", name, i+1, len(k), ed25519.PublicKeySize)
+			if err := envelope.CheckKey(k); err != nil {
+				return fmt.Errorf("%s: key %d: %w", name, i+1, err)
 			}
 			if slices.ContainsFunc(t.Keys[:i], func(o ed25519.PublicKey) bool { return bytes.Equal(o, k) }) {
 				return fmt.Errorf("%s: key %d stands there twice", name, i+1)
@@ -105,7 +109,7 @@ func (r *Rules) Fingerprint() []byte {
 			h.Write(p)
 		}
 	}
-	put([]byte("crossroads registry rules v1"), []byte(r.Mesh))
+	put([]byte("crossroads registry rules v2"), []byte(r.Mesh))
 	for _, t := range []Threshold{r.Operators, r.Committee, r.Recovery} {
 		put([]byte{byte(t.M)}, []byte{byte(len(t.Keys))})
 		for _, k := range t.Keys {

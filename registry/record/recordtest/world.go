@@ -3,6 +3,7 @@
 package recordtest
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"testing"
@@ -104,8 +105,11 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 	default:
 		w.t.Fatalf("no body of a command: %T", body)
 	}
-	if c.Chain == registrypb.Chain_ANCHORS {
+	switch c.Chain {
+	case registrypb.Chain_ANCHORS:
 		return c
+	case registrypb.Chain_DIRECTORY:
+		c.Nonce = Nonce()
 	}
 	c.Sequence = 1
 	if last := w.heads[chain(c)]; last != nil {
@@ -113,6 +117,9 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 	}
 	return c
 }
+
+// Nonce gives one that is fit for a directory command, always the same.
+func Nonce() []byte { return bytes.Repeat([]byte{7}, 32) }
 
 func chain(c *registrypb.Command) string { return c.Author + "/" + c.Chain.String() }
 
