@@ -38,7 +38,7 @@ that the operators published, if the institution is one of the first members.
 With -o json it prints the entries, one a line. They are to be believed only if the exit
 code is 0.`,
 		Example: `  crossroads journal archive verify january.archive --genesis genesis.json --sha256 HASH
-  age -d -i KEY journal.age | crossroads journal archive verify - --key iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w= -o json`,
+  crossroads journal archive verify january.archive --key iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w= -o json`,
 		Args: cobra.ExactArgs(1),
 	}
 	f := c.Flags()

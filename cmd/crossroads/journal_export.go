@@ -28,13 +28,13 @@ func newJournalExport() *cobra.Command {
 institution's key. crossroads journal archive verify checks it without a node. It holds
 the whole run from the first to the last entry of that time, so some entries may lie
 outside of it. It is as secret as the journal and not encrypted: pipe it through a tool that
-encrypts (--out -). With -o json it is one JSON object a line, for people and other
+encrypts (--out - | age -r RECIPIENT > journal.age). With -o json it is one JSON object a line, for people and other
 programs, which proves nothing.
 
 The node may be running. That you exported is journaled when it is not, and must be noted
 elsewhere when it is.`,
 		Example: `  crossroads journal export --config node.yaml --from 2026-01-01 --until 2026-02-01 --out january.archive
-  crossroads journal export --config node.yaml --out - | age -r RECIPIENT > journal.age`,
+  crossroads journal export --config node.yaml --out journal.jsonl -o json`,
 		Args: cobra.NoArgs,
 	}
 	own := addOwnJournal(c)
@@ -59,7 +59,7 @@ elsewhere when it is.`,
 		if err := own.read(); err != nil {
 			return err
 		}
-		x := &export{own: own, json: form == "json", progress: newProgress(c.ErrOrStderr())}
+		x := &export{own: own, json: form == "json", progress: countProgress(c.ErrOrStderr())}
 		if err := x.open(c.Context(), lo, hi, c.ErrOrStderr()); err != nil {
 			return err
 		}
@@ -175,8 +175,8 @@ func toNewFile(path string, write func(io.Writer) error) (err error) {
 	return f.Sync()
 }
 
-// newProgress gives what shows progress on a terminal, and nothing elsewhere.
-func newProgress(w io.Writer) func(done, total uint64) {
+// countProgress gives what shows progress on a terminal, and nothing elsewhere.
+func countProgress(w io.Writer) func(done, total uint64) {
 	f, ok := w.(*os.File)
 	if ok {
 		st, err := f.Stat()
