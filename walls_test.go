@@ -29,6 +29,7 @@ var walls = []struct {
 	{"node/journal/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/names", "registry/subject", "registry/badgerdb", "registry/registrypb"}},
 	{"node/trace/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/names", "registry/subject", "registry/registrypb"}},
 	{"node/reading/...", []string{"node/reading/...", "node/journal/...", "node/trace/...", "node/nodepb", "registry/...", "certs/..."}},
+	{"node/audit/...", []string{"node/journal/...", "node/nodepb", "registry/...", "certs/envelope"}},
 	{"node/receipt/...", []string{"node/trace/...", "node/journal/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/exchange/outbox", []string{"node/journal/disk", "registry/badgerdb"}},
 	{"node/anchor", []string{"registry/..."}},

@@ -49,7 +49,9 @@ func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 		})
 	}
 	_ = g.Wait()
-	return trace.Build(ticket, segments, trace.Means{Keys: t.keysOf}), nil
+	story := trace.Build(ticket, segments, trace.Means{Keys: t.keysOf})
+	story.Add(t.n.examine(ctx, trace.Cleared(segments))...)
+	return story, nil
 }
 
 // keysOf gives all keys that an institution ever had.

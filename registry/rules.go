@@ -34,6 +34,9 @@ func rulesOf(f *genesis.File, schemes subject.Schemes) *record.Rules {
 	return r
 }
 
+// Rules are what every replica of this mesh applies. They are not to be changed.
+func (r *Registry) Rules() *record.Rules { return r.rules }
+
 // voters gives the members record of this replica.
 func (r *Registry) voters() (voters []names.NodeID, err error) {
 	err = r.store.View(func(v record.View) error {

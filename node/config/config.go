@@ -180,6 +180,9 @@ type Limits struct {
 	Message int `yaml:"message,omitempty"`
 	// Drain is how long exchanges under way may take to end when the node stops.
 	Drain time.Duration `yaml:"drain,omitempty"`
+	// ExamineEvery is how often one of the clearances answered lately is handed to a
+	// registry member that decides it again. 0: never.
+	ExamineEvery time.Duration `yaml:"examine_every,omitempty"`
 }
 
 // Outbox keeps answers, encrypted, so that asking again is asking once.
@@ -204,7 +207,7 @@ func Default() *Config {
 		Limits: Limits{
 			APIBody: 64 << 10, APIConcurrent: 64,
 			PeerStreams: 512, PeerPerSecond: 5000, PeerBurst: 5000,
-			Message: 8 << 20, Drain: 10 * time.Second,
+			Message: 8 << 20, Drain: 10 * time.Second, ExamineEvery: 10 * time.Second,
 		},
 		Outbox:  Outbox{Life: time.Hour},
 		Journal: Journal{Retention: 120},

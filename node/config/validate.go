@@ -141,6 +141,7 @@ func (l Limits) check(v *checker) {
 	within(v, "limits.peer_burst", l.PeerBurst, 1, 1_000_000)
 	within(v, "limits.message", l.Message, 64<<10, 64<<20)
 	within(v, "limits.drain", l.Drain, 0, 10*time.Minute)
+	within(v, "limits.examine_every", l.ExamineEvery, 0, 24*time.Hour)
 }
 
 // checker collects problems.

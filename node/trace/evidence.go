@@ -269,3 +269,41 @@ func (b *builder) concludeEvidence() {
 		b.find(Unverified, nil, "No signature was verified: the keys of the institutions were not at hand.")
 	}
 }
+
+// Permission is a clearance that journals show, with its request.
+type Permission struct{ Request, Clearance []byte } // envelopes
+
+// Cleared gives the clearances that were given or used, each once, as far as the
+// segments show them with their requests; nothing of them is verified.
+func Cleared(segments map[names.NodeID]Segment) (all []Permission) {
+	requests := map[[sha256.Size]byte][]byte{}
+	seen := map[[sha256.Size]byte]bool{}
+	var entries []*nodepb.Entry
+	for _, n := range sorted(segments) {
+		for _, s := range segments[n].Entries[:min(len(segments[n].Entries), MaxEntries)] {
+			e, err := Decode(s)
+			if err != nil || e.Event == nodepb.Event_REFUSED {
+				continue
+			}
+			entries = append(entries, e)
+			for _, raw := range e.Evidence {
+				if _, err := envelope.Open(envelope.Request, raw); err == nil {
+					requests[sha256.Sum256(raw)] = raw
+				}
+			}
+		}
+	}
+	for _, e := range entries {
+		for _, raw := range e.Evidence {
+			hash := sha256.Sum256(raw)
+			if _, err := envelope.Open(envelope.Clearance, raw); err != nil || seen[hash] || len(e.RequestHash) != sha256.Size {
+				continue
+			}
+			if request := requests[[sha256.Size]byte(e.RequestHash)]; request != nil {
+				seen[hash] = true
+				all = append(all, Permission{request, raw})
+			}
+		}
+	}
+	return all
+}

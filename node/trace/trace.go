@@ -73,6 +73,7 @@ const (
 	ExpiredUnused Kind = "expired unused" // a permission nobody used
 	Clocks        Kind = "clocks"         // an effect stands before its cause
 	Asserted      Kind = "asserted"       // only the requester says so
+	Redecided     Kind = "decided again"  // what others make of a decision
 )
 
 // verdict gives what a finding makes of the whole story.

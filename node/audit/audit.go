@@ -1,0 +1,302 @@
+// Package audit has clearing peers held to what they decided. A decision is
+// deterministic at its registry index, so any member can make it again: what a peer
+// cleared and must not have cleared is told by any other, with what the peer signed as
+// the evidence.
+//
+// A clearing peer would show nobody the clearance that it should not have given. So it
+// is the suppliers that hand over what they were shown: every now and then one of the
+// clearances that a node answered lately goes to a member that had no part in it,
+// chosen by chance. A trace has its clearances examined in the same way.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// maxFindings is how many findings are kept; the oldest go first. All are in the log, and
+// what they rest on stands in the suppliers' journals.
+const maxFindings = 256
+
+// maxSample is how many entries since the last sample are drawn from.
+const maxSample = 256
+
+// askFor is how long one member has for one decision.
+const askFor = 2 * time.Second
+
+// Journal is the node's own journal.
+type Journal interface {
+	Append(ctx context.Context, e *nodepb.Entry) (uint64, error)
+	Find(ctx context.Context, q journal.Query) ([]journal.Stored, error)
+}
+
+// Redecider decides again; on a member, clearing.Redecider is one.
+type Redecider interface {
+	Redecide(ctx context.Context, from names.NodeID, req *registrypb.RedecideRequest) (*registrypb.RedecideResponse, error)
+}
+
+// Config is all that an Auditor needs.
+type Config struct {
+	Self names.NodeID
+	// Own decides here; nil on a node that is no member.
+	Own Redecider
+	// Ask has another member decide.
+	Ask func(ctx context.Context, to names.NodeID, req *registrypb.RedecideRequest) (*registrypb.RedecideResponse, error)
+	// Registry is this node's view.
+	Registry interface {
+		View(fn func(record.View) error) error
+	}
+	Journal Journal
+	// Every is how often one clearance is handed to a member. 0: never.
+	Every time.Duration
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// Finding is a clearance that its clearing peer must not have given, with the evidence.
+type Finding struct {
+	Found         time.Time      `json:"found"`
+	Clearer       string         `json:"clearer"`
+	Ticket        names.Ticket   `json:"ticket"`
+	RegistryIndex uint64         `json:"registry_index"`
+	Says          string         `json:"says"`
+	Against       []names.NodeID `json:"-"`
+	Request       []byte         `json:"request"`   // envelope, as its requester signed it
+	Clearance     []byte         `json:"clearance"` // envelope, as the clearing peer signed it
+}
+
+// Counts are how many clearances were examined here or had examined, and how many
+// of them their clearing peer must not have given.
+type Counts struct{ Examined, Wrong uint64 }
+
+// Auditor examines clearances. It is safe for concurrent use.
+type Auditor struct {
+	cfg Config
+
+	mu     sync.Mutex
+	found  []Finding // the oldest first
+	counts Counts
+}
+
+// New makes an Auditor.
+func New(cfg Config) *Auditor { return &Auditor{cfg: cfg} }
+
+// Findings gives what was found, the oldest first.
+func (a *Auditor) Findings() []Finding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.found)
+}
+
+// Counts gives the counts.
+func (a *Auditor) Counts() Counts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.counts
+}
+
+// Serve decides again for another node. The reading is journaled before it is answered,
+// also when it is refused.
+func (a *Auditor) Serve(ctx context.Context, from names.NodeID, req *registrypb.RedecideRequest) (*registrypb.RedecideResponse, error) {
+	if a.cfg.Own == nil {
+		return nil, clearing.ErrNotMember
+	}
+	resp, err := a.cfg.Own.Redecide(ctx, from, req)
+	detail := "decided again for " + from.String()
+	if err != nil {
+		detail += ": refused"
+	}
+	if _, jerr := a.cfg.Journal.Append(ctx, &nodepb.Entry{
+		TimeUnixMs: a.cfg.Now().UnixMilli(), Role: nodepb.Role_READER, Event: nodepb.Event_READ,
+		Requester: &registrypb.NodeRef{Institution: string(from.Institution), Node: string(from.Node)}, Detail: detail,
+	}); jerr != nil {
+		return nil, errors.Join(clearing.ErrJournal, jerr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := read(req.Clearance)
+	if err != nil {
+		return nil, err
+	}
+	a.note(c, req, clearing.Differs(c, resp), []names.NodeID{a.cfg.Self})
+	return resp, nil
+}
+
+// Verdict is what members say of one clearance.
+type Verdict struct {
+	Clearer names.NodeID
+	Index   uint64
+	// Same are the members that decided the same again, Against those that did not,
+	// and Says is why.
+	Same, Against []names.NodeID
+	Says          string
+	// Unknown says why nobody decided.
+	Unknown string
+}
+
+// Wrong reports whether most of those who decided again say that the peer must not
+// have cleared it.
+func (v Verdict) Wrong() bool { return len(v.Against) > len(v.Same) }
+
+// Examine has a member that had no part in it decide again what was cleared: this node,
+// if it may, or one chosen by chance. If that one says that it must not have been
+// cleared, all others are asked too, so that no single member can slander another.
+func (a *Auditor) Examine(ctx context.Context, request, clearance []byte) Verdict {
+	c, err := read(clearance)
+	if err != nil {
+		return Verdict{Unknown: "it is no clearance"}
+	}
+	v := Verdict{Clearer: record.NodeID(c.Clearer), Index: c.RegistryIndex, Unknown: "no other member could be asked"}
+	req := &registrypb.RedecideRequest{Request: request, Clearance: clearance}
+	for _, m := range a.members(v.Clearer) {
+		if len(v.Same) > 0 && len(v.Against) == 0 {
+			break
+		}
+		resp, err := a.ask(ctx, m, req)
+		if err != nil {
+			v.Unknown = fmt.Sprintf("%s could not decide it again", m)
+			a.cfg.Log.Info("a clearance could not be decided again", "by", m.String(), "clearer", v.Clearer.String(), "err", err)
+			continue
+		}
+		if says := clearing.Differs(c, resp); says != "" {
+			v.Against, v.Says = append(v.Against, m), says
+		} else {
+			v.Same = append(v.Same, m)
+		}
+	}
+	if len(v.Same)+len(v.Against) > 0 {
+		v.Unknown = ""
+		says := ""
+		if v.Wrong() {
+			says = v.Says
+		}
+		a.note(c, req, says, v.Against)
+	}
+	return v
+}
+
+func (a *Auditor) ask(ctx context.Context, m names.NodeID, req *registrypb.RedecideRequest) (*registrypb.RedecideResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	if m == a.cfg.Self {
+		return a.cfg.Own.Redecide(ctx, m, req)
+	}
+	return a.cfg.Ask(ctx, m, req)
+}
+
+// members gives those that may decide again: not the clearer's own institution; this
+// node first, the others in random order.
+func (a *Auditor) members(clearer names.NodeID) (list []names.NodeID) {
+	err := a.cfg.Registry.View(func(v record.View) error {
+		all, err := v.Members()
+		for _, m := range all {
+			if m.Institution != clearer.Institution && (m != a.cfg.Self || a.cfg.Own != nil) {
+				list = append(list, m)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		a.cfg.Log.Warn("members cannot be listed", "err", err)
+		return nil
+	}
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	slices.SortStableFunc(list, func(x, y names.NodeID) int {
+		switch {
+		case x == y || x != a.cfg.Self && y != a.cfg.Self:
+			return 0
+		case x == a.cfg.Self:
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// note counts an examination and keeps what it found; says is empty when it was right.
+func (a *Auditor) note(c *registrypb.Clearance, req *registrypb.RedecideRequest, says string, against []names.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.counts.Examined++
+	if says == "" {
+		return
+	}
+	if slices.ContainsFunc(a.found, func(f Finding) bool { return slices.Equal(f.Clearance, req.Clearance) }) {
+		return
+	}
+	a.counts.Wrong++
+	f := Finding{
+		Found: a.cfg.Now().UTC(), Clearer: record.NodeID(c.Clearer).String(), Ticket: names.Ticket(c.Ticket), RegistryIndex: c.RegistryIndex,
+		Says: says, Against: against, Request: req.Request, Clearance: req.Clearance,
+	}
+	a.cfg.Log.Error("a clearing peer cleared what it must not", "clearer", f.Clearer, "ticket", string(f.Ticket), "index", f.RegistryIndex, "why", says)
+	if a.found = append(a.found, f); len(a.found) > maxFindings {
+		a.found = slices.Delete(a.found, 0, 1)
+	}
+}
+
+// Run samples what this node answered, until ctx is done.
+func (a *Auditor) Run(ctx context.Context) error {
+	if a.cfg.Every <= 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(a.cfg.Every)
+	defer tick.Stop()
+	last := a.cfg.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := a.cfg.Now()
+		if err := a.sample(ctx, last, now); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("no clearance could be sampled", "err", err)
+		}
+		last = now
+	}
+}
+
+// sample examines one of the clearances that were answered in a span of time.
+func (a *Auditor) sample(ctx context.Context, from, until time.Time) error {
+	found, err := a.cfg.Journal.Find(ctx, journal.Query{From: from, Until: until, NewestFirst: true, Limit: maxSample})
+	if err != nil {
+		return err
+	}
+	found = slices.DeleteFunc(found, func(s journal.Stored) bool {
+		return s.Entry.GetEvent() != nodepb.Event_SUPPLIED || len(s.Entry.Evidence) < 2
+	})
+	if len(found) == 0 {
+		return nil
+	}
+	e := found[rand.IntN(len(found))].Entry
+	a.Examine(ctx, e.Evidence[0], e.Evidence[1])
+	return nil
+}
+
+func read(clearance []byte) (*registrypb.Clearance, error) {
+	opened, err := envelope.Open(envelope.Clearance, clearance)
+	if err != nil {
+		return nil, err
+	}
+	c := new(registrypb.Clearance)
+	return c, proto.Unmarshal(opened.Payload, c)
+}
