@@ -16,6 +16,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/sealed"
 )
 
@@ -46,7 +47,7 @@ type member struct {
 	transport *witnessTransport
 	started   atomic.Pointer[raft.Raft]
 
-	marked uint64 // term in which a marker of ours is applied; owned by confirm
+	marked atomic.Uint64 // term in which a marker of ours is applied; written by confirm
 }
 
 // openMember opens the log in dir, and founds it if there is none and the genesis
@@ -229,41 +230,58 @@ func (m *member) leads() bool {
 // whose connection was, finds such old answers waiting when it wakes, while another
 // leads. So VerifyLeader serves to send heartbeats at once, and what counts are the
 // heartbeats that were sent, and answered in this term, after the call.
-func (m *member) confirm(ctx context.Context) (term, commit uint64, err error) {
+func (m *member) confirm(ctx context.Context) (lease.Confirmed, error) {
 	r := m.raft()
 	if r.State() != raft.Leader {
-		return 0, 0, ErrNotLeader
+		return lease.Confirmed{}, ErrNotLeader
 	}
-	term = r.CurrentTerm()
+	term := r.CurrentTerm()
 	if err := m.mark(ctx, term); err != nil {
-		return 0, 0, err
+		return lease.Confirmed{}, err
 	}
 	asked := time.Now()
-	commit = r.CommitIndex()
+	commit := r.CommitIndex()
 	voters := votersOf(r)
 	for {
 		if err := r.VerifyLeader().Error(); err != nil {
-			return 0, 0, notLeading(err)
+			return lease.Confirmed{}, notLeading(err)
 		}
 		if r.CurrentTerm() != term {
-			return 0, 0, ErrNotLeader
+			return lease.Confirmed{}, ErrNotLeader
 		}
 		if m.transport.majority(voters, m.conf.LocalID, term, asked) {
-			return term, commit, nil
+			return m.vouch(ctx, term, commit)
 		}
 		select {
 		case <-time.After(time.Millisecond): // an old answer was counted: ask anew
 		case <-ctx.Done():
-			return 0, 0, ErrNotLeader
+			return lease.Confirmed{}, ErrNotLeader
 		}
 	}
+}
+
+// vouch reads what the history is up to commit, or somewhat further.
+func (m *member) vouch(ctx context.Context, term, commit uint64) (lease.Confirmed, error) {
+	if err := m.reg.store.WaitApplied(ctx, commit); err != nil {
+		return lease.Confirmed{}, fmt.Errorf("%w: index %d is not applied here yet: %w", ErrNotLeader, commit, err)
+	}
+	sure := lease.Confirmed{Term: term}
+	err := m.reg.store.View(func(v record.View) (err error) {
+		if sure.Commit, err = v.AppliedIndex(); err != nil {
+			return err
+		}
+		past, err := v.PublicPast()
+		sure.PublicIndex, sure.PublicHash = past.Index, past.Hash
+		return err
+	})
+	return sure, err
 }
 
 // mark makes sure that an entry of this term is applied here. The marker is an empty
 // command rather than a barrier, because barriers do not reach the state machine:
 // the commit index of a grant must be one that every replica's state reaches.
 func (m *member) mark(ctx context.Context, term uint64) error {
-	if m.marked == term {
+	if m.marked.Load() == term {
 		return nil
 	}
 	f := m.raft().Apply(nil, enqueueFor)
@@ -276,7 +294,7 @@ func (m *member) mark(ctx context.Context, term uint64) error {
 	if m.raft().CurrentTerm() != term {
 		return ErrNotLeader
 	}
-	m.marked = term
+	m.marked.Store(term)
 	return ctx.Err()
 }
 

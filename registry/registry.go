@@ -50,6 +50,12 @@ var (
 	// ErrNotAdmitted means that the asking node is of no admitted institution, or its
 	// institution is suspended, or it was removed.
 	ErrNotAdmitted = errors.New("not admitted to the registry")
+	// ErrBusy means that an institution sends more bytes of commands than a member takes
+	// from one; see Tuning.SubmitRate. Ask again a little later, with the same bytes.
+	ErrBusy = errors.New("too many bytes of commands from one institution")
+	// ErrDiverged means that a grant vouches for another public history than this replica
+	// holds, see ErrGap.
+	ErrDiverged = lease.ErrDiverged
 	// ErrMalformed means a request that no member can answer.
 	ErrMalformed = errors.New("malformed registry request")
 	// ErrClosed means that the registry is closed, or not running yet.
@@ -119,6 +125,9 @@ type Tuning struct {
 	// WatchKeepalive is how often an idle watch says that it lives, and a third of
 	// the silence after which a follower turns to another member. Default 2s.
 	WatchKeepalive time.Duration
+	// SubmitRate is how many bytes of commands one institution may send a member each
+	// second, and SubmitBurst how many at once. Default 32 MB and 64 MB.
+	SubmitRate, SubmitBurst int
 }
 
 func (t Tuning) withDefaults() Tuning {
@@ -134,6 +143,13 @@ func (t Tuning) withDefaults() Tuning {
 	def(&t.SnapshotCheck, 2*time.Minute)
 	def(&t.WatchPause, 10*time.Millisecond)
 	def(&t.WatchKeepalive, 2*time.Second)
+	if t.SubmitRate == 0 {
+		t.SubmitRate = 32 << 20
+	}
+	if t.SubmitBurst == 0 {
+		t.SubmitBurst = max(64<<20, 2*t.SubmitRate)
+	}
+	t.SubmitBurst = max(t.SubmitBurst, record.MaxCommand) // or some command could never be sent
 	if t.SnapshotEvery == 0 {
 		t.SnapshotEvery = 16384
 	}
@@ -156,7 +172,9 @@ type Registry struct {
 	asking   atomic.Int32 // grants this watcher waits for
 	changes  feed
 	removals removals
-	fatal    chan error // buffered: the first failure of the store
+	fatal    chan error    // buffered: the first failure of the store
+	doubts   chan struct{} // buffered: a grant vouches for another history than this
+	limits   byteLimits
 
 	begun chan struct{} // closed by Run, or Close
 
@@ -183,7 +201,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Tuning = cfg.Tuning.withDefaults()
 
-	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), begun: make(chan struct{})}
+	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
 	part := "watcher"
 	if cfg.Raft != nil {
@@ -207,6 +225,7 @@ func Open(cfg Config) (*Registry, error) {
 	r.holder = lease.NewHolder(lease.HolderConfig{
 		Mesh: cfg.Genesis.Mesh, Self: cfg.Self, Lease: cfg.Genesis.Bounds.Lease, Skew: cfg.Genesis.Bounds.Skew,
 		Ask: r.askGrant, Trust: r.trust, WaitApplied: r.store.WaitApplied, Now: cfg.Now, Log: cfg.Log,
+		Applied: r.store.AppliedIndex, Compare: r.compare, Diverged: r.diverged,
 	})
 	return r, nil
 }
@@ -238,6 +257,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return r.member.keepMembers(ctx) })
 	} else {
 		g.Go(func() error { return r.follow(ctx) })
+		g.Go(func() error { return r.settleDoubts(ctx) })
 	}
 	g.Go(func() error { return r.holder.Run(ctx) })
 	g.Go(func() error {

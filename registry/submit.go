@@ -31,7 +31,9 @@ const (
 // tries until ctx ends: on errors of the way, through elections, and along another
 // way beside one that is silent. That is safe because the same bytes are decided
 // once: a repeat is answered with the first verdict, Repeated. A refusal is an
-// answer, not an error.
+// answer, not an error. One with index 0 was given at the door: what is no command of
+// this mesh, or is signed by nobody who ever could sign for its author, the leader does
+// not put before the replicas. It costs nobody anything, and is not remembered.
 //
 // A command that takes a right away is answered only when nobody relies on the
 // right any more: lease + release life + twice the skew after it was committed.
@@ -126,10 +128,14 @@ func (r *Registry) HandleSubmit(ctx context.Context, from names.NodeID, req *reg
 		return nil, err
 	}
 	defer leave()
+	voter := r.isVoter(from) // has counted already whom it passes on
+	if !voter && !r.limits.take(from.Institution, len(req.Envelope), r.cfg.Tuning) {
+		return nil, fmt.Errorf("%w: %s", ErrBusy, from.Institution)
+	}
 	if r.member.leads() {
 		return r.member.propose(ctx, req.Envelope)
 	}
-	if r.isVoter(from) {
+	if voter {
 		return nil, ErrNotLeader
 	}
 	resp := new(registrypb.SubmitResponse)
@@ -139,6 +145,9 @@ func (r *Registry) HandleSubmit(ctx context.Context, from names.NodeID, req *reg
 // propose has the command decided, as leader.
 func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
 	term := m.raft().CurrentTerm()
+	if refused, err := m.atDoor(envelope, term); refused != nil || err != nil {
+		return refused, err
+	}
 	f := m.raft().Apply(envelope, enqueueFor)
 	if err := f.Error(); err != nil {
 		return nil, notLeading(err)

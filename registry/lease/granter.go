@@ -29,9 +29,19 @@ type GranterConfig struct {
 	Signer crypto.Signer // of the institution
 	// Confirm reads the commit index and then makes sure that this node led, in
 	// term, after the moment of the call. It is called by one goroutine at a time.
-	Confirm func(ctx context.Context) (term, commit uint64, err error)
+	Confirm func(ctx context.Context) (Confirmed, error)
 	// Now is the wall clock that goes into grants.
 	Now func() time.Time
+}
+
+// Confirmed is what a leader can vouch for.
+type Confirmed struct {
+	Term uint64
+	// Commit is not below what was committed at the moment of asking.
+	Commit uint64
+	// PublicIndex and PublicHash are the public history up to and with Commit.
+	PublicIndex uint64
+	PublicHash  []byte
 }
 
 // Granter signs grants on a leader. Many nonces that wait together share one
@@ -109,7 +119,7 @@ func (g *Granter) answer(ctx context.Context, batch []ask) {
 	// The clock is read before the commit index: a grant that does not know of a
 	// commit must carry a time before that commit.
 	now := g.cfg.Now()
-	term, commit, err := g.confirm(ctx)
+	sure, err := g.confirm(ctx)
 	for _, a := range batch {
 		if err != nil {
 			a.answer <- answer{err: err}
@@ -117,13 +127,14 @@ func (g *Granter) answer(ctx context.Context, batch []ask) {
 		}
 		raw, err := g.sign(&registrypb.Grant{
 			Mesh: string(g.cfg.Mesh), Nonce: a.nonce, Holder: refOf(a.holder), Leader: refOf(g.cfg.Self),
-			Term: term, CommitIndex: commit, LeaderTimeUnixMs: now.UnixMilli(),
+			Term: sure.Term, CommitIndex: sure.Commit, LeaderTimeUnixMs: now.UnixMilli(),
+			PublicIndex: sure.PublicIndex, PublicHash: sure.PublicHash,
 		})
 		a.answer <- answer{raw, err}
 	}
 }
 
-func (g *Granter) confirm(ctx context.Context) (term, commit uint64, err error) {
+func (g *Granter) confirm(ctx context.Context) (Confirmed, error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
 	defer cancel()
 	return g.cfg.Confirm(ctx)

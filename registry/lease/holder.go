@@ -30,8 +30,16 @@ type HolderConfig struct {
 	// Ask brings a nonce to the leader, by whatever way, and its grant back.
 	Ask   func(ctx context.Context, nonce []byte) ([]byte, error)
 	Trust Trust
-	// WaitApplied returns when this node's view holds index.
+	// Applied gives the index up to which this node's view holds everything, as far
+	// as it was told, and WaitApplied returns when it holds index.
+	Applied     func() uint64
 	WaitApplied func(ctx context.Context, index uint64) error
+	// Compare gives an error that wraps ErrDiverged when this node's view, which holds
+	// the grant's commit index, does not hold the history that the grant vouches for.
+	Compare func(g *registrypb.Grant) error
+	// Diverged, if set, is told of every renewal that failed with ErrDiverged. It must
+	// not block.
+	Diverged func(error)
 	// Now is this node's wall clock.
 	Now func() time.Time
 	Log *slog.Logger
@@ -67,11 +75,19 @@ func (h *Holder) standing() (Standing, error) {
 	if late := time.Since(h.now.Until); late >= 0 {
 		return Standing{}, fmt.Errorf("%w: the last grant ended %s ago", ErrStale, late.Round(time.Millisecond))
 	}
-	if h.cfg.Now().Sub(h.asked) > h.cfg.Lease+h.cfg.Skew {
+	wall, monotonic := h.wall().Sub(h.asked), time.Since(h.now.Until)+h.cfg.Lease
+	if wall > h.cfg.Lease+h.cfg.Skew {
 		return Standing{}, fmt.Errorf("%w: the wall clock leapt ahead since the last grant", ErrStale)
+	}
+	if wall < monotonic-h.cfg.Skew {
+		return Standing{}, fmt.Errorf("%w: the wall clock was set back since the last grant", ErrStale)
 	}
 	return h.now, nil
 }
+
+// wall gives the wall clock alone: times that carry a monotonic reading are subtracted
+// by that, and then no leap of the wall clock shows.
+func (h *Holder) wall() time.Time { return h.cfg.Now().Round(0) }
 
 // Wait gives the standing as soon as there is one, or ctx's error.
 func (h *Holder) Wait(ctx context.Context) (Standing, error) {
@@ -101,8 +117,11 @@ func (h *Holder) Run(ctx context.Context) error {
 		case slots <- struct{}{}:
 			wg.Go(func() {
 				defer func() { <-slots }()
-				if err := h.renew(ctx); ctx.Err() == nil {
+				if err := h.Renew(ctx, h.cfg.Ask); ctx.Err() == nil {
 					h.report(err)
+					if errors.Is(err, ErrDiverged) && h.cfg.Diverged != nil {
+						h.cfg.Diverged(err)
+					}
 				}
 			})
 		default: // all are waiting for an answer; asking more helps nobody
@@ -127,10 +146,10 @@ func (h *Holder) report(err error) {
 	last, coming := h.failed, h.now.Grant == nil
 	h.failed = err
 	h.mu.Unlock()
-	skewed := errors.Is(err, ErrClockSkew)
+	grave := func(err error) bool { return errors.Is(err, ErrClockSkew) || errors.Is(err, ErrDiverged) }
 	switch {
-	case (err == nil) == (last == nil) && skewed == errors.Is(last, ErrClockSkew):
-	case skewed:
+	case (err == nil) == (last == nil) && grave(err) == grave(last):
+	case grave(err):
 		h.cfg.Log.Error("registry standing not renewed", "error", err)
 	case coming:
 	case err != nil:
@@ -140,19 +159,22 @@ func (h *Holder) report(err error) {
 	}
 }
 
-// renew asks once, and takes the grant over when its index is applied.
-func (h *Holder) renew(ctx context.Context) error {
+// Renew asks once, by a way of its own, and takes the grant over when its index is
+// applied and its history is this node's. Who knows several ways to the leader can so
+// tell a way that lies from a view that is wrong.
+func (h *Holder) Renew(ctx context.Context, ask func(ctx context.Context, nonce []byte) ([]byte, error)) error {
 	nonce := make([]byte, NonceSize)
 	if _, err := rand.Read(nonce); err != nil {
 		return err
 	}
-	wall0 := h.cfg.Now()
+	before := h.cfg.Applied() // before the leader can read its commit index
+	wall0 := h.wall()
 	t0 := time.Now()
 	until := t0.Add(h.cfg.Lease)
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 
-	raw, err := h.cfg.Ask(ctx, nonce)
+	raw, err := ask(ctx, nonce)
 	if err != nil {
 		return fmt.Errorf("ask for a grant: %w", err)
 	}
@@ -163,11 +185,17 @@ func (h *Holder) renew(ctx context.Context) error {
 	if err := meant(g, h.cfg.Self, nonce); err != nil {
 		return err
 	}
-	if err := h.compareClocks(g, wall0, h.cfg.Now()); err != nil {
+	if err := h.compareClocks(g, wall0, h.wall()); err != nil {
 		return err
+	}
+	if g.CommitIndex < before {
+		return fmt.Errorf("%w: it had applied index %d when leader %s had committed %d", ErrDiverged, before, nodeOf(g.Leader), g.CommitIndex)
 	}
 	if err := h.cfg.WaitApplied(ctx, g.CommitIndex); err != nil {
 		return fmt.Errorf("wait for index %d: %w", g.CommitIndex, err)
+	}
+	if err := h.cfg.Compare(g); err != nil {
+		return err
 	}
 	h.install(Standing{Grant: raw, Index: g.CommitIndex, Until: until}, wall0)
 	return nil

@@ -5,7 +5,7 @@
 // applied an entry of its own term, notes its wall clock, reads its commit index
 // and only then makes sure with a majority that it still leads; it signs
 //
-//	{mesh, nonce, holder, leader, term, commit index, leader's wall time}
+//	{mesh, nonce, holder, leader, term, commit index, public history, leader's wall time}
 //
 // The holder may rely on its copy until t0 + Lease, from the moment it has applied
 // that commit index. Why that is enough: whatever was committed before the nonce
@@ -14,8 +14,15 @@
 // deposed in between. Nothing here asks how long ago a leader was heard: that says
 // nothing about what was applied.
 //
+// To have applied an index is to have been told so, by whichever member is followed. So
+// the leader also says what the public history up to its commit index is, as a hash, and
+// a holder compares its own. And it refuses a grant whose commit index is below what it
+// had applied before it asked: the commit index is read after the nonce was drawn, so an
+// honest follower is never ahead of it. Either is ErrDiverged, and no standing.
+//
 // A machine that is suspended may stop its monotonic clock with it. So a standing
-// ends too when the wall clock has moved on by more than Lease + Skew. And a holder
+// ends too when the wall clock has moved on by more than Lease + Skew, or was set
+// back by more than Skew, since times in clearances are compared with it. And a holder
 // whose wall clock differs from the leader's by more than Skew gets no standing at
 // all, since the times in clearances mean nothing to it.
 //
@@ -53,6 +60,10 @@ var (
 	// ErrClockSkew means that this node's clock and the leader's differ by more
 	// than the bound of the mesh. Set the clock of the node that is wrong.
 	ErrClockSkew = errors.New("clocks differ by more than the bound")
+	// ErrDiverged means that what this node holds is not what the leader vouches for:
+	// somebody lied to it, or left something out, or its leader lies. It must not rely
+	// on its view, however fresh the grant.
+	ErrDiverged = errors.New("this node's registry is not the leader's")
 	// ErrBusy means that the leader has too many nonces waiting; ask again later.
 	ErrBusy = errors.New("too many grants waiting")
 )

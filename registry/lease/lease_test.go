@@ -44,6 +44,7 @@ type world struct {
 	applied  uint64
 	moved    chan struct{}
 	confirm  error
+	compare  error
 	confirms int
 	ahead    time.Duration // of the leader's clock
 	way      func(ctx context.Context, nonce []byte) ([]byte, error)
@@ -56,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	w.granter = lease.NewGranter(lease.GranterConfig{
 		Mesh: "test.example", Self: leader, Signer: key("m1"),
 		Now: func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return time.Now().Add(w.ahead) },
-		Confirm: func(ctx context.Context) (uint64, uint64, error) {
+		Confirm: func(ctx context.Context) (lease.Confirmed, error) {
 			w.mu.Lock()
 			commit := w.commit
 			w.confirms++
@@ -64,7 +65,7 @@ func newWorld(t *testing.T) *world {
 			time.Sleep(20 * time.Millisecond) // virtual: a round to the majority
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return 1, commit, w.confirm
+			return lease.Confirmed{Term: 1, Commit: commit}, w.confirm
 		},
 	})
 	w.way = func(ctx context.Context, nonce []byte) ([]byte, error) { return w.granter.Grant(ctx, holder, nonce) }
@@ -77,6 +78,8 @@ func newWorld(t *testing.T) *world {
 			w.mu.Unlock()
 			return way(ctx, nonce)
 		},
+		Applied: func() uint64 { w.mu.Lock(); defer w.mu.Unlock(); return w.applied },
+		Compare: func(*registrypb.Grant) error { w.mu.Lock(); defer w.mu.Unlock(); return w.compare },
 		WaitApplied: func(ctx context.Context, index uint64) error {
 			for {
 				w.mu.Lock()

@@ -1,0 +1,70 @@
+package registry
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// atDoor gives the refusal of what must not cost every replica its size on disk:
+// commands of no form or mesh of ours, or signed by nobody who could. It gives nil for
+// all others, also for those that the replicas will refuse.
+func (m *member) atDoor(envelope []byte, term uint64) (*registrypb.SubmitResponse, error) {
+	var refusal string
+	err := m.reg.store.View(func(v record.View) (err error) {
+		refusal, err = record.AtDoor(v, m.reg.rules, envelope)
+		return err
+	})
+	if err != nil || refusal == "" {
+		return nil, err
+	}
+	if m.marked.Load() != term {
+		// What an earlier leader accepted, as the admission of this author, may not be
+		// applied here yet.
+		return nil, fmt.Errorf("%w: it was elected this moment", ErrNotLeader)
+	}
+	return &registrypb.SubmitResponse{Refusal: refusal}, nil
+}
+
+// maxLimits bounds the institutions that are counted; certificates bound it too.
+const maxLimits = 4096
+
+// byteLimits counts what institutions send a member. The zero value is ready, and safe
+// for concurrent use.
+type byteLimits struct {
+	mu sync.Mutex
+	of map[names.InstitutionID]*rate.Limiter
+}
+
+// take reports whether inst may send n bytes now.
+func (b *byteLimits) take(inst names.InstitutionID, n int, t Tuning) bool {
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.of[inst]
+	if l == nil {
+		if b.of == nil || len(b.of) >= maxLimits {
+			b.forget(now)
+		}
+		l = rate.NewLimiter(rate.Limit(t.SubmitRate), t.SubmitBurst)
+		b.of[inst] = l
+	}
+	return l.AllowN(now, n)
+}
+
+// forget leaves out those who could send a whole burst again.
+func (b *byteLimits) forget(now time.Time) {
+	kept := make(map[names.InstitutionID]*rate.Limiter)
+	for inst, l := range b.of {
+		if l.TokensAt(now) < float64(l.Burst()) {
+			kept[inst] = l
+		}
+	}
+	b.of = kept
+}
