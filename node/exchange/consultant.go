@@ -48,6 +48,7 @@ const (
 	clearances    outbox.Table = 2 // clearance id → KeptClearance
 	seenMarks     outbox.Table = 3 // clearance id → KeptSeen
 	contents      outbox.Table = 4 // request hash → KeptContent
+	answered      outbox.Table = 5 // request hash → nothing: it was answered
 )
 
 // ConsultantConfig is all that a consultant needs. What has a default may be zero.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -106,7 +107,25 @@ func together(steps ...func() error) error {
 	return first
 }
 
+// maxDetail is the longest detail that a journal takes, in bytes.
+const maxDetail = 200
+
+// tidy makes a detail what a journal takes: short, and without the number of anybody
+// that the entry is about, however it came there.
+func tidy(e *nodepb.Entry) {
+	for _, s := range append([]*registrypb.Subject{e.Subject}, e.AlsoSubjects...) {
+		if n := s.GetNumber(); n != "" {
+			e.Detail = strings.ReplaceAll(e.Detail, n, "***")
+		}
+	}
+	if len(e.Detail) > maxDetail {
+		e.Detail = e.Detail[:maxDetail-len("...")] + "..."
+	}
+	e.Detail = strings.ToValidUTF8(e.Detail, "")
+}
+
 func appendOne(ctx context.Context, j Journal, e *nodepb.Entry) error {
+	tidy(e)
 	if _, err := j.Append(ctx, e); err != nil {
 		return fmt.Errorf("%w: %w", ErrJournalUnavailable, err)
 	}

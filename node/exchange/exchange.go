@@ -61,6 +61,9 @@ var (
 	// ErrRegistryStale means that this node cannot be sure of what is public: no
 	// registry member has confirmed its view lately. Asking again is safe.
 	ErrRegistryStale = errors.New("registry view is stale")
+	// ErrTurnedAway means that too many presentations of one institution were refused
+	// lately, so that this one was not read. It may be presented again, later.
+	ErrTurnedAway = errors.New("too many presentations were refused")
 	// ErrNotFound means that nothing is kept under this application and client ticket.
 	ErrNotFound = errors.New("no such consultation")
 )

@@ -16,7 +16,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
-	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 // presentation is one clearance being presented. Its goroutine owns it.
@@ -29,6 +28,8 @@ type presentation struct {
 	request       *registrypb.Request   // well formed, or nil; believed only once checked
 	clearance     *registrypb.Clearance // likewise
 	checked       *clearing.Checked     // once clearing.Check passed
+	genuine       bool                  // both are signed by whom they name, though refused
+	also          []*registrypb.Subject // other numbers that the source was asked by
 }
 
 // read takes a presentation apart. There is always one to journal with.
@@ -38,7 +39,7 @@ func (s *Supplier) read(from names.NodeID, p *nodepb.Presentation) (*presentatio
 		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "request or clearance too large")
 	}
 	x.requestHash, x.clearanceHash = sum(p.GetRequest()), sum(p.GetClearance())
-	request, err := decodeRequest(p.GetRequest(), s.cfg.Schemes)
+	request, err := decodeRequest(p.GetRequest(), s.cfg.Mesh, s.cfg.Schemes)
 	if err != nil {
 		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "malformed request")
 	}
@@ -53,39 +54,6 @@ func (s *Supplier) read(from names.NodeID, p *nodepb.Presentation) (*presentatio
 
 // clearanceIDSize is the size of a clearance's id in bytes.
 const clearanceIDSize = 16
-
-// decodeRequest reads a request that a peer sent and insists that its names are
-// well formed, so that they may stand in a journal. It verifies no signature.
-func decodeRequest(raw []byte, schemes subject.Schemes) (*registrypb.Request, error) {
-	r := new(registrypb.Request)
-	if err := openInto(envelope.Request, raw, r); err != nil {
-		return nil, err
-	}
-	if len(r.GetFields()) > maxFields || len(r.GetSuppliers()) > maxSuppliers {
-		return nil, errors.New("too many fields or suppliers")
-	}
-	id, err := schemes.Parse(subject.Scheme(r.GetSubject().GetScheme()), r.GetSubject().GetNumber())
-	if err != nil || id.Number() != r.GetSubject().GetNumber() {
-		return nil, errors.New("number not in canonical form")
-	}
-	errs := []error{
-		names.ClientTicket(r.GetClientTicket()).Validate(),
-		names.UserID(r.GetUser()).Validate(),
-		names.Purpose(r.GetApplication()).Validate(),
-		names.Purpose(r.GetChannel()).Validate(),
-		names.Purpose(r.GetPurpose()).Validate(),
-		names.Mode(r.GetMode()).Validate(),
-		names.DatasetID(r.GetDataset()).Validate(),
-		record.Period(r.GetPeriod()).Validate(),
-	}
-	for _, f := range r.GetFields() {
-		errs = append(errs, names.FieldName(f).Validate())
-	}
-	for _, i := range r.GetSuppliers() {
-		errs = append(errs, names.InstitutionID(i).Validate())
-	}
-	return r, errors.Join(errs...)
-}
 
 // answer checks everything, gets the content, and lets it out once it is kept and
 // journaled.
@@ -110,6 +78,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "seen before, and its answer is not kept for this requester")
 	}
 	event, resp, kept := nodepb.Event_RESENT, seen.GetResponse(), true
+	x.also = seen.GetAlsoSubjects()
 	if seen == nil {
 		event = nodepb.Event_SUPPLIED
 		content, fresh, no := x.content(ctx, g)
@@ -163,11 +132,12 @@ func (x *presentation) keep(presented time.Time, resp *nodepb.PresentResponse, c
 		PresentedUnixMs: presented.UnixMilli(),
 		UntilUnixMs:     until.UnixMilli(),
 		Response:        resp,
+		AlsoSubjects:    x.also,
 	})
 	if err != nil {
 		return outboxFailed(err)
 	}
-	changes := []outbox.Change{mark}
+	changes := []outbox.Change{mark, x.answered()}
 	if fresh {
 		row, err := contentChange(x.requestHash, content, x.cfg.Now().Add(x.cfg.Life))
 		if err != nil {
@@ -179,6 +149,18 @@ func (x *presentation) keep(presented time.Time, resp *nodepb.PresentResponse, c
 		return outboxFailed(err)
 	}
 	return nil
+}
+
+// answered marks the request as answered for as long as any clearance for it can
+// count, and so longer than its answer is kept. The mark holds nothing else.
+func (x *presentation) answered() outbox.Change {
+	b := x.cfg.Bounds
+	cleared := clearing.RequestLife + b.Skew
+	until := time.UnixMilli(x.request.GetTimeUnixMs()).Add(cleared + b.PresentLife + b.Skew + x.cfg.SeenMargin)
+	if kept := x.cfg.Now().Add(x.cfg.Life); kept.After(until) {
+		until = kept
+	}
+	return outbox.Change{Key: answeredKey(x.requestHash), Value: []byte{1}, Until: until}
 }
 
 // outboxFailed refuses as a failing journal does: what cannot be written down must
@@ -198,11 +180,22 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	if err != nil {
 		return nil, false, outboxFailed(err)
 	}
-	if ok && len(kept.GetBlinding()) == 0 {
-		return nil, false, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "the answer to this request was acknowledged")
-	}
 	if ok && slices.Equal(kept.GetFields(), fields) {
+		x.also = kept.GetAlsoSubjects()
 		return kept, false, nil
+	}
+	if !ok {
+		switch _, err := x.cfg.Outbox.Get(answeredKey(x.requestHash)); {
+		case err == nil:
+			return nil, false, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "this request was answered, and its answer is no longer kept")
+		case !isNotFound(err):
+			return nil, false, outboxFailed(err)
+		}
+	}
+	for _, q := range g.queries {
+		if q.Subject != x.checked.Subject {
+			x.also = append(x.also, &registrypb.Subject{Scheme: string(q.Subject.Scheme()), Number: q.Subject.Number()})
+		}
 	}
 	records, no := x.fetch(ctx, g.queries)
 	if no != nil {
@@ -221,7 +214,7 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 	}
 	blinding := make([]byte, blindingSize)
 	rand.Read(blinding)
-	return &nodepb.KeptContent{Fields: fields, Status: statusOf(len(records)), Content: content, Blinding: blinding}, true, nil
+	return &nodepb.KeptContent{Fields: fields, Status: statusOf(len(records)), Content: content, Blinding: blinding, AlsoSubjects: x.also}, true, nil
 }
 
 // fetch asks the source.
@@ -260,7 +253,7 @@ func (x *presentation) ticket() string {
 func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 	e := requestEntry(x.cfg.Now(), nodepb.Role_SUPPLIER, event, x.ticket(), x.request, x.requestHash)
 	e.ClearanceHash = x.clearanceHash
-	if x.request != nil && x.clearance != nil {
+	if x.checked != nil || x.genuine {
 		e.Evidence = [][]byte{x.raw.GetRequest(), x.raw.GetClearance()}
 	}
 	if x.checked != nil {
@@ -272,6 +265,7 @@ func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 		e.ClearanceId, e.Fields = x.clearance.GetId(), nil
 	}
 	e.Requester, e.Supplier = nodeRef(x.from), nodeRef(x.cfg.Self)
+	e.AlsoSubjects = x.also
 	return e
 }
 
@@ -282,115 +276,4 @@ func (x *presentation) journal(ctx context.Context, e *nodepb.Entry) error {
 		x.cfg.Log.Error("journal failed: nothing is answered", "event", e.GetEvent(), "ticket", e.GetTicket(), "err", err)
 	}
 	return err
-}
-
-// guarded is what a passed guard found.
-type guarded struct {
-	queries []Query // at least one
-	schema  string
-	index   uint64 // of the registry, up to which nothing forbids
-}
-
-// guard checks the clearance, the time and every right, in this node's own view as
-// it is now; presented is when the clearance came. It is called before a source is
-// asked and again before anything leaves.
-func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
-	standing, err := x.cfg.Registry.Standing()
-	if err != nil {
-		return nil, refuse(registrypb.Reason_REGISTRY_STALE, "%v", err)
-	}
-	err = x.cfg.Registry.View(func(v record.View) error {
-		var failed error
-		g, no, failed = x.guardIn(v, presented)
-		return failed
-	})
-	if err != nil {
-		return nil, refuse(registrypb.Reason_REGISTRY_STALE, "registry cannot be read: %v", err)
-	}
-	if no != nil {
-		return nil, no
-	}
-	g.index = standing.Index
-	return g, nil
-}
-
-func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *refusal, error) {
-	var bad *clearing.Refusal
-	if x.checked == nil {
-		x.checked, bad = x.checker.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
-	} else {
-		bad = x.checked.Recheck(v, x.cfg.Now(), x.cfg.Mesh)
-	}
-	if bad != nil {
-		return nil, refuse(bad.Reason, "%s", bad.Detail), nil
-	}
-	if no := x.expired(); no != nil {
-		return nil, no, nil
-	}
-	if issued := time.UnixMilli(x.clearance.GetIssuedUnixMs()); issued.Before(x.cfg.NotBefore) {
-		return nil, refuse(registrypb.Reason_CLEARANCE_EXPIRED, "issued before this node can know which it has seen: its disk was restored"), nil
-	}
-	c := x.checked
-	dataset, err := v.Dataset(c.Dataset)
-	if err != nil {
-		return nil, nil, err
-	}
-	if dataset == nil {
-		return nil, refuse(registrypb.Reason_CLEARANCE_INVALID, "no such dataset"), nil
-	}
-	queries, err := x.queries(v)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(queries) == 0 {
-		return nil, refuse(registrypb.Reason_REVOKED, "no own reference in force that gave the route"), nil
-	}
-	return &guarded{queries: queries, schema: dataset.GetSchema()}, nil, nil
-}
-
-// queries are what the source is asked: one for each number under which this
-// institution has a file that gave the route, as its own references say.
-func (x *presentation) queries(v record.View) (queries []Query, err error) {
-	c := x.checked
-	for _, id := range append([]subject.ID{c.Subject}, c.FiledUnder...) {
-		refs, err := v.References(id)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range refs {
-			if r.Institution != x.cfg.Self.Institution || !r.Period.Overlaps(c.Period) || !slices.Contains(c.Qualities, r.Quality) {
-				continue
-			}
-			at := slices.IndexFunc(queries, func(q Query) bool { return q.Subject == r.Filed })
-			if at < 0 {
-				at = len(queries)
-				queries = append(queries, Query{Dataset: c.Dataset, Subject: r.Filed, Period: c.Period, Fields: c.Fields})
-			}
-			if q := &queries[at]; !slices.Contains(q.Qualities, r.Quality) {
-				q.Qualities = append(q.Qualities, r.Quality)
-			}
-		}
-	}
-	return queries, nil
-}
-
-// stillStands looks once more, cheaply if the registry has not moved on.
-func (x *presentation) stillStands(g *guarded, presented time.Time) *refusal {
-	standing, err := x.cfg.Registry.Standing()
-	switch {
-	case err != nil:
-		return refuse(registrypb.Reason_REGISTRY_STALE, "%v", err)
-	case standing.Index != g.index:
-		_, no := x.guard(presented)
-		return no
-	}
-	return x.expired()
-}
-
-// expired refuses once nothing may leave any more.
-func (x *presentation) expired() *refusal {
-	if x.cfg.Now().After(x.checked.ReleaseBy) {
-		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "data had to leave by %s", x.checked.ReleaseBy)
-	}
-	return nil
 }

@@ -84,6 +84,9 @@ func (s *schemas) get(dataset names.DatasetID, schema string) (*jsonschema.Schem
 	return compiled, nil
 }
 
+// maxPlace bounds what is told of a path within a schema, in bytes.
+const maxPlace = 100
+
 // place says where in the schema a record failed, and nothing of the record.
 func place(err error) string {
 	var v *jsonschema.ValidationError
@@ -93,5 +96,9 @@ func place(err error) string {
 	for len(v.Causes) > 0 {
 		v = v.Causes[0]
 	}
-	return "fails " + strings.Join(append([]string{"#"}, v.ErrorKind.KeywordPath()...), "/")
+	path := strings.Join(append([]string{"#"}, v.ErrorKind.KeywordPath()...), "/")
+	if len(path) > maxPlace {
+		path = strings.ToValidUTF8(path[:maxPlace], "") + "..."
+	}
+	return "fails " + path
 }

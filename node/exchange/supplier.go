@@ -43,6 +43,12 @@ type SupplierConfig struct {
 	// clearance could count. 1 minute.
 	SeenMargin time.Duration
 
+	// RefusalRate and RefusalBurst bound, for each institution, how many of its
+	// presentations are refused and journaled: more are turned away unread. 50 per
+	// second, 200.
+	RefusalRate  float64
+	RefusalBurst int
+
 	Now func() time.Time // wall clock; time.Now
 	Log *slog.Logger     // nil: silent
 }
@@ -54,6 +60,8 @@ type Supplier struct {
 	locks   locks // by request hash
 	group   *envelope.Group
 	checker clearing.Checker
+
+	refusals *refusals
 }
 
 // NewSupplier makes a supplier; it starts nothing. The consultant's Run, or
@@ -61,6 +69,8 @@ type Supplier struct {
 func NewSupplier(cfg SupplierConfig) *Supplier {
 	cfg.Life = cmp.Or(cfg.Life, 10*time.Minute)
 	cfg.SeenMargin = cmp.Or(cfg.SeenMargin, time.Minute)
+	cfg.RefusalRate = cmp.Or(cfg.RefusalRate, 50)
+	cfg.RefusalBurst = cmp.Or(cfg.RefusalBurst, 200)
 	if cfg.Schemes == nil {
 		cfg.Schemes = subject.Belgian()
 	}
@@ -70,7 +80,7 @@ func NewSupplier(cfg SupplierConfig) *Supplier {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Supplier{cfg: cfg, group: envelope.NewGroup(cfg.Signer)}
+	return &Supplier{cfg: cfg, group: envelope.NewGroup(cfg.Signer), refusals: newRefusals(cfg.RefusalRate, cfg.RefusalBurst)}
 }
 
 // refusal is why a presentation is refused: the word for the peer, and the detail
@@ -88,9 +98,15 @@ func refuse(reason registrypb.Reason, format string, args ...any) *refusal {
 // connection proved. Presenting the same clearance again gives the same bytes, as
 // long as the answer is kept and release-by has not passed.
 //
-// The error is always a *Refusal, and its journal entry is durable, unless its
-// reason is JOURNAL_UNAVAILABLE.
+// The error is a *Refusal, and its journal entry is durable, unless its reason is
+// JOURNAL_UNAVAILABLE; or ErrTurnedAway, and then the presentation was not read.
 func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Presentation) (*nodepb.PresentResponse, error) {
+	if turned, first := s.refusals.turnAway(from.Institution, s.cfg.Now()); turned {
+		if first {
+			s.journalTurning(ctx, from)
+		}
+		return nil, ErrTurnedAway
+	}
 	x, no := s.read(from, p)
 	if no == nil {
 		release, err := s.locks.acquire(ctx, string(x.requestHash))
@@ -107,13 +123,43 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 	if no == nil {
 		return resp, nil
 	}
-	s.cfg.Log.Info("presentation refused", "peer", from.String(), "ticket", x.ticket(), "reason", no.reason.String(), "detail", no.detail)
+	return nil, x.refused(ctx, no)
+}
+
+// refused journals a refusal, and gives it as the peer gets it.
+func (x *presentation) refused(ctx context.Context, no *refusal) *Refusal {
+	missed := x.refusals.count(x.from.Institution, x.cfg.Now())
+	if x.checked == nil && x.clearance != nil {
+		_ = x.cfg.Registry.View(func(v record.View) error {
+			x.genuine = clearing.Genuine(v, x.cfg.Mesh, x.from, x.raw.GetRequest(), x.raw.GetClearance())
+			return nil
+		})
+	}
 	e := x.entry(nodepb.Event_REFUSED)
 	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
-	if err := x.journal(ctx, e); err != nil {
-		return nil, &Refusal{registrypb.Reason_JOURNAL_UNAVAILABLE}
+	if missed > 0 {
+		e.Detail = fmt.Sprintf("after %d were turned away unread: %s", missed, no.detail)
 	}
-	return nil, &Refusal{no.reason}
+	tidy(e)
+	x.cfg.Log.Info("presentation refused", "peer", x.from.String(), "ticket", e.GetTicket(), "reason", no.reason.String(), "detail", e.GetDetail())
+	if err := x.journal(ctx, e); err != nil {
+		x.refusals.restore(x.from.Institution, missed)
+		return &Refusal{registrypb.Reason_JOURNAL_UNAVAILABLE}
+	}
+	return &Refusal{no.reason}
+}
+
+// journalTurning notes that presentations of an institution begin to be turned away.
+// How many they were stands in the next refusal of it.
+func (s *Supplier) journalTurning(ctx context.Context, from names.NodeID) {
+	s.cfg.Log.Warn("presentations are turned away unread: too many were refused", "peer", from.String())
+	e := requestEntry(s.cfg.Now(), nodepb.Role_SUPPLIER, nodepb.Event_REFUSED, "", nil, nil)
+	e.Requester, e.Supplier = nodeRef(from), nodeRef(s.cfg.Self)
+	e.Status, e.Reason = nodepb.Status_NO_RESULT, registrypb.Reason_SUPPLIER_REFUSED
+	e.Detail = "too many refused presentations: from here on its institution is turned away unread, until it slows down"
+	if err := appendOne(context.WithoutCancel(ctx), s.cfg.Journal, e); err != nil {
+		s.cfg.Log.Error("journal failed: a turning away is not in it", "peer", from.String(), "err", err)
+	}
 }
 
 // Acknowledge forgets the answer to a clearance, and what it was made of, because
@@ -130,15 +176,12 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 		return done, nil
 	}
 	defer release()
-	seen.Response = nil
+	seen.Response, seen.AlsoSubjects = nil, nil
 	mark, err := seenChange(a.GetClearanceId(), seen)
 	if err != nil {
 		return done, nil
 	}
-	content, err := contentChange(seen.GetRequestHash(), new(nodepb.KeptContent), s.cfg.Now().Add(s.cfg.Life))
-	if err != nil {
-		return done, nil
-	}
+	content := outbox.Change{Key: contentKey(seen.GetRequestHash()), Delete: true}
 	mark.Lazy, content.Lazy = true, true // undone by a crash, they end with their life
 	if err := s.cfg.Outbox.Write(mark, content); err != nil {
 		s.cfg.Log.Error("acknowledged answer could not be forgotten; it ends with its life", "ticket", a.GetTicket(), "err", err)
@@ -152,6 +195,10 @@ func seenKey(clearanceID []byte) outbox.Key {
 
 func contentKey(requestHash []byte) outbox.Key {
 	return outbox.Key{Table: contents, ID: string(requestHash)}
+}
+
+func answeredKey(requestHash []byte) outbox.Key {
+	return outbox.Key{Table: answered, ID: string(requestHash)}
 }
 
 // seen gives the mark of a clearance, or nil.
