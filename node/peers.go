@@ -144,6 +144,7 @@ var spoken = []struct {
 	{registry.ErrStale, mesh.Unavailable, "this node's view of the registry is not confirmed", registrypb.Reason_REGISTRY_STALE},
 	{exchange.ErrRegistryStale, mesh.Unavailable, "this node's view of the registry is not confirmed", registrypb.Reason_REGISTRY_STALE},
 	{exchange.ErrJournalUnavailable, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{exchange.ErrTurnedAway, mesh.ResourceExhausted, "too many of your presentations were refused: slow down", 0},
 	{clearing.ErrJournal, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
 	{clearing.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
 	{clearing.ErrNotRequester, mesh.PermissionDenied, "the request is another node's", 0},
