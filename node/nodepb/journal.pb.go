@@ -585,8 +585,12 @@ func (x *TraceRequest) GetTicket() string {
 }
 
 type TraceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       []*StoredEntry         `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries []*StoredEntry         `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// For each entry the proof that it is in the log that the node published, in the form
+	// of C2SP tlog-proof, leading to its last anchored checkpoint; empty where the log
+	// does not yet hold it.
+	Proofs        [][]byte `protobuf:"bytes,2,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +628,13 @@ func (*TraceResponse) Descriptor() ([]byte, []int) {
 func (x *TraceResponse) GetEntries() []*StoredEntry {
 	if x != nil {
 		return x.Entries
+	}
+	return nil
+}
+
+func (x *TraceResponse) GetProofs() [][]byte {
+	if x != nil {
+		return x.Proofs
 	}
 	return nil
 }
@@ -679,9 +690,10 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"commitment\x18\x04 \x01(\fR\n" +
 	"commitment\"&\n" +
 	"\fTraceRequest\x12\x16\n" +
-	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"J\n" +
+	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"b\n" +
 	"\rTraceResponse\x129\n" +
-	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries*s\n" +
+	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x16\n" +
+	"\x06proofs\x18\x02 \x03(\fR\x06proofs*s\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
