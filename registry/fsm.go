@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 
@@ -24,6 +25,8 @@ type machine struct {
 	store *store.Store
 	fatal chan<- error // buffered
 	log   *slog.Logger
+	// last index that raft handed over; owned by raft's goroutine for the state machine
+	last uint64
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -41,6 +44,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 			entries[i].Envelope = l.Data
 		}
 	}
+	if len(logs) > 0 {
+		m.last = logs[len(logs)-1].Index
+	}
 	results, err := m.store.ApplyBatch(entries)
 	if err != nil {
 		m.fail(err)
@@ -55,11 +61,16 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	return answers
 }
 
-// Snapshot implements raft.FSM.
+// Snapshot implements raft.FSM. There is none while raft, after a restart, hands over
+// once more what the store holds: the snapshot would be of a later index than raft thinks.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	f, err := m.store.Freeze()
 	if err != nil {
 		return nil, err
+	}
+	if f.Index() != m.last {
+		f.Release()
+		return nil, fmt.Errorf("no snapshot now: the state stands at index %d, raft is at %d", f.Index(), m.last)
 	}
 	return snapshot{f}, nil
 }
@@ -69,6 +80,8 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 func (m *machine) Restore(r io.ReadCloser) error {
 	err := m.store.Restore(r)
 	switch {
+	case err == nil:
+		m.last = m.store.AppliedIndex()
 	case errors.Is(err, store.ErrBadSnapshot):
 		m.log.Error("registry: a snapshot is not what replicas agreed on; the member that leads is broken or lies", "error", err)
 	case err != nil:

@@ -103,6 +103,7 @@ func (m *member) openStores(dir string) error {
 			return err
 		}
 	}
+	m.snaps = expectingSnapshots{m.snaps}
 	known, err := raft.HasExistingState(m.logs, m.wal, m.snaps)
 	if err != nil {
 		return fmt.Errorf("read raft log: %w", err)
