@@ -80,7 +80,7 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 		if w == nil {
 			return nil
 		}
-		if err := w.commit(last); err != nil {
+		if err := g.commit(w, last); err != nil {
 			return err
 		}
 		s.announce(last, changes)

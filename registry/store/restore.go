@@ -82,7 +82,7 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 	last := uint64(0)
 	index, err := readSnapshot(r, s.rules.Fingerprint(), func(index uint64, envelope []byte) error {
 		if w.full() {
-			if err := w.commit(last); err != nil {
+			if err := g.commit(w, last); err != nil {
 				return err
 			}
 			w = newWriter(g.db)
@@ -105,7 +105,7 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 	if have := s.applied.Load(); index < have {
 		return 0, fmt.Errorf("%w: it ends at index %d, this replica stands at %d", ErrBadSnapshot, index, have)
 	}
-	return index, w.commit(index)
+	return index, g.commit(w, index)
 }
 
 // The directory of a store holds databases "tables-N", and a file that names the

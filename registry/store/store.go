@@ -67,6 +67,7 @@ type Store struct {
 type generation struct {
 	db    *badger.DB
 	names *record.Interned
+	cache atomic.Pointer[cache] // nil while a commit is under way
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 }
@@ -107,7 +108,9 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &generation{db: db, dir: dir, names: new(record.Interned)}, nil
+	g := &generation{db: db, dir: dir, names: new(record.Interned)}
+	g.cache.Store(newCache())
+	return g, nil
 }
 
 // found writes the first rows, or checks that they are those of the rules.
@@ -122,7 +125,7 @@ func (s *Store) found(g *generation) error {
 		return err
 	}
 	s.applied.Store(index)
-	return w.commit(index)
+	return g.commit(w, index)
 }
 
 // Close waits for the reads that are under way and closes the database.
@@ -162,9 +165,9 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer g.users.Done()
-	txn := g.db.NewTransaction(false)
+	txn, getter := g.view()
 	defer txn.Discard()
-	return fn(record.NewCachedView(rows{txn}, g.names))
+	return fn(record.NewCachedView(getter, g.names))
 }
 
 // AppliedIndex gives the index up to which everything is decided, durably.

@@ -1,0 +1,98 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// TestCacheIsOfTheView changes a node's address with every index while many read:
+// whatever a view says must be as of the index that the same view stands at, in a
+// row and in a scan, and never older than what was applied before the view began.
+func TestCacheIsOfTheView(t *testing.T) {
+	w := recordtest.New(t, "alpha", "beta")
+	s := open(t, "", w)
+	var commands []Entry
+	const last = 200
+	for i := uint64(1); i <= last; i++ {
+		n := recordtest.Node("alpha", "n1")
+		n.Address = fmt.Sprintf("alpha.example:%d", 1000+i)
+		c := w.Draft("alpha", &registrypb.Command_SetNode{SetNode: n})
+		w.Follow(c)
+		commands = append(commands, Entry{i, w.Sign(c, "alpha")})
+	}
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				before := s.AppliedIndex()
+				if err := s.View(func(v record.View) error { return standsAtOneIndex(v, before) }); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for _, e := range commands {
+		if r := apply(t, s, e); !r[0].Accepted {
+			t.Fatal(r[0].Refusal)
+		}
+	}
+	close(stop)
+	readers.Wait()
+	if err := s.View(func(v record.View) error { return standsAtOneIndex(v, last) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func standsAtOneIndex(v record.View, before uint64) error {
+	index, err := v.AppliedIndex()
+	if err != nil || index == 0 {
+		return err
+	}
+	want := fmt.Sprintf("alpha.example:%d", 1000+index)
+	for range 2 {
+		n, err := v.Node(names.NodeID{Institution: "alpha", Node: "n1"})
+		if err != nil {
+			return err
+		}
+		all, err := v.NodesOf("alpha")
+		if err != nil {
+			return err
+		}
+		if n.GetAddress() != want || len(all) != 1 || all[0].GetAddress() != want || index < before {
+			return fmt.Errorf("at index %d, begun at %d: %s, %v", index, before, n.GetAddress(), all)
+		}
+		n.Address, all[0].Address = "changed by the caller", "changed by the caller"
+	}
+	return nil
+}
+
+// TestCacheIsBounded fills a cache with rows that are not there.
+func TestCacheIsBounded(t *testing.T) {
+	s := open(t, "", recordtest.New(t, "alpha", "beta"))
+	if err := s.View(func(v record.View) error {
+		for i := range maxCached + 100 {
+			if _, err := v.Dataset(names.DatasetID(fmt.Sprint("d", i))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.current.cache.Load(); len(c.rows) > maxCached {
+		t.Fatalf("%d rows kept", len(c.rows))
+	}
+}
