@@ -119,6 +119,7 @@ func TestAttacks(t *testing.T) {
 	for name, a := range attacks {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.realJournal("office")
 			p := w.cleared(w.request(question()))
 			a.change(w, p)
 			w.wantRefused(a.from, p, a.reason)

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	nodejournal "github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 )
 
@@ -20,6 +23,19 @@ type journal struct {
 	mu      sync.Mutex
 	entries []*nodepb.Entry
 	fail    func(e *nodepb.Entry) error
+	real    *nodejournal.Journal // if there is one, it must take every entry
+}
+
+// realJournal lets an institution's journal be a real one, which is choosy.
+func (w *world) realJournal(institution string) *nodejournal.Journal {
+	w.t.Helper()
+	real, err := nodejournal.Open(nodejournal.Config{FS: disktest.New(), Key: bytes.Repeat([]byte{7}, 32)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = real.Close() })
+	w.node(institution).journal.real = real
+	return real
 }
 
 func (j *journal) Append(ctx context.Context, e *nodepb.Entry) (uint64, error) {
@@ -30,6 +46,11 @@ func (j *journal) Append(ctx context.Context, e *nodepb.Entry) (uint64, error) {
 	}
 	if j.fail != nil {
 		if err := j.fail(e); err != nil {
+			return 0, err
+		}
+	}
+	if j.real != nil {
+		if _, err := j.real.Append(ctx, e); err != nil {
 			return 0, err
 		}
 	}
