@@ -49,7 +49,6 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 		return nil, err
 	}
 	resp := &nodepb.SubjectResponse{Holders: holders}
-	seen := map[uint64]bool{} // an entry may be about several numbers of one subject
 	seen := make(map[uint64]bool) // an entry may be about several numbers of one family
 	for _, id := range family {
 		found, err := s.find(ctx, journal.Query{

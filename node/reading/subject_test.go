@@ -211,6 +211,19 @@ func TestReplacedNumbers(t *testing.T) {
 	m.apply(m.w.Command("source", &registrypb.Command_SetNumbers{SetNumbers: &registrypb.NumberEvents{Events: []*registrypb.NumberEvent{
 		{Subject: recordtest.SSIN(person), Kind: registrypb.NumberEvent_REPLACED, Successor: recordtest.SSIN(other), Date: 1},
 	}}}))
+	// The source asked its own system under both.
+	l := m.logs[source]
+	for _, e := range l.entries {
+		if e.Ticket == ticketB {
+			e.AlsoSubjects = []*registrypb.Subject{recordtest.SSIN(person)}
+		}
+	}
+	in, err := m.nodes[gamma].Inspect(t.Context(), desk, m.order(func(o *nodepb.InspectionOrder) {
+		o.Scope = &nodepb.InspectionOrder_Subject{Subject: recordtest.SSIN(other)}
+	}, "c1", "c2"))
+	if err != nil || len(in.Stories) != 2 || len(in.Stories[0].Steps) != 4 || len(in.Stories[1].Steps) != 4 {
+		t.Errorf("%v %+v", err, in)
+	}
 	for _, number := range []string{person, other} {
 		found := 0
 		for _, u := range m.view(gamma, number).Uses {

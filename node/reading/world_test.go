@@ -86,8 +86,10 @@ func (l *log) Find(_ context.Context, q journal.Query) (found []journal.Stored, 
 	}
 	for i, e := range l.entries {
 		t := time.UnixMilli(e.TimeUnixMs)
-		about := subject.Raw(subject.Scheme(e.GetSubject().GetScheme()), e.GetSubject().GetNumber())
-		if q.Ticket != "" && string(q.Ticket) != e.Ticket || !q.Subject.IsZero() && q.Subject != about || q.User != "" && string(q.User) != e.User ||
+		about := slices.ContainsFunc(append(e.AlsoSubjects, e.Subject), func(s *registrypb.Subject) bool {
+			return q.Subject == subject.Raw(subject.Scheme(s.GetScheme()), s.GetNumber())
+		})
+		if q.Ticket != "" && string(q.Ticket) != e.Ticket || !q.Subject.IsZero() && !about || q.User != "" && string(q.User) != e.User ||
 			q.Requester != "" && string(q.Requester) != e.GetRequester().GetInstitution() ||
 			!q.From.IsZero() && t.Before(q.From) || !q.Until.IsZero() && !t.Before(q.Until) {
 			continue
