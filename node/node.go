@@ -172,10 +172,10 @@ func (n *Node) openJournal() (err error) {
 		return err
 	}
 	n.opened = append(n.opened, n.journal)
-	n.past = &past{Registry: n.registry}
+	n.past = &past{n.registry, make(chan struct{})}
 	n.tree, err = tlog.Open(context.Background(), tlog.Config{
 		Journal: n.journal, Dir: n.dir(journalDir), Checkpoints: n.deps.JournalFS, Tiles: n.deps.JournalFS,
-		Origin: tlog.Origin(n.cfg.Mesh, n.self), Signer: n.keys.signer, Log: n.log,
+		Origin: tlog.Origin(n.cfg.Mesh, n.self), Epoch: int64(n.journal.Epoch().Number), Signer: n.keys.signer, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -243,7 +243,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, rooms := errgroup.WithContext(rooms)
 	for _, run := range []func(context.Context) error{
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
-		n.audit.Run, n.confirmPast, n.anchor.Run, n.runWitness, n.runRetention,
+		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -1,9 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
@@ -16,7 +16,7 @@ import (
 // restored from a backup would answer again what it has answered.
 type past struct {
 	*registry.Registry
-	confirmed atomic.Bool
+	confirmed chan struct{} // closed once it is
 }
 
 var errPast = errors.New("this node has not yet compared its journal with what the network saw of it")
@@ -24,10 +24,23 @@ var errPast = errors.New("this node has not yet compared its journal with what t
 // Standing is the registry's, once the past is confirmed.
 func (p *past) Standing() (lease.Standing, error) {
 	s, err := p.Registry.Standing()
-	if err == nil && !p.confirmed.Load() {
-		return lease.Standing{}, errPast
+	select {
+	case <-p.confirmed:
+		return s, err
+	default:
+		return lease.Standing{}, cmp.Or(err, errPast)
 	}
-	return s, err
+}
+
+// anchorOnceConfirmed shows checkpoints to others only when they cannot contradict what
+// was shown before: a rollback that nobody meant is no evidence yet.
+func (n *Node) anchorOnceConfirmed(ctx context.Context) error {
+	select {
+	case <-n.past.confirmed:
+		return n.anchor.Run(ctx)
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // confirmPast compares the journal with its last anchored checkpoint as soon as this
@@ -40,7 +53,7 @@ func (n *Node) confirmPast(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			n.past.confirmed.Store(true)
+			close(n.past.confirmed)
 			return nil
 		case errors.Is(err, journal.ErrRolledBack):
 			_ = n.journal.Halt(err)
@@ -50,7 +63,7 @@ func (n *Node) confirmPast(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Second):
+		case <-time.After(250 * time.Millisecond):
 		}
 	}
 }
@@ -66,14 +79,18 @@ func (n *Node) comparePast(ctx context.Context) error {
 	return n.journal.CheckAnchored(ctx, a, n.tree.RootAt)
 }
 
-// lastAnchored gives the last checkpoint of this node's journal that the registry
-// holds; a node that is no member asks one.
+// lastAnchored gives the last checkpoint of this node's journal that was anchored, as a
+// member has it in the registry.
 func (n *Node) lastAnchored(ctx context.Context) (a journal.Anchored, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	notes, err := n.anchors(ctx, n.self)
-	if err != nil || len(notes) == 0 {
-		return a, false, err
+	for _, c := range notes {
+		if c.Node == n.self {
+			a, ok = journal.Anchored{Size: uint64(c.Size), Root: c.Root, Epoch: uint64(c.Epoch)}, true
+		}
 	}
-	return journal.Anchored{Size: uint64(notes[0].Size), Root: notes[0].Root}, true, nil
+	return a, ok, err
 }
 
 // signing says whose journal it is.

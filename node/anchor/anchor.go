@@ -82,7 +82,9 @@ type Anchored struct {
 	Note []byte // with the cosignatures, each verified
 	Size int64  // entries covered: those with a sequence below it
 	Root [sha256.Size]byte
-	Time time.Time // when this node had the majority's cosignatures
+	// Epoch of the journal: 1 until a restore is declared.
+	Epoch int64
+	Time  time.Time // when this node had the majority's cosignatures
 }
 
 // Stats is how anchoring stands.
@@ -236,7 +238,7 @@ func (a *Anchorer) show(n *checkpoint.Note) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.seen = n.Size
-	done := n.Size == 0 || a.last != nil && a.last.Size >= n.Size
+	done := n.Size == 0 || a.last != nil && a.last.Epoch >= n.Epoch && a.last.Size >= n.Size
 	switch {
 	case done:
 		a.behind = time.Time{}
@@ -250,7 +252,7 @@ var errNoMajority = errors.New("no majority of members cosigned")
 
 // anchored makes n the last anchored checkpoint, durably.
 func (a *Anchorer) anchored(n *checkpoint.Note, lag time.Duration) error {
-	last := &Anchored{Note: n.Bytes(), Size: n.Size, Root: n.Root, Time: a.cfg.Now().UTC()}
+	last := &Anchored{Note: n.Bytes(), Size: n.Size, Root: n.Root, Epoch: n.Epoch, Time: a.cfg.Now().UTC()}
 	if err := save(a.cfg.Dir, last); err != nil {
 		return fmt.Errorf("keep anchored checkpoint: %w", err)
 	}

@@ -40,7 +40,7 @@ func load(dir, origin string) (*Anchored, error) {
 	if err != nil || n.Origin != origin {
 		return nil, fmt.Errorf("%s is damaged or of another journal: remove it, it is made anew: %w", path, err)
 	}
-	return &Anchored{Note: []byte(s.Note), Size: n.Size, Root: n.Root, Time: s.Time}, nil
+	return &Anchored{Note: []byte(s.Note), Size: n.Size, Root: n.Root, Epoch: n.Epoch, Time: s.Time}, nil
 }
 
 // save replaces the file: after a crash it is the old one or the new one, whole.

@@ -161,16 +161,24 @@ func OpenEpoch(raw []byte, pub ed25519.PublicKey) (*nodepb.Epoch, error) {
 type Anchored struct {
 	Size uint64
 	Root [sha256.Size]byte
-	Time time.Time // when; zero: not known
+	// Epoch that it was made in.
+	Epoch uint64
 }
 
 // CheckAnchored compares the log with what the network saw last of it. The error wraps
-// ErrRolledBack when the log is shorter or has another past, unless the present epoch
-// was declared after that: the loss is told then. rootAt gives the tree's root over
+// ErrRolledBack when the log is shorter, has another past or has missed a later epoch;
+// not when the present epoch was declared after that, for the loss is told then. rootAt gives the tree's root over
 // the first entries; nil: it is computed from the log, which reads it.
 func (j *Journal) CheckAnchored(ctx context.Context, a Anchored, rootAt func(context.Context, uint64) ([sha256.Size]byte, error)) error {
-	if e := j.Epoch(); e != nil && e.Number > 1 && a.Size > e.ResumesAt && (a.Time.IsZero() || !a.Time.After(e.Started)) {
+	own := uint64(1)
+	if e := j.Epoch(); e != nil {
+		own = e.Number
+	}
+	switch seen := max(a.Epoch, 1); {
+	case seen < own:
 		return nil
+	case seen > own:
+		return fmt.Errorf("%w: it is in epoch %d, and epoch %d was declared; %s", ErrRolledBack, own, seen, remedy)
 	}
 	next := j.durable.Load()
 	if a.Size > next {

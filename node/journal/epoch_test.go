@@ -14,10 +14,10 @@ import (
 )
 
 // anchored is what the network saw of a journal.
-func anchored(t testing.TB, j *Journal, at time.Time) Anchored {
+func anchored(t testing.TB, j *Journal) Anchored {
 	t.Helper()
 	n := j.Next()
-	return Anchored{Size: n, Root: roots(t, j, n), Time: at}
+	return Anchored{Size: n, Root: roots(t, j, n), Epoch: j.Epoch().Number}
 }
 
 // TestRollback: a disk put back to an older copy is found out, whatever was done on it
@@ -27,12 +27,12 @@ func TestRollback(t *testing.T) {
 	disk := disktest.New()
 	j := open(t, signed(disk))
 	months(t, j, 3)
-	old := anchored(t, j, time.Time{})
+	old := anchored(t, j)
 	j.Close()
 	backup := disk.Copy()
 	j = open(t, signed(disk))
 	months(t, j, 3)
-	seen := anchored(t, j, later.Add(-time.Hour))
+	seen := anchored(t, j)
 	if err := j.CheckAnchored(ctx, seen, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestRollback(t *testing.T) {
 		t.Errorf("declared, and yet: %v", err)
 	}
 	months(t, j, 1)
-	now := anchored(t, j, later.Add(time.Hour))
+	now := anchored(t, j)
 	j.Close()
 	newer := restored.Copy()
 	j = open(t, signed(newer))
@@ -89,7 +89,7 @@ func TestRollback(t *testing.T) {
 		t.Errorf("after opening again: %+v", got)
 	}
 	months(t, j, 1)
-	now2 := anchored(t, j, later.Add(2*time.Hour))
+	now2 := anchored(t, j)
 	j.Close()
 	j = open(t, signed(restored)) // rolled back within the second epoch
 	if err := j.CheckAnchored(ctx, now, nil); err != nil {
@@ -98,6 +98,10 @@ func TestRollback(t *testing.T) {
 	refused("rolled back in the second epoch", j, now2)
 	now.Root[0] ^= 1
 	refused("another past", j, now)
+	j.Close()
+	j = open(t, signed(backup.Copy())) // the backup once more, without a word
+	refused("restored to before the declared epoch", j, now2)
+	refused("restored to before the declared epoch", j, Anchored{Size: 1, Epoch: 2})
 
 	p, err := OpenEpoch(e.Statement, testSigner.Public().(ed25519.PublicKey))
 	if err != nil || p.Number != 2 || string(p.Previous) != string(was.ID[:]) || [32]byte(p.ResumesRoot) != old.Root {

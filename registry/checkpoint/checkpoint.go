@@ -12,6 +12,10 @@
 //	— test.mesh/journal/nsso/n1 <base64 of key hash (4) and Ed25519 signature (64)>
 //	— test.mesh/witness/neo/n1 <base64 of key hash (4), time (8), signature (64)>
 //
+// After a declared restore of the journal's disk the text has a fourth line, "epoch 2" and
+// so on (an extension line, as C2SP calls it): what the journal held after the backup is
+// lost, and told to be, so checkpoints of different epochs do not contradict each other.
+//
 // The first line of signature is the journal's (algorithm 1, key name = origin), by
 // its institution's signing key. The others are cosignatures of registry members
 // (c2sp.org/tlog-cosignature, algorithm 4), by their institutions' signing keys over
@@ -59,6 +63,7 @@ type Note struct {
 	Node   names.NodeID // whose journal it is
 	Size   int64        // leaves
 	Root   Hash
+	Epoch  int64  // of the journal; 1: the first, which has no line
 	Text   string // what is signed
 	lines  []line
 }
@@ -107,9 +112,28 @@ func parseName(s, kind string) (names.MeshID, names.NodeID, error) {
 	return names.MeshID(mesh), id, nil
 }
 
-// Text gives the text of a checkpoint, ready to be signed.
+// Text gives the text of a checkpoint in the first epoch, ready to be signed.
 func Text(origin string, size int64, root Hash) string {
 	return origin + "\n" + strconv.FormatInt(size, 10) + "\n" + base64.StdEncoding.EncodeToString(root[:]) + "\n"
+}
+
+// epochLine gives what follows that text in an epoch: nothing in the first.
+func epochLine(epoch int64) string {
+	if epoch <= 1 {
+		return ""
+	}
+	return "epoch " + strconv.FormatInt(epoch, 10) + "\n"
+}
+
+// parseEpochLine reads what epochLine writes in a later epoch.
+func parseEpochLine(line string) (int64, bool) {
+	n, ok := parseSize(strings.TrimPrefix(line, "epoch "))
+	return n, ok && n > 1 && strings.HasPrefix(line, "epoch ")
+}
+
+// After reports whether n is of a later epoch than o, or of the same one and larger.
+func (n *Note) After(o *Note) bool {
+	return n.Epoch > o.Epoch || n.Epoch == o.Epoch && n.Size > o.Size
 }
 
 // Parse reads a note. The error wraps ErrMalformed. No signature is verified.
@@ -129,8 +153,14 @@ func parse(s string) (_ *Note, why string) {
 	if !ok || signatures == "" {
 		return nil, "no empty line between text and signatures"
 	}
-	n := &Note{Text: text + "\n"}
+	n := &Note{Text: text + "\n", Epoch: 1}
 	head := strings.Split(text, "\n")
+	if len(head) == 4 {
+		if n.Epoch, ok = parseEpochLine(head[3]); !ok {
+			return nil, "epoch"
+		}
+		head = head[:3]
+	}
 	if len(head) != 3 {
 		return nil, "want the three lines origin, size, root"
 	}

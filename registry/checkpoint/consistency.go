@@ -25,7 +25,7 @@ const (
 
 // Compare says how two checkpoints of one journal stand to each other, the older
 // first, given the proof (RFC 6962) that somebody offers. Two of the same size need
-// none.
+// none. Those of different epochs are not compared: a declared loss lies between them.
 //
 // A proof computes two roots: that of the newer tree, and that of its beginning. If
 // the first is what the newer checkpoint says and the second is not what the older
@@ -34,7 +34,7 @@ const (
 // fork only as Unproven.
 func Compare(older, newer *Note, proof []Hash) Consistency {
 	switch {
-	case older.Origin != newer.Origin || older.Size > newer.Size:
+	case older.Origin != newer.Origin || older.Epoch != newer.Epoch || older.Size > newer.Size:
 		return Unproven
 	case older.Size == newer.Size && older.Root == newer.Root:
 		return Consistent

@@ -67,6 +67,9 @@ func (e *Evidence) Verify(keys func(names.InstitutionID) []ed25519.PublicKey) (*
 	if e.Older.Origin != e.Newer.Origin {
 		return nil, fmt.Errorf("%w: they are of two journals", ErrNoContradiction)
 	}
+	if e.Older.Epoch != e.Newer.Epoch {
+		return nil, fmt.Errorf("%w: a declared restore lies between them", ErrNoContradiction)
+	}
 	node := e.Older.Node
 	c := Compare(e.Older, e.Newer, e.Proof)
 	if c == Consistent {

@@ -50,7 +50,12 @@ func vkey(name string, alg byte, pub ed25519.PublicKey) string {
 // Sign makes a note: the checkpoint of a journal, signed by its institution's key.
 // It fails only if the signer does.
 func Sign(origin string, size int64, root Hash, signer crypto.Signer) ([]byte, error) {
-	text := Text(origin, size, root)
+	return SignIn(1, origin, size, root, signer)
+}
+
+// SignIn is Sign in a later epoch of the journal.
+func SignIn(epoch int64, origin string, size int64, root Hash, signer crypto.Signer) ([]byte, error) {
+	text := Text(origin, size, root) + epochLine(epoch)
 	pub, sig, err := sign(signer, []byte(text))
 	if err != nil {
 		return nil, err

@@ -90,17 +90,17 @@ func (a *applier) votes(inst names.InstitutionID) (bool, error) {
 	return false, nil
 }
 
-// setAnchor makes note the last one of its journal if it is larger.
+// setAnchor makes note the last one of its journal if it is larger, or of a later epoch.
 func (a *applier) setAnchor(note *checkpoint.Note, raw []byte, touched map[string]bool) (bool, error) {
-	if touched[note.Origin] { // one note of each journal: the first counts, also when it does not grow
+	if touched[note.Node.String()] { // one note of each journal: the first counts, also when it does not grow
 		return false, nil
 	}
-	touched[note.Origin] = true
+	touched[note.Node.String()] = true
 	was, err := a.view.Anchor(note.Node)
 	if err != nil {
 		return false, err
 	}
-	if was != nil && note.Size <= was.Checkpoint.Size {
+	if was != nil && !note.After(was.Checkpoint) {
 		return false, nil
 	}
 	if was != nil {

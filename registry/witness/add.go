@@ -67,12 +67,22 @@ func (w *Witness) add(r *checkpoint.AddRequest, n *checkpoint.Note) (*registrypb
 	if err := w.remember(kept); err != nil {
 		return nil, err
 	}
+	if n.Epoch > 1 && (last == nil || last.Epoch < n.Epoch) {
+		w.cfg.Log.Warn("a journal declares a new epoch: its disk was restored, entries may be lost",
+			"journal", n.Node.String(), "epoch", n.Epoch, "size", n.Size)
+	}
 	return answer(http.StatusOK, string(line)), nil
 }
 
 // consistent gives nil when n continues last, and else what to answer. What
 // contradicts is kept before anything is answered.
 func (w *Witness) consistent(r *checkpoint.AddRequest, n, last *checkpoint.Note) (*registrypb.AddCheckpointResponse, error) {
+	if last != nil && n.Epoch < last.Epoch {
+		return answer(http.StatusUnprocessableEntity, "a later epoch of the journal was declared"), nil
+	}
+	if last != nil && n.Epoch > last.Epoch {
+		last = nil // a declared restore: what was lost is told, and the new epoch begins anew
+	}
 	size := int64(0)
 	if last != nil {
 		size = last.Size

@@ -42,7 +42,7 @@ func (p *pending) put(n *checkpoint.Note, now time.Time) bool {
 		p.notes = make(map[string]waiting)
 	}
 	have, ok := p.notes[n.Origin]
-	if ok && have.note.Size >= n.Size {
+	if ok && !n.After(have.note) {
 		return false
 	}
 	if ok {
@@ -77,7 +77,7 @@ func (p *pending) done(notes []*checkpoint.Note) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range notes {
-		if have, ok := p.notes[n.Origin]; ok && have.note.Size <= n.Size {
+		if have, ok := p.notes[n.Origin]; ok && !have.note.After(n) {
 			delete(p.notes, n.Origin)
 		}
 	}
@@ -115,7 +115,7 @@ func (w *Witness) take(v record.View, from names.NodeID, member bool, raw []byte
 		return false, nil
 	}
 	was, err := v.Anchor(n.Node)
-	if err != nil || was != nil && was.Checkpoint.Size >= n.Size {
+	if err != nil || was != nil && !n.After(was.Checkpoint) {
 		return false, err
 	}
 	n, err = Trim(v, w.cfg.Mesh, n)

@@ -113,7 +113,7 @@ func (w *Witness) join(ctx context.Context, a, b *checkpoint.Note) error {
 		a, b = b, a
 	}
 	switch {
-	case a.Same(b), a.Size == 0:
+	case a.Same(b), a.Size == 0, a.Epoch != b.Epoch:
 		return nil
 	case a.Size == b.Size:
 		return w.accuse(a, b, nil)

@@ -13,6 +13,10 @@
 // contradict each other. A member that remembers nothing of a journal begins with
 // what the registry has anchored of it, not with whatever it is shown.
 //
+// A disk that was restored from a backup has lost entries, and its journal declares a
+// new epoch in its checkpoints. Members begin anew with it, say so in their logs, and
+// cosign nothing of an earlier one any more.
+//
 // # Finding two histories
 //
 // A journal that shows one history to some members and another to others is caught

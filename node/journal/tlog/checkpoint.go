@@ -32,13 +32,19 @@ type Checkpoint struct {
 	Origin string
 	Size   int64
 	Root   Hash
+	// Epoch of the journal. 0 and 1: the first, which is not written.
+	Epoch int64
 	// Note is the signed note that says so, with all its signatures.
 	Note []byte
 }
 
 // Text gives the signed text.
 func (c Checkpoint) Text() string {
-	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+	text := fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+	if c.Epoch > 1 {
+		text += fmt.Sprintf("epoch %d\n", c.Epoch)
+	}
+	return text
 }
 
 func (c *Checkpoint) sign(s *noteSigner) (err error) {
@@ -72,10 +78,17 @@ func OpenCheckpoint(origin string, pub ed25519.PublicKey, msg []byte) (Checkpoin
 }
 
 // ParseCheckpoint reads the text of a checkpoint, which must be exactly origin, size
-// and root: what else a text could say (extension lines) we do not sign, and so do
-// not take. Note stays empty; nothing is verified.
+// and root, and in a later epoch "epoch 2": what else a text could say (extension lines)
+// we do not sign, and so do not take. Note stays empty; nothing is verified.
 func ParseCheckpoint(text string) (Checkpoint, error) {
-	lines := strings.Split(text, "\n")
+	lines, epoch := strings.Split(text, "\n"), int64(0)
+	if len(lines) == 5 {
+		n, err := strconv.ParseInt(strings.TrimPrefix(lines[3], "epoch "), 10, 64)
+		if err != nil || n < 2 || lines[3] != fmt.Sprintf("epoch %d", n) {
+			return Checkpoint{}, errors.New("malformed checkpoint: its fourth line is no epoch")
+		}
+		lines, epoch = append(lines[:3], lines[4]), n
+	}
 	if len(text) > MaxCheckpoint || len(lines) != 4 || lines[3] != "" || lines[0] == "" {
 		return Checkpoint{}, errors.New("malformed checkpoint: want three lines")
 	}
@@ -87,7 +100,7 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 	if err != nil || len(root) != len(Hash{}) || base64.StdEncoding.EncodeToString(root) != lines[2] {
 		return Checkpoint{}, errors.New("malformed checkpoint: its root is no hash")
 	}
-	return Checkpoint{Origin: lines[0], Size: size, Root: Hash(root)}, nil
+	return Checkpoint{Origin: lines[0], Size: size, Root: Hash(root), Epoch: epoch}, nil
 }
 
 // openOwn reads a checkpoint that this log has kept. One that another key signed is

@@ -88,6 +88,8 @@ type Config struct {
 	Checkpoints, Tiles disk.FS
 	// Origin names the log: see Origin.
 	Origin string
+	// Epoch of the journal, which its checkpoints name from the second on. 0: the first.
+	Epoch int64
 	// Signer is the institution's Ed25519 signing key.
 	Signer crypto.Signer
 	// Every is how often a checkpoint is made at most. 0: DefaultEvery.
@@ -216,7 +218,7 @@ func (l *Log) make(ctx context.Context, size uint64) (Checkpoint, error) {
 	if err := l.grow(ctx, size); err != nil {
 		return Checkpoint{}, err
 	}
-	c := Checkpoint{Origin: l.cfg.Origin, Size: l.tiles.size(), Root: l.tiles.root()}
+	c := Checkpoint{Origin: l.cfg.Origin, Size: l.tiles.size(), Root: l.tiles.root(), Epoch: l.cfg.Epoch}
 	if err := c.sign(l.signer); err != nil {
 		return Checkpoint{}, err
 	}
