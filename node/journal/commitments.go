@@ -68,7 +68,7 @@ func follow(ctx context.Context, fs disk.FS, p *place, from, until uint64, fn fu
 			if h.sequence < from {
 				return nil
 			}
-			if h.sequence%rowsPerCommit == 0 && ctx.Err() != nil {
+			if h.sequence%batchRecords == 0 && ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			return fn(at, h, b)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -301,19 +302,13 @@ func (x *index) extent(p period) (*nodepb.Tombstone, error) {
 	if !ok {
 		return t, nil
 	}
-	err := x.db.View(func(tx *badger.Txn) error {
-		it := tx.NewIterator(badger.IteratorOptions{Prefix: prefix})
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			k := it.Item().Key()
-			n := binary.BigEndian.Uint64(k[len(k)-8:])
-			if t.Entries == 0 || n < t.First {
-				t.First = n
-			}
-			t.Last = max(t.Last, n)
-			t.Entries++
+	err := x.each(prefix, 0, math.MaxInt64, false, func(e posted) (bool, error) {
+		if t.Entries == 0 || e.sequence < t.First {
+			t.First = e.sequence
 		}
-		return nil
+		t.Last = max(t.Last, e.sequence)
+		t.Entries++
+		return true, nil
 	})
 	return t, err
 }
@@ -327,7 +322,7 @@ func (x *index) drop(p period) error {
 			it := tx.NewIterator(badger.IteratorOptions{Prefix: prefix})
 			defer it.Close()
 			n := 0
-			for it.Rewind(); it.Valid() && n < 4*rowsPerCommit; it.Next() {
+			for it.Rewind(); it.Valid() && n < rowsPerTxn; it.Next() {
 				if err := tx.Delete(it.Item().KeyCopy(nil)); err != nil {
 					return err
 				}

@@ -1,15 +1,12 @@
 package journal
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
+	"math"
 	"slices"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
@@ -79,6 +76,9 @@ func (j *Journal) Find(ctx context.Context, q Query) ([]Stored, error) {
 		if err := s.month(ctx, month); err != nil {
 			return nil, err
 		}
+		if len(s.found) == s.Limit {
+			break
+		}
 	}
 	return s.found, nil
 }
@@ -120,62 +120,22 @@ func (s *search) month(ctx context.Context, month period) error {
 	if !ok {
 		return nil // erased since we asked which months there are
 	}
-	return s.journal.index.db.View(func(tx *badger.Txn) error {
-		it := tx.NewIterator(badger.IteratorOptions{PrefetchValues: true, PrefetchSize: 100, Prefix: prefix, Reverse: s.NewestFirst})
-		defer it.Close()
-		for it.Seek(s.start(prefix)); it.Valid() && len(s.found) < s.Limit; it.Next() {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			at, sequence, when, err := readRow(it.Item(), len(prefix))
-			if err != nil {
-				return err
-			}
-			if s.NewestFirst && !s.From.IsZero() && when.Before(s.From) || !s.NewestFirst && !s.Until.IsZero() && !when.Before(s.Until) {
-				return nil
-			}
-			e, err := s.read(at, sequence)
-			if errors.Is(err, ErrErased) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if s.matches(e.Entry) {
-				s.found = append(s.found, e)
-			}
+	return s.journal.index.each(prefix, millis(s.From, 0), millis(s.Until, math.MaxInt64), s.NewestFirst, func(p posted) (bool, error) {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
 		}
-		return nil
-	})
-}
-
-// start gives the key at which to begin.
-func (s *search) start(prefix []byte) []byte {
-	switch {
-	case !s.NewestFirst && !s.From.IsZero() && s.From.After(earliest):
-		return rowKey(prefix, s.From, 0)
-	case !s.NewestFirst:
-		return prefix
-	case !s.Until.IsZero() && s.Until.Before(latest):
-		return rowKey(prefix, s.Until.Add(time.Millisecond), 0) // Until may lie within a millisecond
-	}
-	return append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, tailSize+1)...)
-}
-
-func readRow(item *badger.Item, prefix int) (at location, sequence uint64, when time.Time, err error) {
-	k := item.Key()
-	err = item.Value(func(v []byte) error {
-		if len(k) != prefix+tailSize || len(v) != valueSize {
-			return fmt.Errorf("%w: a row of the index is malformed: delete the index, it is rebuilt", ErrCorrupt)
+		e, err := s.read(p.at, p.sequence)
+		if errors.Is(err, ErrErased) {
+			return false, nil
 		}
-		at = location{binary.BigEndian.Uint64(v), int64(binary.BigEndian.Uint64(v[8:]))}
-		return nil
+		if err != nil {
+			return false, err
+		}
+		if s.matches(e.Entry) {
+			s.found = append(s.found, e)
+		}
+		return len(s.found) < s.Limit, nil
 	})
-	if err != nil {
-		return at, 0, when, err
-	}
-	when = time.UnixMilli(int64(binary.BigEndian.Uint64(k[prefix:])))
-	return at, binary.BigEndian.Uint64(k[prefix+8:]), when, nil
 }
 
 func (s *search) matches(e *nodepb.Entry) bool {

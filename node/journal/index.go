@@ -15,38 +15,28 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 )
 
-// Rows of the index:
-//
-//	period (4) ‖ kind (1) ‖ keyed hash of the term (16; none for kind all) ‖ time (8, ms) ‖ sequence (8)
-//	  → segment (8) ‖ offset (8)
-//
-// big-endian, so that rows of one term lie in order of time. The hash is keyed
-// per period: with the period's key gone, its rows tell nothing any more.
-const (
-	byTicket  byte = 't'
-	bySubject byte = 's'
-	byUser    byte = 'u'
-	byTime    byte = 'a'
-
-	macSize   = 16
-	tailSize  = 16 // time and sequence
-	valueSize = 16
-)
-
 // Rows of the index about itself. Months never begin with 0xff.
 var (
 	metaNext  = []byte("\xffnext")  // all entries before it are in the index
 	metaDirty = []byte("\xffdirty") // present while open: the index was not closed
+	metaForm  = []byte("\xffform")  // the form of the rows
 	metaMonth = []byte("\xffmonth") // ‖ period (4): the index has rows of that month
 )
 
 // Badger writes its tables behind; without a sync a loss of power can take rows
 // out of the middle, but none older than its write buffers hold: well under this
 // many entries.
-const reindexed = 1 << 18
+const reindexed = 1 << 19
 
-// rowsPerCommit bounds one Badger transaction, in entries.
-const rowsPerCommit = 1000
+// How much goes into the index together.
+const (
+	maxRows    = 16 << 10              // entries
+	linger     = 20 * time.Millisecond // for more to come
+	rowsPerTxn = 4000                  // of the database; it takes about 12,000
+)
+
+// formNow is the form of the rows; an index of another form is made again.
+const formNow = 2
 
 // index is the Badger database. Its rows are written by one goroutine.
 type index struct {
@@ -57,6 +47,8 @@ type index struct {
 	next    uint64        // all entries before it can be found
 	changed chan struct{} // closed and replaced when next grows or err comes
 	err     error         // why the index stopped
+
+	hurry chan struct{} // somebody waits
 }
 
 func openIndex(dir string, keys *keyRing, log *slog.Logger) (*index, error) {
@@ -68,7 +60,7 @@ func openIndex(dir string, keys *keyRing, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; the index can be deleted, it is rebuilt from the log", err)
 	}
-	return &index{db: db, keys: keys, changed: make(chan struct{})}, nil
+	return &index{db: db, keys: keys, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
 }
 
 // catchUp brings the index up to the log, before anything else uses it.
@@ -85,13 +77,24 @@ func (j *Journal) catchUp() error {
 	if err := x.checkKeys(); err != nil {
 		return err
 	}
+	if same, err := x.sameForm(); err != nil {
+		return err
+	} else if !same {
+		if err := x.db.DropAll(); err != nil {
+			return err
+		}
+		from, dirty = 0, false
+	}
 	if err := x.dropErased(); err != nil {
 		return err
 	}
 	if dirty {
 		from -= min(from, reindexed)
 	}
-	if err := x.db.Update(func(tx *badger.Txn) error { return tx.Set(metaDirty, nil) }); err != nil {
+	err = x.db.Update(func(tx *badger.Txn) error {
+		return errors.Join(tx.Set(metaDirty, nil), tx.Set(metaForm, []byte{formNow}))
+	})
+	if err != nil {
 		return err
 	}
 	if until-from > reindexed {
@@ -107,7 +110,7 @@ func (j *Journal) catchUp() error {
 			return err
 		}
 		rows = append(rows, row{termsOf(e.Entry), h.sequence, at})
-		if len(rows) < rowsPerCommit {
+		if len(rows) < maxRows {
 			return nil
 		}
 		err = x.put(rows)
@@ -144,6 +147,24 @@ func (x *index) state() (next uint64, dirty bool, err error) {
 	return next, dirty, err
 }
 
+// sameForm tells whether what rows there are have the form of now.
+func (x *index) sameForm() (same bool, err error) {
+	err = x.db.View(func(tx *badger.Txn) error {
+		item, err := tx.Get(metaForm)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = item.Value(func(v []byte) error {
+				same = bytes.Equal(v, []byte{formNow})
+				return nil
+			})
+		}
+		return err
+	})
+	return same, err
+}
+
 // checkKeys makes sure that every month that has rows has its key: without it they
 // could not be found, and nobody would notice.
 func (x *index) checkKeys() error {
@@ -167,29 +188,47 @@ func (x *index) run(work <-chan []row, fail func(error) error) {
 		if x.err != nil {
 			continue
 		}
-	more:
-		for len(rows) < rowsPerCommit {
-			select {
-			case r, ok := <-work:
-				if !ok {
-					break more
-				}
-				rows = append(rows, r...)
-			default:
-				break more
-			}
-		}
-		var err error
-		for len(rows) > 0 && err == nil {
-			n := min(len(rows), rowsPerCommit)
-			err = x.put(rows[:n])
-			x.advance(rows[n-1].sequence+1, err)
-			rows = rows[n:]
-		}
+		rows = x.gather(rows, work)
+		err := x.put(rows)
+		x.advance(rows[len(rows)-1].sequence+1, err)
 		if err != nil {
 			fail(fmt.Errorf("write the index: %w", err))
 		}
 	}
+}
+
+// gather takes what else comes within a moment: entries of one second share rows. It
+// does not linger when somebody waits to find them.
+func (x *index) gather(rows []row, work <-chan []row) []row {
+	enough := time.NewTimer(linger)
+	defer enough.Stop()
+	hurry := false
+	for len(rows) < maxRows {
+		if hurry {
+			select {
+			case r := <-work: // nil when it is closed
+				if r == nil {
+					return rows
+				}
+				rows = append(rows, r...)
+				continue
+			default:
+				return rows
+			}
+		}
+		select {
+		case r, ok := <-work:
+			if !ok {
+				return rows
+			}
+			rows = append(rows, r...)
+		case <-x.hurry:
+			hurry = true
+		case <-enough.C:
+			return rows
+		}
+	}
+	return rows
 }
 
 func (x *index) advance(next uint64, err error) {
@@ -217,83 +256,15 @@ func (x *index) wait(ctx context.Context, next uint64) error {
 			return fmt.Errorf("%w: the index failed: %w", ErrUnavailable, err)
 		}
 		select {
+		case x.hurry <- struct{}{}:
+		default:
+		}
+		select {
 		case <-changed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// put writes the rows of consecutive entries in one transaction.
-func (x *index) put(rows []row) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	months := map[period]bool{}
-	return x.db.Update(func(tx *badger.Txn) error {
-		for _, r := range rows {
-			value := binary.BigEndian.AppendUint64(make([]byte, 0, valueSize), r.at.segment)
-			value = binary.BigEndian.AppendUint64(value, uint64(r.at.offset))
-			for _, k := range r.terms.indexed() {
-				month := periodOf(r.terms.time)
-				prefix, ok := x.prefix(month, k.kind, k.term)
-				if !ok {
-					continue
-				}
-				key := rowKey(prefix, r.terms.time, r.sequence)
-				if err := tx.Set(key, value); err != nil {
-					return err
-				}
-			}
-			months[periodOf(r.terms.time)] = true
-		}
-		for m := range months {
-			if err := tx.Set(binary.BigEndian.AppendUint32(bytes.Clone(metaMonth), uint32(m)), nil); err != nil {
-				return err
-			}
-		}
-		return tx.Set(metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1))
-	})
-}
-
-// indexedTerm is one thing that an entry can be found by.
-type indexedTerm struct {
-	kind byte
-	term string
-}
-
-func (t terms) indexed() []indexedTerm {
-	all := []indexedTerm{{byTime, ""}}
-	if t.ticket != "" {
-		all = append(all, indexedTerm{byTicket, t.ticket})
-	}
-	if t.user != "" {
-		all = append(all, indexedTerm{byUser, t.user})
-	}
-	for _, s := range t.subjects {
-		all = append(all, indexedTerm{bySubject, s})
-	}
-	return all
-}
-
-// prefix gives what all rows of one term in one month begin with; not when the month
-// was erased.
-func (x *index) prefix(month period, kind byte, term string) ([]byte, bool) {
-	key := x.keys.get(month)
-	if key == nil {
-		return nil, false
-	}
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 5+macSize+tailSize), uint32(month))
-	b = append(b, kind)
-	if kind != byTime {
-		b = append(b, key.mac(kind, term)...)
-	}
-	return b, true
-}
-
-func rowKey(prefix []byte, t time.Time, sequence uint64) []byte {
-	b := binary.BigEndian.AppendUint64(bytes.Clone(prefix), uint64(t.UnixMilli()))
-	return binary.BigEndian.AppendUint64(b, sequence)
 }
 
 func (x *index) close(clean bool) error {

@@ -123,6 +123,7 @@ type Journal struct {
 	failure atomic.Pointer[error] // why the journal stopped; nil: it works
 
 	seg      *segment // owned by the writer: the file being written
+	buf      []byte   // owned by the writer: the group being written
 	followed place    // of Commitments
 
 	months  sync.RWMutex // held by the writer for each group; taken to close a month
@@ -192,7 +193,7 @@ func Open(cfg Config) (_ *Journal, err error) {
 	if err = j.catchUp(); err != nil {
 		return nil, err
 	}
-	work := make(chan []row, 64)
+	work := make(chan []row, 256)
 	j.tasks.Go(func() { defer close(work); j.write(work) })
 	j.tasks.Go(func() { j.index.run(work, j.fail) })
 	if err = j.settleAll(); err != nil {

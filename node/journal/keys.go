@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,8 @@ const (
 // periodKey is what is derived from the key of one month.
 type periodKey struct {
 	aead  cipher.AEAD
-	index []byte // keys the hashes of the index
+	index []byte    // keys the hashes of the index
+	macs  sync.Pool // of hmacs under index
 }
 
 // keyRing holds the period keys. It is safe for concurrent use; only the writer
@@ -173,11 +175,17 @@ func (r *keyRing) periods() []period {
 }
 
 // mac gives the hash under which a term stands in the index.
-func (k *periodKey) mac(kind byte, term string) []byte {
-	m := hmac.New(sha256.New, k.index)
-	m.Write([]byte{kind})
-	m.Write([]byte(term))
-	return m.Sum(nil)[:macSize]
+func (k *periodKey) mac(kind byte, term string) (sum [macSize]byte) {
+	h, _ := k.macs.Get().(hash.Hash)
+	if h == nil {
+		h = hmac.New(sha256.New, k.index)
+	}
+	defer k.macs.Put(h)
+	h.Reset()
+	var b [1 + 64 + sha256.Size]byte
+	h.Write(append(append(b[:0], kind), term...))
+	copy(sum[:], h.Sum(b[:0]))
+	return sum
 }
 
 func derive(key []byte, label string) []byte {

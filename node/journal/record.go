@@ -55,8 +55,10 @@ func appendRecord(dst []byte, h header, aead cipher.AEAD, salt [SaltSize]byte, e
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(h.period))
 	dst = binary.LittleEndian.AppendUint64(dst, h.sequence)
 	dst = append(dst, h.commitment[:]...)
-	plain := append(append(make([]byte, 0, SaltSize+len(entry)), salt[:]...), entry...)
-	dst = aead.Seal(dst, nonce(h), plain, additional(dst[start:]))
+	var ad [len(recordLabel) + headerSize - 12]byte
+	body := len(dst)
+	dst = append(append(dst, salt[:]...), entry...)
+	dst = aead.Seal(dst[:body], nonce(h), dst[body:], appendAdditional(ad[:0], dst[start:]))
 	for len(dst)-start < int(h.size()) {
 		dst = append(dst, padding)
 	}
@@ -68,7 +70,9 @@ func appendRecord(dst []byte, h header, aead cipher.AEAD, salt [SaltSize]byte, e
 
 func nonce(h header) []byte { return h.commitment[:12] }
 
-func additional(head []byte) []byte { return append([]byte(recordLabel), head[12:headerSize]...) }
+func appendAdditional(dst, head []byte) []byte {
+	return append(append(dst, recordLabel...), head[12:headerSize]...)
+}
 
 // parseHeader reads the first headerSize bytes of b.
 func parseHeader(b []byte) (header, error) {
@@ -106,7 +110,7 @@ func parseRecord(b []byte) (header, error) {
 // openRecord decrypts a record that parseRecord accepted and checks that it is
 // what was committed to.
 func openRecord(b []byte, h header, aead cipher.AEAD) (salt [SaltSize]byte, entry []byte, err error) {
-	plain, err := aead.Open(nil, nonce(h), b[headerSize:headerSize+int(h.length)], additional(b))
+	plain, err := aead.Open(nil, nonce(h), b[headerSize:headerSize+int(h.length)], appendAdditional(nil, b))
 	if err != nil {
 		return salt, nil, errors.New("it does not decrypt under its period's key")
 	}

@@ -76,7 +76,7 @@ func (j *Journal) commit(group []*pending) ([]row, error) {
 
 func (j *Journal) writeGroup(group []*pending) ([]row, error) {
 	next := j.durable.Load()
-	var buf []byte
+	buf := j.buf[:0]
 	rows := make([]row, len(group))
 	for i, p := range group {
 		month := periodOf(p.terms.time)
@@ -88,6 +88,9 @@ func (j *Journal) writeGroup(group []*pending) ([]row, error) {
 		rows[i] = row{p.terms, p.sequence, location{offset: int64(len(buf))}}
 		h := header{place: uint32(i), period: month, sequence: p.sequence, commitment: p.commitment}
 		buf = appendRecord(buf, h, key.aead, p.salt, p.entry)
+	}
+	if j.buf = buf; cap(j.buf) > 2*maxGroupBytes {
+		j.buf = nil // one of unusual size; it is not kept
 	}
 	if err := j.makeRoom(int64(len(buf)), next); err != nil {
 		return nil, err
