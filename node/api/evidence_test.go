@@ -46,6 +46,9 @@ func TestEvidenceIsOnesOwn(t *testing.T) {
 			for _, e := range f.entries[2:] {
 				if e.Role == nodepb.Role_READER && e.Event == nodepb.Event_READ && e.Ticket == tt.ticket && e.Application != "" {
 					reads++
+					if tt.ticket == aTicket && e.GetSubject().GetNumber() != person {
+						t.Error("whom it is about cannot see that it was read")
+					}
 				}
 			}
 			if tt.found && reads != 4 {

@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -23,10 +22,11 @@ const (
 // trace tells the whole story of one ticket. That it was read is journaled.
 func (s *Server) trace(q *request) (response, error) {
 	t := names.Ticket(q.PathValue("ticket"))
-	if err := s.mayRead(q, t); err != nil {
+	about, err := s.mayRead(q, t)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.readingOf(q, t, subject.ID{}, "trace"); err != nil {
+	if err := s.readingOf(q, t, about, "trace"); err != nil {
 		return nil, err
 	}
 	return s.cfg.Tracer.Trace(q.Context(), t)
@@ -35,32 +35,37 @@ func (s *Server) trace(q *request) (response, error) {
 // receipt gives what shows, away from this node, what happened under a ticket.
 func (s *Server) receipt(q *request) (response, error) {
 	t := names.Ticket(q.PathValue("ticket"))
-	if err := s.mayRead(q, t); err != nil {
+	about, err := s.mayRead(q, t)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.readingOf(q, t, subject.ID{}, "receipt"); err != nil {
+	if err := s.readingOf(q, t, about, "receipt"); err != nil {
 		return nil, err
 	}
 	return s.cfg.Receipts.Receipt(q.Context(), t)
 }
 
 // mayRead lets an application read its own tickets, and one with admin: true all that
-// this node has a part in. What it may not read looks like what is not there.
-func (s *Server) mayRead(q *request, t names.Ticket) error {
+// this node has a part in. What it may not read looks like what is not there. It gives
+// whom the ticket is about, who sees that it was read.
+func (s *Server) mayRead(q *request, t names.Ticket) (about subject.ID, err error) {
 	if err := form("ticket", t.Validate(), "A ticket has 26 characters, as the consultation gave it."); err != nil {
-		return err
+		return about, err
 	}
 	entries, err := s.cfg.Journal.Find(q.Context(), journal.Query{Ticket: t, Limit: maxEntries})
 	if err != nil {
-		return unavailable(err)
+		return about, unavailable(err)
 	}
-	if slices.ContainsFunc(entries, func(e journal.Stored) bool {
+	for _, e := range entries {
 		// That somebody tried to read it before does not make this node a party.
-		return e.Entry.GetRole() != nodepb.Role_READER && (q.app.Admin || s.isOwn(q.app, e.Entry))
-	}) {
-		return nil
+		if e.Entry.GetRole() != nodepb.Role_READER && (q.app.Admin || s.isOwn(q.app, e.Entry)) {
+			if of := e.Entry.GetSubject(); of != nil {
+				about = subject.Raw(subject.Scheme(of.GetScheme()), of.GetNumber())
+			}
+			return about, nil
+		}
 	}
-	return problem(CodeNotFound, "ticket", "This node's journal has no such ticket of this application; ask the node that asked, supplied or cleared.")
+	return about, problem(CodeNotFound, "ticket", "This node's journal has no such ticket of this application; ask the node that asked, supplied or cleared.")
 }
 
 // isOwn: application names are unique within their institution only.
@@ -126,14 +131,19 @@ func (s *Server) findJournal(q *request, jq JournalQuery) (response, error) {
 	if jq.Until != nil {
 		find.Until = *jq.Until
 	}
+	about := find.Subject
 	if jq.Ticket != "" {
-		if err := s.mayRead(q, jq.Ticket); err != nil {
+		of, err := s.mayRead(q, jq.Ticket)
+		if err != nil {
 			return nil, err
+		}
+		if about.IsZero() {
+			about = of
 		}
 	} else if !q.app.Admin {
 		return nil, problem(CodeForbidden, "ticket", "Name one of this application's own tickets; to search takes an application with admin: true.")
 	}
-	if err := s.readingOf(q, jq.Ticket, find.Subject, "journal search"); err != nil {
+	if err := s.readingOf(q, jq.Ticket, about, "journal search"); err != nil {
 		return nil, err
 	}
 	found, err := s.cfg.Journal.Find(q.Context(), find)
