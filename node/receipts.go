@@ -19,8 +19,9 @@ func (r receipts) Receipt(ctx context.Context, ticket names.Ticket) (made *recei
 	if err != nil {
 		return nil, err
 	}
+	proofs := r.n.prove(found)
 	err = r.n.registry.View(func(v record.View) error {
-		made, err = receipt.Make(v, r.n.cfg.Mesh, r.n.self, ticket, trace.Own(found).Entries)
+		made, err = receipt.Make(v, r.n.cfg.Mesh, r.n.self, ticket, trace.Own(found).Entries, proofs)
 		return err
 	})
 	return made, err

@@ -29,7 +29,9 @@ func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 	if err != nil {
 		return nil, err
 	}
-	segments := map[names.NodeID]trace.Segment{t.n.self: trace.Own(found)}
+	own := trace.Own(found)
+	own.Proofs = t.n.prove(found)
+	segments := map[names.NodeID]trace.Segment{t.n.self: own}
 	parties, err := t.parties(found)
 	if err != nil {
 		return nil, err
@@ -44,13 +46,19 @@ func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 			err := t.n.peers.Call(ctx, p, methodTrace, &nodepb.TraceRequest{Ticket: string(ticket)}, resp)
 			mu.Lock()
 			defer mu.Unlock()
-			segments[p] = trace.Segment{Entries: resp.Entries, Err: err}
+			segments[p] = trace.Segment{Entries: resp.Entries, Proofs: resp.Proofs, Err: err}
 			return nil
 		})
 	}
 	_ = g.Wait()
-	story := trace.Build(ticket, segments, trace.Means{Keys: t.keysOf})
-	story.Add(t.n.examine(ctx, trace.Cleared(segments))...)
+	var examined []trace.Finding
+	g.Go(func() error {
+		examined = t.n.examine(ctx, trace.Cleared(segments))
+		return nil
+	})
+	story := trace.Build(ticket, segments, t.means(t.known(ctx, trace.Unproved(segments))))
+	_ = g.Wait()
+	story.Add(examined...)
 	return story, nil
 }
 
@@ -110,14 +118,17 @@ func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.Tr
 		return nil, err
 	}
 	resp := new(nodepb.TraceResponse)
+	var shown []journal.Stored
 	isParty := slices.ContainsFunc(found, func(e journal.Stored) bool { return concerns(e.Entry, from.Institution) })
 	for _, e := range found {
 		// What names nobody but the requester is the question itself, which every party saw.
 		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED
 		if concerns(e.Entry, from.Institution) || isParty && question {
 			resp.Entries = append(resp.Entries, e.Proto())
+			shown = append(shown, e)
 		}
 	}
+	resp.Proofs = n.prove(shown)
 	detail := "trace shown to " + from.String()
 	if len(resp.Entries) == 0 {
 		detail = "trace refused to " + from.String()

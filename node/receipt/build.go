@@ -6,8 +6,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -20,11 +22,11 @@ type Source interface {
 }
 
 // Make makes the receipt of a ticket from what a node's own journal holds of it; there
-// must be something. Readings are left out: they are the node's own business.
-func Make(src Source, mesh names.MeshID, self names.NodeID, ticket names.Ticket, entries []*nodepb.StoredEntry) (*Receipt, error) {
+// must be something. proofs are theirs (C2SP tlog-proof), empty where there is none. Readings are left out: they are the node's own business.
+func Make(src Source, mesh names.MeshID, self names.NodeID, ticket names.Ticket, entries []*nodepb.StoredEntry, proofs [][]byte) (*Receipt, error) {
 	r := &Receipt{Format: Format, Mesh: mesh, Ticket: ticket, Journal: self.String(), Registry: [][]byte{}}
 	w := wanted{map[string]bool{string(self.Institution): true}, map[string]bool{}}
-	for _, s := range entries {
+	for i, s := range entries {
 		e, err := trace.Decode(s)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d of the own journal: %w", s.GetSequence(), err)
@@ -33,7 +35,14 @@ func Make(src Source, mesh names.MeshID, self names.NodeID, ticket names.Ticket,
 			continue
 		}
 		w.note(e)
-		r.Entries = append(r.Entries, Entry{Sequence: s.Sequence, Entry: s.Entry, Salt: s.Salt, Commitment: s.Commitment})
+		x := Entry{Sequence: s.Sequence, Entry: s.Entry, Salt: s.Salt, Commitment: s.Commitment}
+		if i < len(proofs) && len(proofs[i]) > 0 {
+			x.Proof = string(proofs[i])
+			if err := w.witnesses(proofs[i]); err != nil {
+				return nil, err
+			}
+		}
+		r.Entries = append(r.Entries, x)
 	}
 	if len(r.Entries) == 0 {
 		return nil, fmt.Errorf("the journal holds nothing under this ticket")
@@ -59,6 +68,22 @@ func (w wanted) note(e *nodepb.Entry) {
 		w.institutions[ref.GetInstitution()] = true
 	}
 	w.authorizations[e.Authorization] = true
+}
+
+// witnesses notes who cosigned the checkpoint of a proof.
+func (w wanted) witnesses(proof []byte) error {
+	p, err := tlog.ParseProof(proof)
+	if err != nil {
+		return err
+	}
+	note, err := checkpoint.Parse(p.Checkpoint)
+	if err != nil {
+		return err
+	}
+	for _, m := range note.Witnesses() {
+		w.institutions[string(m.Institution)] = true
+	}
+	return nil
 }
 
 func (w wanted) wants(c *registrypb.Command) bool {

@@ -14,7 +14,9 @@
 //
 // entries are those of one node's journal, each with the salt that opens its
 // commitment, and within each the signed messages that it rests on: the request, the
-// clearances, the answers. registry holds the signed commands by which the keys of all
+// clearances, the answers; with its proof it is in the log that the node published, and
+// cosigned by most members it can neither have been put there later nor be taken out.
+// registry holds the signed commands by which the keys of all
 // who signed were registered, who clears, and the authorization that was cited, so
 // that Verify trusts nothing but the genesis file. Bytes are base64, and what they
 // hold is the published protobuf of node/nodepb and registry/registrypb.
@@ -71,6 +73,9 @@ type Entry struct {
 	Entry      []byte `json:"entry"`    // exactly the bytes that were committed to
 	Salt       []byte `json:"salt"`
 	Commitment []byte `json:"commitment"` // HMAC-SHA256(salt, entry)
+	// Proof shows that the entry is in the log that its node published, and who
+	// cosigned that: C2SP tlog-proof. Empty: the log did not yet hold it.
+	Proof string `json:"proof,omitempty"`
 }
 
 // Parse reads a receipt. The error wraps ErrMalformed.
@@ -110,6 +115,7 @@ func (r *Receipt) Bytes() ([]byte, error) {
 func (r *Receipt) segment() trace.Segment {
 	var s trace.Segment
 	for _, e := range r.Entries {
+		s.Proofs = append(s.Proofs, []byte(e.Proof))
 		s.Entries = append(s.Entries, &nodepb.StoredEntry{Sequence: e.Sequence, Entry: e.Entry, Salt: e.Salt, Commitment: e.Commitment})
 	}
 	return s

@@ -6,17 +6,21 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	merkle "golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
@@ -44,6 +48,8 @@ type scene struct {
 	clearance *registrypb.Clearance
 	answer    *nodepb.Answer
 	clearer   string // whose key signs the clearance
+	unlogged  bool
+	witnesses []string
 }
 
 type history [][]byte
@@ -70,7 +76,7 @@ func newScene(t testing.TB) *scene {
 		g.Members = append(g.Members, genesis.Member{
 			Institution: names.InstitutionID(m.Institution.Id), Node: "n1", Name: "Full name of " + m.Institution.Id, PublicKey: m.Key})
 	}
-	s := &scene{t: t, genesis: g, blinding: bytes.Repeat([]byte{7}, 32), content: `[{"entitled":true}]`, clearer: "rrn"}
+	s := &scene{t: t, genesis: g, blinding: bytes.Repeat([]byte{7}, 32), content: `[{"entitled":true}]`, clearer: "rrn", witnesses: []string{"rrn", "neo"}}
 	s.history = history{
 		w.Admit(&registrypb.Institution{Id: "pcsa", Name: "Public centre", Type: "pcsa"}),
 		w.Admit(&registrypb.Institution{Id: "nsso", Name: "Social security office", Type: "nsso"}),
@@ -139,11 +145,72 @@ func (s *scene) receipt() *Receipt {
 	for i, e := range []*nodepb.Entry{asked, told, reading} {
 		s.entries = append(s.entries, store(s.t, uint64(40+i), e))
 	}
-	r, err := Make(s.history, recordtest.Mesh, self, s.ticket, s.entries)
+	r, err := Make(s.history, recordtest.Mesh, self, s.ticket, s.entries, s.proofs())
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return r
+}
+
+// leaves is a tree's hashes as they are stored.
+type leaves []merkle.Hash
+
+func (l leaves) ReadHashes(at []int64) (found []merkle.Hash, err error) {
+	for _, i := range at {
+		found = append(found, l[i])
+	}
+	return found, nil
+}
+
+// proofs puts the entries into a log of 64 that was signed and cosigned, and proves them.
+func (s *scene) proofs() (proofs [][]byte) {
+	if s.unlogged {
+		return nil
+	}
+	var tree leaves
+	const size = 64
+	for i := range int64(size) {
+		commitment := sha256.Sum256([]byte{byte(i)})
+		for _, e := range s.entries {
+			if int64(e.Sequence) == i {
+				commitment = [32]byte(e.Commitment)
+			}
+		}
+		add, err := merkle.StoredHashesForRecordHash(i, merkle.Hash(journal.LeafHash(commitment)), tree)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		tree = append(tree, add...)
+	}
+	root, err := merkle.TreeHash(size, tree)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signed, err := checkpoint.Sign(checkpoint.Origin(recordtest.Mesh, self), size, checkpoint.Hash(root), recordtest.Key("pcsa"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	note, err := checkpoint.Parse(signed)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, w := range s.witnesses {
+		line, err := note.Cosign(names.NodeID{Institution: names.InstitutionID(w), Node: "n1"}, start, recordtest.Key(w))
+		if err == nil {
+			err = note.Add(line)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, e := range s.entries {
+		path, err := merkle.ProveRecord(size, int64(e.Sequence), tree)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		proofs = append(proofs, tlog.Proof{Index: int64(e.Sequence), Path: path, Checkpoint: note.Bytes()}.Marshal())
+	}
+	return proofs
 }
 
 func store(t testing.TB, seq uint64, e *nodepb.Entry) *nodepb.StoredEntry {
@@ -244,7 +311,17 @@ func TestForgedReceipts(t *testing.T) {
 		"salts swapped":               {after: func(r *Receipt) { r.Entries[0].Salt, r.Entries[1].Salt = r.Entries[1].Salt, r.Entries[0].Salt }, says: "not what its node committed to"},
 		"key's registration left out": {after: func(r *Receipt) { r.Registry = append(r.Registry[:2:2], r.Registry[3:]...) }, says: "not signed by nsso"},
 		"all commands left out":       {after: func(r *Receipt) { r.Registry = nil }, says: "keys are not known"},
-		"command altered":             {after: func(r *Receipt) { r.Registry[0][len(r.Registry[0])/2] ^= 1 }, says: "not signed by those who may give them"},
+		"moved in the log":            {after: func(r *Receipt) { r.Entries[0].Sequence++ }, says: "no checkpoint of its own"},
+		"proof of another": {after: func(r *Receipt) {
+			r.Entries[0].Proof = strings.Replace(r.Entries[1].Proof, "index 41", "index 40", 1)
+		}, says: "is not in the log of 64 entries"},
+		"proof spoilt": {after: func(r *Receipt) { r.Entries[0].Proof = "c2sp" }, says: "no checkpoint of its own"},
+		"log signed by another": {after: func(r *Receipt) {
+			for i := range r.Entries {
+				r.Entries[i].Proof = strings.ReplaceAll(r.Entries[i].Proof, "/pcsa/n1", "/nsso/n1")
+			}
+		}, says: "no checkpoint of its own"},
+		"command altered": {after: func(r *Receipt) { r.Registry[0][len(r.Registry[0])/2] ^= 1 }, says: "not signed by those who may give them"},
 		"key given by one operator": {after: func(r *Receipt) {
 			w := recordtest.New(t, "rrn")
 			c := w.Draft(record.Operators, &registrypb.Command_SetInstitution{SetInstitution: &registrypb.Institution{Id: "rrn", FirstKey: recordtest.KeyRecord("rrn", "thief")}})
@@ -307,19 +384,43 @@ func TestAnyByteOfTheFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rep := Verify(r, s.genesis); rep.Holds && !bytes.Equal(again, good) && r.Journal == self.String() && sameSequences(r, s) {
+		if rep := Verify(r, s.genesis); rep.Holds && !bytes.Equal(again, good) && sameProofs(r, s) {
 			t.Fatalf("byte %d changed and the receipt holds\n%s", at, text(t, rep))
 		}
 	}
 }
 
-func sameSequences(r *Receipt, s *scene) bool {
+// sameProofs: a cosignature that does not count may change.
+func sameProofs(r *Receipt, s *scene) bool {
+	proofs := s.proofs()
 	for i, e := range r.Entries {
-		if e.Sequence != s.entries[i].Sequence {
-			return false // the place is not committed to; an inclusion proof shows it
+		if e.Proof != string(proofs[i]) {
+			return false
 		}
 	}
 	return true
+}
+
+// TestAnchoring: what most members cosigned counts as anchored, and nothing else does.
+func TestAnchoring(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil    func(*scene)
+		anchored bool
+	}{
+		"two of three":  {func(*scene) {}, true},
+		"one of three":  {func(s *scene) { s.witnesses = []string{"rrn"} }, false},
+		"no member":     {func(s *scene) { s.witnesses = []string{"rrn", "nsso", "pcsa"} }, false},
+		"not yet":       {func(s *scene) { s.unlogged = true }, false},
+		"nobody at all": {func(s *scene) { s.witnesses = nil }, false},
+	} {
+		s := newScene(t)
+		tt.spoil(s)
+		rep := Verify(s.receipt(), s.genesis)
+		pending := slices.ContainsFunc(rep.Story.Findings, func(f trace.Finding) bool { return f.Kind == trace.NotAnchored })
+		if !rep.Holds || pending == tt.anchored || (rep.Story.Journals[0].Anchored == 2) != tt.anchored {
+			t.Errorf("%s:\n%s", name, text(t, rep))
+		}
+	}
 }
 
 func TestParseBounds(t *testing.T) {

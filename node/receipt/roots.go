@@ -6,6 +6,8 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -99,6 +101,19 @@ func (r *roots) take(raw []byte) bool {
 
 // keysOf is trace.Keys.
 func (r *roots) keysOf(i names.InstitutionID) ([]ed25519.PublicKey, error) { return r.keys[i], nil }
+
+// anchored reports whether most of a voting membership cosigned.
+func (r *roots) anchored(n *checkpoint.Note) (bool, error) {
+	if n.Mesh != r.genesis.Mesh {
+		return false, nil
+	}
+	for _, voters := range r.members {
+		if ok, err := trace.Majority(n, voters, r.keysOf); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
 
 // isMember reports whether n ever voted.
 func (r *roots) isMember(n names.NodeID) bool {

@@ -37,7 +37,7 @@ func Verify(r *Receipt, g *genesis.File) *Report {
 	roots := newRoots(g, r.Registry)
 	self, _ := names.ParseNodeID(r.Journal)
 	seg := r.segment()
-	story := trace.Build(r.Ticket, map[names.NodeID]trace.Segment{self: seg}, trace.Means{Keys: roots.keysOf, Alone: true})
+	story := trace.Build(r.Ticket, map[names.NodeID]trace.Segment{self: seg}, trace.Means{Keys: roots.keysOf, Anchored: roots.anchored, Alone: true})
 	var found []trace.Finding
 	find := func(by, format string, args ...any) {
 		f := trace.Finding{Kind: trace.Disagreement, Says: fmt.Sprintf(format, args...)}
@@ -135,6 +135,9 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	if err := r.Story.Write(w); err != nil {
 		return err
+	}
+	for _, j := range r.Story.Journals {
+		fmt.Fprintf(b, "\n  In the published log, cosigned by most members of the registry: %d of %d entries.\n", j.Anchored, j.Entries)
 	}
 	fmt.Fprintf(b, "\n  Who is who\n")
 	ids := make([]names.InstitutionID, 0, len(r.Named))

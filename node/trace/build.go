@@ -73,7 +73,8 @@ func (b *builder) read(n names.NodeID, seg Segment) Journal {
 		seg.Entries = seg.Entries[:MaxEntries]
 	}
 	seen := map[uint64]bool{}
-	for _, stored := range seg.Entries {
+	var log logged
+	for i, stored := range seg.Entries {
 		e, err := Decode(stored)
 		switch {
 		case err != nil:
@@ -91,7 +92,13 @@ func (b *builder) read(n names.NodeID, seg Segment) Journal {
 		}
 		seen[stored.Sequence] = true
 		b.entries = append(b.entries, held{n, stored.Sequence, e})
+		var proof []byte
+		if i < len(seg.Proofs) {
+			proof = seg.Proofs[i]
+		}
+		b.logs(n, stored, proof, &log)
 	}
+	b.concludeLog(n, &j, &log)
 	slices.SortStableFunc(b.entries, func(x, y held) int {
 		return cmp.Or(compareNodes(x.node, y.node), cmp.Compare(x.sequence, y.sequence))
 	})

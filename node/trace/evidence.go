@@ -11,6 +11,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
@@ -24,6 +25,11 @@ type Keys func(names.InstitutionID) ([]ed25519.PublicKey, error)
 // and the story says so.
 type Means struct {
 	Keys Keys
+	// Anchored reports whether a majority of the registry's members cosigned a
+	// checkpoint.
+	Anchored func(*checkpoint.Note) (bool, error)
+	// Known is how many entries the logs of journals are known to have had.
+	Known map[names.NodeID]int64
 	// Alone: one party's journal is all there is to be judged, so that the others'
 	// were not read is no finding.
 	Alone bool

@@ -32,7 +32,10 @@ import (
 // Segment is what one node showed of its journal, or why it showed nothing.
 type Segment struct {
 	Entries []*nodepb.StoredEntry
-	Err     error
+	// Proofs shows, for each entry, that it is in the log that the node published
+	// (C2SP tlog-proof); empty where there is none. May be shorter than Entries.
+	Proofs [][]byte
+	Err    error
 }
 
 // Own makes a segment of entries of this node's own journal.
@@ -74,6 +77,7 @@ const (
 	Clocks        Kind = "clocks"         // an effect stands before its cause
 	Asserted      Kind = "asserted"       // only the requester says so
 	Redecided     Kind = "decided again"  // what others make of a decision
+	NotAnchored   Kind = "not yet anchored"
 )
 
 // verdict gives what a finding makes of the whole story.
@@ -175,7 +179,9 @@ type Step struct {
 type Journal struct {
 	Node    string `json:"node"`
 	Entries int    `json:"entries"`
-	Says    string `json:"says,omitempty"` // why there is nothing
+	// Anchored is how many of them are shown to be in a log that most members cosigned.
+	Anchored int    `json:"anchored,omitempty"`
+	Says     string `json:"says,omitempty"` // why there is nothing
 }
 
 // HideSubject removes the subject's number, for readers who are not entitled to it.
