@@ -26,11 +26,15 @@ func (r *Registry) compare(g *registrypb.Grant) error {
 		ErrDiverged, g.GetCommitIndex(), record.NodeID(g.GetLeader()))
 }
 
-// diverged is told of a grant that this replica does not agree with.
-func (r *Registry) diverged(error) {
+// grantFailed is told of grants that this replica does not agree with, or does not reach.
+func (r *Registry) grantFailed(err error) {
+	to := r.behind
+	if errors.Is(err, ErrDiverged) {
+		to = r.doubts
+	}
 	select {
-	case r.doubts <- struct{}{}:
-	default:
+	case to <- struct{}{}:
+	default: // it has not yet looked at the one before
 	}
 }
 

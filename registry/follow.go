@@ -125,8 +125,17 @@ func (r *Registry) followOne(ctx context.Context, m names.NodeID) error {
 			}
 		}
 	})
+	at, movedAt := r.store.AppliedIndex(), time.Now()
 	for {
 		select {
+		case <-r.behind:
+			// It lives, and sends nothing of what the leader has: it is cut off itself, or
+			// keeps news back.
+			if now := r.store.AppliedIndex(); now != at {
+				at, movedAt = now, time.Now()
+			} else if time.Since(movedAt) > r.cfg.Genesis.Bounds.Lease {
+				return fmt.Errorf("%s stays at index %d, and the leader vouches for more", m, at)
+			}
 		case e := <-events:
 			watchdog.Reset(silence)
 			if err := r.applyEvents(m, gather(events, e)); err != nil {

@@ -174,6 +174,7 @@ type Registry struct {
 	removals removals
 	fatal    chan error    // buffered: the first failure of the store
 	doubts   chan struct{} // buffered: a grant vouches for another history than this
+	behind   chan struct{} // buffered: a grant vouches for more than came
 	limits   byteLimits
 
 	begun chan struct{} // closed by Run, or Close
@@ -201,7 +202,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Tuning = cfg.Tuning.withDefaults()
 
-	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), begun: make(chan struct{})}
+	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
 	part := "watcher"
 	if cfg.Raft != nil {
@@ -225,7 +226,7 @@ func Open(cfg Config) (*Registry, error) {
 	r.holder = lease.NewHolder(lease.HolderConfig{
 		Mesh: cfg.Genesis.Mesh, Self: cfg.Self, Lease: cfg.Genesis.Bounds.Lease, Skew: cfg.Genesis.Bounds.Skew,
 		Ask: r.askGrant, Trust: r.trust, WaitApplied: r.store.WaitApplied, Now: cfg.Now, Log: cfg.Log,
-		Applied: r.store.AppliedIndex, Compare: r.compare, Diverged: r.diverged,
+		Applied: r.store.AppliedIndex, Compare: r.compare, Failed: r.grantFailed,
 	})
 	return r, nil
 }

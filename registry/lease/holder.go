@@ -37,9 +37,9 @@ type HolderConfig struct {
 	// Compare gives an error that wraps ErrDiverged when this node's view, which holds
 	// the grant's commit index, does not hold the history that the grant vouches for.
 	Compare func(g *registrypb.Grant) error
-	// Diverged, if set, is told of every renewal that failed with ErrDiverged. It must
-	// not block.
-	Diverged func(error)
+	// Failed, if set, is told of every renewal that failed with ErrDiverged or
+	// ErrBehind. It must not block.
+	Failed func(error)
 	// Now is this node's wall clock.
 	Now func() time.Time
 	Log *slog.Logger
@@ -119,8 +119,8 @@ func (h *Holder) Run(ctx context.Context) error {
 				defer func() { <-slots }()
 				if err := h.Renew(ctx, h.cfg.Ask); ctx.Err() == nil {
 					h.report(err)
-					if errors.Is(err, ErrDiverged) && h.cfg.Diverged != nil {
-						h.cfg.Diverged(err)
+					if h.cfg.Failed != nil && (errors.Is(err, ErrDiverged) || errors.Is(err, ErrBehind)) {
+						h.cfg.Failed(err)
 					}
 				}
 			})
@@ -192,7 +192,7 @@ func (h *Holder) Renew(ctx context.Context, ask func(ctx context.Context, nonce 
 		return fmt.Errorf("%w: it had applied index %d when leader %s had committed %d", ErrDiverged, before, nodeOf(g.Leader), g.CommitIndex)
 	}
 	if err := h.cfg.WaitApplied(ctx, g.CommitIndex); err != nil {
-		return fmt.Errorf("wait for index %d: %w", g.CommitIndex, err)
+		return fmt.Errorf("%w: index %d: %w", ErrBehind, g.CommitIndex, err)
 	}
 	if err := h.cfg.Compare(g); err != nil {
 		return err

@@ -64,6 +64,9 @@ var (
 	// somebody lied to it, or left something out, or its leader lies. It must not rely
 	// on its view, however fresh the grant.
 	ErrDiverged = errors.New("this node's registry is not the leader's")
+	// ErrBehind means that what the leader had committed was not applied here within a
+	// lease: whoever this node follows may be cut off, or keep news back.
+	ErrBehind = errors.New("this node's registry is behind the leader's")
 	// ErrBusy means that the leader has too many nonces waiting; ask again later.
 	ErrBusy = errors.New("too many grants waiting")
 )

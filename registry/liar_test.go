@@ -1,0 +1,98 @@
+package registry_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+func (m *mesh) suspended(n names.NodeID, id names.InstitutionID) (yes bool) {
+	m.t.Helper()
+	if err := m.at(n).View(func(v record.View) error {
+		i, err := v.Institution(id)
+		yes = i.GetSuspended()
+		return err
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	return yes
+}
+
+// One lie, told once by one member, may cost a watcher its standing and its copy, but
+// never makes it stand without what was acknowledged; and it heals.
+func TestOneLieBlindsNoWatcher(t *testing.T) {
+	t.Parallel()
+	const beyond = 1 << 62
+	// once tells lie of the first event that is fit, by the member asked first.
+	type liar = func(first names.NodeID) func(names.NodeID, *registrypb.WatchEvent) *registrypb.WatchEvent
+	once := func(fit func(*registrypb.WatchEvent) bool, lie func(*registrypb.WatchEvent)) liar {
+		return func(first names.NodeID) func(names.NodeID, *registrypb.WatchEvent) *registrypb.WatchEvent {
+			told := false
+			return func(n names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent {
+				if n != first || told || !fit(e) {
+					return e
+				}
+				told = true
+				e = proto.Clone(e).(*registrypb.WatchEvent)
+				lie(e)
+				return e
+			}
+		}
+	}
+	empty := func(e *registrypb.WatchEvent) bool { return len(e.Envelope) == 0 }
+	late := func(e *registrypb.WatchEvent) bool { return len(e.Envelope) > 0 && e.Index > 8 }
+	for name, lie := range map[string]liar{
+		"progress beyond all":                once(empty, func(e *registrypb.WatchEvent) { e.Index = beyond }),
+		"progress to the end of numbers":     once(empty, func(e *registrypb.WatchEvent) { e.Index = 1<<64 - 1 }),
+		"progress a little too far":          once(empty, func(e *registrypb.WatchEvent) { e.Index += 20 }),
+		"a command at a false index":         once(func(e *registrypb.WatchEvent) bool { return !empty(e) }, func(e *registrypb.WatchEvent) { e.Index = beyond }),
+		"a command left out": once(late, func(e *registrypb.WatchEvent) { e.Envelope = nil }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, w, log := lying(t, lie)
+			author := m.operators(m.members[0])
+			for i := range 7 {
+				m.do(author, institution("i"+string(rune('a'+i))))
+			}
+			resp := m.do(author, suspend("m3", true)) // acknowledged: holds everywhere
+			if s, err := w.Standing(); err == nil && !m.suspended(w.id, "m3") {
+				t.Errorf("it stands at index %d and does not know of the suspension at %d", s.Index, resp.Index)
+			}
+			select {
+			case err := <-w.done:
+				if !errors.Is(err, registry.ErrGap) {
+					t.Fatalf("it ended with %v", err)
+				}
+				w.done <- nil
+			case <-time.After(15 * time.Second):
+				if _, err := w.Standing(); err == nil && m.suspended(w.id, "m3") && log.String() == "" {
+					t.Skip("the watcher turned to another member before it was lied to")
+				}
+				t.Fatal("it goes on")
+			}
+			if !strings.Contains(log.String(), "member=m") {
+				t.Errorf("no evidence: %q", log)
+			}
+			if err := m.stop(w.id); err != nil {
+				t.Fatal(err)
+			}
+			again := m.start(w.id)
+			s, err := again.WaitStanding(m.ctx(15 * time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Index < resp.Index || !m.suspended(w.id, "m3") || again.AppliedIndex() > beyond/2 {
+				t.Errorf("it stands at %d, applied %d, and the suspension is at %d", s.Index, again.AppliedIndex(), resp.Index)
+			}
+		})
+	}
+}
