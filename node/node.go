@@ -193,7 +193,7 @@ func (n *Node) openExchange() (err error) {
 	n.consult = exchange.NewConsultant(exchange.ConsultantConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(),
 		Registry: n.past, Peers: n.peers, Journal: n.journal, Outbox: n.outbox,
-		Skew: bounds.Skew, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
+		Bounds: bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
 	})
 	n.supply = exchange.NewSupplier(exchange.SupplierConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Sources: n.deps.Sources,
@@ -225,7 +225,7 @@ func (n *Node) openAPI() (err error) {
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
-		Consultations: n.metrics.Consultations(n.consult), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Registry: n.registry, Author: n.author,
+		Consultations: n.metrics.Consultations(n.consult), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

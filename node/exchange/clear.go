@@ -32,8 +32,7 @@ type ruling struct {
 	successor     *registrypb.Subject
 	authorization string
 	withheld      []string
-	clearer       *registrypb.NodeRef // of a refusal
-	index         uint64              // of a refusal
+	refusal       *decision // what a clearing peer signed against it, or against the rest
 	permits       []*permit
 	incomplete    bool // for some suppliers nobody could decide
 	stale         bool // a peer found the request's time too far from its own
@@ -107,16 +106,11 @@ func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 		}
 		var others []names.NodeID
 		for _, m := range members {
-			inst, err := v.Institution(m.Institution)
+			ok, err := x.noParty(v, own, m)
 			if err != nil {
 				return err
 			}
-			stands, err := v.NodeStands(m)
-			if err != nil {
-				return err
-			}
-			party := m.Institution == x.cfg.Self.Institution || own.GetSector() != "" && own.GetSector() == inst.GetSector()
-			if stands && !party {
+			if ok {
 				others = append(others, m)
 			}
 		}
@@ -124,6 +118,18 @@ func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 		return nil
 	})
 	return ranked, err
+}
+
+// noParty reports whether a member is in service, and not of the own institution or
+// sector.
+func (x *consultation) noParty(v record.View, own *registrypb.Institution, m names.NodeID) (bool, error) {
+	inst, err := v.Institution(m.Institution)
+	if err != nil {
+		return false, err
+	}
+	stands, err := v.NodeStands(m)
+	party := m.Institution == x.cfg.Self.Institution || own.GetSector() != "" && own.GetSector() == inst.GetSector()
+	return stands && !party, err
 }
 
 // ask puts the request to one clearing peer and takes what it decides into r.
@@ -139,25 +145,13 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 		x.cfg.Log.Info("clearing peer did not decide", "peer", to.String(), "ticket", x.ticket, "err", err)
 		return failed, nil
 	}
-	permit := resp.GetOutcome() == registrypb.Outcome_PERMIT
-	switch n := len(resp.GetClearances()); {
-	case resp.GetReason() == registrypb.Reason_STALE_REQUEST:
-		r.stale = true // one of the two clocks is wrong: another peer may agree with this one
-		return recused, nil
-	case unable(resp.GetReason()):
-		return failed, nil
-	case resp.GetRecused() && n == 0:
-		return recused, nil
-	case !permit && len(r.permits) > 0: // rights fell away meanwhile; suppliers will see that too
-		r.incomplete, r.reason = true, resp.GetReason()
-		return decided, nil
-	case !permit:
-		r.outcome, r.reason, r.successor = resp.GetOutcome(), resp.GetReason(), resp.GetSuccessor()
-		r.withheld, r.authorization = resp.GetWithheld(), resp.GetAuthorization()
-		r.clearer, r.index = nodeRef(to), resp.GetRegistryIndex()
-		return decided, nil
-	case n == 0 && len(r.permits) > 0: // all that remained was cleared before
-		return decided, nil
+	if len(resp.GetClearances()) == 0 {
+		d, err := x.verifyDecision(to, resp.GetDecision())
+		if err != nil {
+			x.cfg.Log.Warn("decision does not verify", "peer", to.String(), "ticket", x.ticket, "err", err)
+			return failed, nil
+		}
+		return r.take(d), nil
 	}
 	permits, err := x.verify(to, resp, r.permits)
 	if err != nil {
@@ -167,7 +161,8 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 	if err := x.keepPermits(permits); err != nil {
 		return failed, err
 	}
-	r.outcome, r.reason, r.authorization = resp.GetOutcome(), resp.GetReason(), resp.GetAuthorization()
+	r.outcome, r.reason = registrypb.Outcome_PERMIT, registrypb.Reason_REASON_UNSPECIFIED
+	r.authorization = permits[0].clearance.GetAuthorization()
 	r.permits = append(r.permits, permits...)
 	if resp.GetRecused() {
 		return recused, nil
@@ -175,16 +170,14 @@ func (x *consultation) ask(ctx context.Context, to names.NodeID, timeout time.Du
 	return decided, nil
 }
 
-// unable reports whether a reason is about the clearing peer, not the request.
-func unable(r registrypb.Reason) bool {
-	return r == registrypb.Reason_REGISTRY_STALE || r == registrypb.Reason_JOURNAL_UNAVAILABLE || r == registrypb.Reason_CLEARING_UNAVAILABLE
-}
-
 // verify checks the clearances of one reply as far as the consultant can. One that
 // is wrong discredits the whole reply.
 func (x *consultation) verify(from names.NodeID, resp *registrypb.ClearResponse, had []*permit) ([]*permit, error) {
 	if n := len(resp.GetClearances()); n == 0 || n > maxSuppliers {
 		return nil, fmt.Errorf("%d clearances, want 1 to %d", n, maxSuppliers)
+	}
+	if resp.GetOutcome() != registrypb.Outcome_PERMIT {
+		return nil, errors.New("clearances without a permit")
 	}
 	var permits []*permit
 	err := x.cfg.Registry.View(func(v record.View) error {
@@ -223,6 +216,7 @@ func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (
 	q := x.request
 	supplier := names.InstitutionID(c.GetSupplier())
 	outside := func(f string) bool { return len(q.Fields) > 0 && !slices.Contains(q.Fields, f) }
+	authorization := names.AuthorizationID(c.GetAuthorization())
 	for what, wrong := range map[string]bool{
 		"mesh":      c.GetMesh() != string(x.cfg.Mesh),
 		"id":        len(c.GetId()) != 16,
@@ -236,13 +230,26 @@ func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (
 		"fields":    len(c.GetFields()) == 0 || len(c.GetFields()) > maxFields || slices.ContainsFunc(c.GetFields(), outside),
 		"period":    !proto.Equal(c.GetPeriod(), q.GetPeriod()),
 		"purpose":   c.GetPurpose() != q.GetPurpose() || c.GetMode() != q.GetMode(),
-		"times":     c.GetPresentByUnixMs() > c.GetReleaseByUnixMs() || x.cfg.Now().Add(-x.cfg.Skew).UnixMilli() > c.GetPresentByUnixMs(),
+		"withheld":  !subset(c.GetWithheld(), q.Fields),
+		"right":     authorization.Validate() != nil,
+		"times":     !x.timely(c),
 	} {
 		if wrong {
 			return nil, fmt.Errorf("clearance is for another %s", what)
 		}
 	}
 	return &permit{envelope: raw, hash: sum(raw), clearance: c}, nil
+}
+
+// timely holds the times of a clearance to the bounds of the mesh, so that none can be
+// kept, or waited for, longer.
+func (x *consultation) timely(c *registrypb.Clearance) bool {
+	b, now := x.cfg.Bounds, x.cfg.Now()
+	issued, presentBy := time.UnixMilli(c.GetIssuedUnixMs()), time.UnixMilli(c.GetPresentByUnixMs())
+	releaseBy := time.UnixMilli(c.GetReleaseByUnixMs())
+	return !issued.After(now.Add(b.Skew)) && !presentBy.Before(now.Add(-b.Skew)) &&
+		!presentBy.Before(issued) && !presentBy.After(issued.Add(b.PresentLife)) &&
+		!releaseBy.Before(presentBy) && !releaseBy.After(issued.Add(b.ReleaseLife))
 }
 
 // signedBy reports whether a key of the institution that is not retired signed.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
@@ -62,8 +63,8 @@ type ConsultantConfig struct {
 	Journal  Journal
 	Outbox   Outbox
 
-	// Skew bounds how far clocks of the mesh may differ; from the genesis file.
-	Skew time.Duration
+	Bounds genesis.Bounds // of the mesh
+
 	// Life is how long a result is kept for the same client ticket. 10 minutes.
 	Life time.Duration
 	// ClearTimeout is how long the first round waits for each clearing peer; it

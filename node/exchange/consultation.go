@@ -154,9 +154,11 @@ func (x *consultation) outcomes(r *ruling, replies []*reply) []*nodepb.Entry {
 	}
 	if len(replies) == 0 || r.incomplete {
 		e := x.entry(nodepb.Event_ANSWERED)
-		e.Outcome, e.Reason, e.Status = r.outcome, r.reason, nodepb.Status_NO_RESULT
-		e.Clearer, e.RegistryIndex, e.Withheld = r.clearer, r.index, r.withheld
-		e.Authorization = r.authorization
+		e.Outcome, e.Reason, e.Status, e.Authorization = r.outcome, r.reason, nodepb.Status_NO_RESULT, r.authorization
+		if d := r.refusal; d != nil {
+			e.Outcome, e.Clearer, e.RegistryIndex = d.GetOutcome(), d.GetClearer(), d.GetRegistryIndex()
+			e.Withheld, e.Authorization, e.Evidence = d.GetWithheld(), d.GetAuthorization(), [][]byte{d.envelope}
+		}
 		addDeliberation(e, x.cfg.Registry)
 		entries = append(entries, e)
 	}

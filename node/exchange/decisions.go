@@ -21,7 +21,9 @@ func (d Decisions) RecordDecision(ctx context.Context, what clearing.Decided) er
 
 func decisionEntries(d clearing.Decided) []*nodepb.Entry {
 	if len(d.Clearances) == 0 {
-		return []*nodepb.Entry{decisionEntry(d)}
+		e := decisionEntry(d)
+		e.Withheld, e.Evidence = d.Withheld, append(e.Evidence, d.Signed)
+		return []*nodepb.Entry{e}
 	}
 	entries := make([]*nodepb.Entry, len(d.Clearances))
 	for i, c := range d.Clearances {

@@ -36,7 +36,7 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 		r.detail = "no node of the supplier is known"
 		return r
 	}
-	left := time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Skew
+	left := time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Bounds.Skew
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	presentBy := time.UnixMilli(p.clearance.GetPresentByUnixMs())

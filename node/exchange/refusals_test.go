@@ -90,7 +90,7 @@ func TestLongPlaceInSchema(t *testing.T) {
 	long := strings.Repeat("y", 300)
 	w.submit(record.Operators, &registrypb.Command{Body: &registrypb.Command_SetDataset{SetDataset: &registrypb.Dataset{
 		Id: "wages/v1", Title: "Wages", Scheme: "ssin", Qualities: []string{"employee"},
-		Schema: `{"type":"object","properties":{"employer":{"dependentRequired":{"` + long + `":["x"]}},"wage":{}}}`}}})
+		Schema: `{"type":"object","properties":{"employer":{"dependentRequired":{"` + long + `":["x"]}},"wage":{},"note":{}}}`}}})
 	w.node("office").source.set([]Record{Record(`{"employer":{"` + long + `":1},"wage":1}`)}, nil, nil)
 	w.wantRefused("pcsa", w.cleared(w.request(question())), registrypb.Reason_SUPPLIER_ERROR)
 }

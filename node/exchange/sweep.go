@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -86,18 +85,17 @@ func (c *Consultant) sendAcks(ctx context.Context) {
 // presented and that no running consultation holds, and then forgets it. A crash
 // in between journals it twice, never not at all.
 func (c *Consultant) sweepUnused(ctx context.Context) error {
-	var unreadable error
-	err := c.cfg.Outbox.Each(clearances, func(id string, value []byte) error {
+	return c.cfg.Outbox.Each(clearances, func(id string, value []byte) error {
 		key := outbox.Key{Table: clearances, ID: id}
 		e, presentBy, err := c.unusedEntry(value)
-		if err != nil {
-			unreadable = err
-			return nil
+		if err != nil { // it would be met again for ever
+			c.cfg.Log.Error("a kept clearance cannot be read and is dropped: its exchange may lack an end in the journal", "err", err)
+			return c.cfg.Outbox.Write(outbox.Change{Key: key, Delete: true})
 		}
 		c.mu.Lock()
 		held := c.inFlight[id]
 		c.mu.Unlock()
-		if held || !c.cfg.Now().After(presentBy.Add(c.cfg.Skew)) {
+		if held || !c.over(presentBy) {
 			return nil
 		}
 		if err := appendOne(ctx, c.cfg.Journal, e); err != nil {
@@ -105,7 +103,14 @@ func (c *Consultant) sweepUnused(ctx context.Context) error {
 		}
 		return c.cfg.Outbox.Write(outbox.Change{Key: key, Delete: true, Lazy: true}) // undone by a crash, it is journaled again
 	})
-	return errors.Join(err, unreadable)
+}
+
+// over reports whether nothing can come any more of a clearance that had to be
+// presented by then. One that claims a longer life than the mesh gives any is not
+// waited for.
+func (c *Consultant) over(presentBy time.Time) bool {
+	now, b := c.cfg.Now(), c.cfg.Bounds
+	return now.After(presentBy.Add(b.Skew)) || presentBy.After(now.Add(b.PresentLife+2*b.Skew))
 }
 
 func (c *Consultant) unusedEntry(value []byte) (*nodepb.Entry, time.Time, error) {

@@ -291,7 +291,7 @@ func (n *testNode) boot() {
 	n.faulty = &faultyOutbox{Outbox: n.outbox}
 	sgn := n.w.signers[string(n.id.Institution)]
 	n.consultant = NewConsultant(ConsultantConfig{Mesh: mesh, Self: n.id, Signer: sgn, Schemes: subject.Belgian(), Registry: n,
-		Peers: n.w.net.of(n.id), Journal: n.journal, Outbox: n.faulty, Skew: bounds.Skew, Now: n.w.clock.Now,
+		Peers: n.w.net.of(n.id), Journal: n.journal, Outbox: n.faulty, Bounds: bounds, Now: n.w.clock.Now,
 		ClearTimeout: 10 * time.Second, ClearFor: 10 * time.Second, PresentTimeout: 10 * time.Second})
 	n.supplier = NewSupplier(SupplierConfig{Mesh: mesh, Self: n.id, Signer: sgn, Schemes: subject.Belgian(), Registry: n, Journal: n.journal,
 		Outbox: n.faulty, Sources: map[names.DatasetID]Source{"wages/v1": n.source}, Bounds: bounds, Now: n.w.clock.Now})
