@@ -79,7 +79,7 @@ func (j *Journal) catchUp() error {
 	}
 	if same, err := x.sameForm(); err != nil {
 		return err
-	} else if !same {
+	} else if !same && (from > 0 || dirty) {
 		if err := x.db.DropAll(); err != nil {
 			return err
 		}
