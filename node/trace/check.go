@@ -87,7 +87,7 @@ func (b *builder) checkWriter(e held) {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s was written as %s, and names %s in that role.",
 			e.sequence, show(e.node), roleName(e.Role), show(nodeID(actor)))
 	}
-	if len(e.RequestHash) == 0 {
+	if len(e.RequestHash) == 0 && !local(e) {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s does not say which request it is about.", e.sequence, show(e.node))
 	}
 	needsClearance := e.Event == nodepb.Event_SUPPLIED || e.Event == nodepb.Event_RESENT || hasData(e.Entry)
@@ -106,6 +106,13 @@ func (b *builder) checkWriter(e held) {
 func hasData(e *nodepb.Entry) bool {
 	return (e.Event == nodepb.Event_SUPPLIED || e.Event == nodepb.Event_RESENT || e.Event == nodepb.Event_ANSWERED) &&
 		(e.Status == nodepb.Status_DATA_FOUND || e.Status == nodepb.Status_NO_DATA_FOUND)
+}
+
+// local reports whether an entry tells of a question that the institution's own policy
+// refused: no request was made of it, and nobody else heard of it.
+func local(e held) bool {
+	return e.Role == nodepb.Role_CONSULTANT && e.Event == nodepb.Event_ANSWERED && e.Reason == registrypb.Reason_LOCAL_POLICY &&
+		len(e.RequestHash) == 0 && len(e.ClearanceId) == 0 && e.Clearer == nil && !hasData(e.Entry)
 }
 
 // agree compares entries attribute by attribute.
@@ -254,7 +261,7 @@ func (b *builder) checkEnd(groups [][]held) {
 	switch {
 	case asked != nil && told == nil:
 		b.find(Unfinished, []names.NodeID{asked.node}, "%s asked, and has not noted an answer.", show(asked.node))
-	case asked == nil && b.shown(nodeID(b.entries[0].Requester)):
+	case asked == nil && b.shown(nodeID(b.entries[0].Requester)) && slices.ContainsFunc(b.entries, func(e held) bool { return !local(e) }):
 		n := nodeID(b.entries[0].Requester)
 		b.find(Disagreement, []names.NodeID{n}, "Others tell of a request by %s; its own journal does not.", show(n))
 	}
