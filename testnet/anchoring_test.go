@@ -45,7 +45,7 @@ func TestAnchoring(t *testing.T) {
 	for _, c := range []*api.Client{n.Client(e.Requester), n.Client(members[0])} {
 		list := anchorsOf(ctx, t, c, string(e.Requester), int64(size))
 		for _, a := range list.Items {
-			if len(a.Witnesses) <= len(members)/2 || !strings.HasPrefix(a.Note, MeshName+"/journal/"+a.Journal+"\n") {
+			if len(a.Witnesses) <= len(members)/2 || !strings.HasPrefix(a.Note, string(MeshName)+"/journal/"+a.Journal+"\n") {
 				t.Errorf("%+v", a)
 			}
 		}
