@@ -307,3 +307,62 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// A holder that had applied more than the leader has committed was lied to, and one
+// whose history differs holds something else: neither stands, however fresh the grant.
+func TestDivergedHolderDoesNotStand(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		if _, err := w.holder.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for name, change := range map[string]func(broken bool){
+			"ahead of the leader": func(broken bool) {
+				w.applied = 5
+				if broken {
+					w.applied = 1 << 62
+				}
+			},
+			"another history": func(broken bool) {
+				w.compare = nil
+				if broken {
+					w.compare = lease.ErrDiverged
+				}
+			},
+		} {
+			w.set(func() { change(true) })
+			time.Sleep(3 * time.Second)
+			if w.stands() {
+				t.Errorf("%s: it stands", name)
+			}
+			if err := w.holder.Renew(t.Context(), w.way); !errors.Is(err, lease.ErrDiverged) {
+				t.Errorf("%s: %v", name, err)
+			}
+			w.set(func() { change(false) })
+			time.Sleep(3 * time.Second)
+			if !w.stands() {
+				t.Errorf("%s no more: it does not stand", name)
+			}
+		}
+	})
+}
+
+// An honest member may be told of a commit, and pass it on, while the grant that was
+// asked for before is on its way.
+func TestAheadOfAnOlderGrantIsHonest(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		synctest.Wait()
+		w.set(func() {
+			w.way = func(ctx context.Context, nonce []byte) ([]byte, error) {
+				raw, err := w.granter.Grant(ctx, holder, nonce)
+				w.set(func() { w.commit++; w.applied = w.commit })
+				return raw, err
+			}
+		})
+		for range 20 {
+			time.Sleep(500 * time.Millisecond)
+			if !w.stands() {
+				t.Fatal("the standing lapsed")
+			}
+		}
+	})
+}
