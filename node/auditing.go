@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/node/audit"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
@@ -52,6 +53,14 @@ func (n *Node) examine(ctx context.Context, cleared []trace.Permission) []trace.
 	}
 	_ = g.Wait()
 	return found
+}
+
+// wrongDecisions gives what was found, without what names a subject.
+func (n *Node) wrongDecisions() (list []api.WrongDecision) {
+	for _, f := range n.audit.Findings() {
+		list = append(list, api.WrongDecision{Found: f.Found, Clearer: f.Clearer, Ticket: f.Ticket, RegistryIndex: f.RegistryIndex, Says: f.Says})
+	}
+	return list
 }
 
 // redecided puts a verdict into a finding.

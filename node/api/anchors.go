@@ -29,6 +29,19 @@ type Anchor struct {
 // EvidenceList is what a registry member found.
 type EvidenceList struct {
 	Items []Evidence `json:"items"`
+	// Decisions are those that clearing peers must not have taken.
+	Decisions []WrongDecision `json:"decisions"`
+}
+
+// WrongDecision is a clearance that its clearing peer must not have given. The signed
+// messages that show it name a subject, so whoever may read the ticket finds them in
+// its trace.
+type WrongDecision struct {
+	Found         time.Time    `json:"found"`
+	Clearer       string       `json:"clearer"`
+	Ticket        names.Ticket `json:"ticket"`
+	RegistryIndex uint64       `json:"registry_index"`
+	Says          string       `json:"says"`
 }
 
 // Evidence is two checkpoints of one journal that contradict each other.
@@ -74,7 +87,10 @@ func nodeNames(ids []names.NodeID) []string {
 // evidence lists the contradictions that this node found as registry member. It is
 // public, so that whoever is accused sees it too.
 func (s *Server) evidence(*request) (response, error) {
-	out := EvidenceList{Items: []Evidence{}}
+	out := EvidenceList{Items: []Evidence{}, Decisions: []WrongDecision{}}
+	if s.cfg.Decisions != nil {
+		out.Decisions = append(out.Decisions, s.cfg.Decisions()...)
+	}
 	if s.cfg.Witnessing == nil {
 		return out, nil
 	}

@@ -91,7 +91,9 @@ type Config struct {
 	Tracer        Tracer
 	Readings      Readings
 	Receipts      Receipts
-	Registry      Registry
+	// Decisions gives what clearing peers must not have cleared, as found here. Nil: nothing.
+	Decisions func() []WrongDecision
+	Registry  Registry
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
 	// Witnessing tells of checkpoints. Nil: there are none to tell of.

@@ -199,7 +199,10 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
-		Consultations: f, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f, Registry: f, Author: f, Schemes: subject.Belgian(),
+		Consultations: f, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f,
+		Decisions: func() []WrongDecision {
+			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
+		}, Registry: f, Author: f, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

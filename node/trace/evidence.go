@@ -40,6 +40,7 @@ type Means struct {
 type shownEvidence struct {
 	request   *registrypb.Request
 	clearance *registrypb.Clearance
+	decision  *registrypb.Decision
 	answer    *nodepb.Answer
 }
 
@@ -54,9 +55,10 @@ type part struct {
 
 // expected gives the envelopes that an entry of this event rests on, in order.
 func expected(e *nodepb.Entry, s *shownEvidence) []part {
-	s.request, s.clearance, s.answer = new(registrypb.Request), new(registrypb.Clearance), new(nodepb.Answer)
+	s.request, s.clearance, s.decision, s.answer = new(registrypb.Request), new(registrypb.Clearance), new(registrypb.Decision), new(nodepb.Answer)
 	request := part{envelope.Request, "request", e.RequestHash, s.request, func() string { return s.request.GetRequester().GetInstitution() }}
 	clearance := part{envelope.Clearance, "clearance", e.ClearanceHash, s.clearance, func() string { return s.clearance.GetClearer().GetInstitution() }}
+	decision := part{envelope.Decision, "decision", nil, s.decision, func() string { return s.decision.GetClearer().GetInstitution() }}
 	answer := part{envelope.Answer, "answer", nil, s.answer, func() string { return s.answer.GetSupplier().GetInstitution() }}
 	cleared := len(e.ClearanceId) > 0
 	switch e.Event {
@@ -66,7 +68,8 @@ func expected(e *nodepb.Entry, s *shownEvidence) []part {
 		if cleared {
 			return []part{request, clearance}
 		}
-		return []part{request}
+		// Whoever wrote before decisions were signed had none to show.
+		return []part{request, decision}[:max(1, min(len(e.Evidence), 2))]
 	case nodepb.Event_SUPPLIED, nodepb.Event_RESENT:
 		return []part{request, clearance, answer}
 	case nodepb.Event_REFUSED:
@@ -79,6 +82,8 @@ func expected(e *nodepb.Entry, s *shownEvidence) []part {
 			return []part{clearance, answer}
 		case cleared:
 			return []part{clearance}
+		case len(e.Evidence) > 0: // with none, no clearing peer decided
+			return []part{decision}
 		}
 	}
 	return nil
@@ -160,6 +165,8 @@ func (b *builder) compare(e held, parts []part, s *shownEvidence) {
 			all = append(all, ofRequest(e.Entry, s.request, e.Evidence[0])...)
 		case envelope.Clearance:
 			all = append(all, ofGranted(e.Entry, s.clearance)...)
+		case envelope.Decision:
+			all = append(all, ofDecision(e.Entry, s.decision)...)
 		case envelope.Answer:
 			all = append(all, ofReleased(e.Entry, s.answer)...)
 		}
@@ -174,7 +181,7 @@ func (b *builder) compare(e held, parts []part, s *shownEvidence) {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s and the signed messages it rests on disagree about %s.",
 			e.sequence, show(e.node), strings.Join(wrong, ", "))
 	}
-	if e.Event == nodepb.Event_DECIDED && len(parts) == 2 {
+	if e.Event == nodepb.Event_DECIDED && len(e.ClearanceId) > 0 {
 		b.overstepped(e, s)
 	}
 }
@@ -224,6 +231,19 @@ func ofGranted(e *nodepb.Entry, c *registrypb.Clearance) []said {
 	}
 }
 
+func ofDecision(e *nodepb.Entry, d *registrypb.Decision) []said {
+	return []said{
+		{"the ticket", e.Ticket == d.Ticket},
+		{"the request (by its hash)", bytes.Equal(e.RequestHash, d.RequestHash)},
+		{"the clearing peer", proto.Equal(e.Clearer, d.Clearer)},
+		{"the requester", proto.Equal(e.Requester, d.Requester)},
+		{"the decision", e.Outcome == d.Outcome && (e.Event != nodepb.Event_DECIDED || e.Reason == d.Reason)},
+		{"the withheld fields", slices.Equal(e.Withheld, d.Withheld)},
+		{"the authorization", e.Authorization == d.Authorization},
+		{"the registry's state", e.RegistryIndex == d.RegistryIndex},
+	}
+}
+
 func ofReleased(e *nodepb.Entry, a *nodepb.Answer) []said {
 	return []said{
 		{"the ticket", e.Ticket == a.Ticket},
@@ -261,9 +281,11 @@ func (b *builder) checkTold() {
 		})
 		switch {
 		case decided:
+		case b.shown(clearer) && len(e.Evidence) > 0 && b.means.Keys != nil: // its signature says that it did
+			b.find(Disagreement, []names.NodeID{clearer}, "%s signed a refusal that its own journal does not show.", show(clearer))
 		case b.shown(clearer):
 			b.find(Disagreement, []names.NodeID{e.node, clearer}, "%s says that %s refused; the journal of %s shows no such decision.", show(e.node), show(clearer), show(clearer))
-		default:
+		case len(e.Evidence) == 0:
 			b.find(Asserted, []names.NodeID{e.node}, "Only %s says that %s refused.", show(e.node), show(clearer))
 		}
 	}

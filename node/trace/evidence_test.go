@@ -157,6 +157,40 @@ func TestRefusedForgery(t *testing.T) {
 	}
 }
 
+// TestSignedRefusal: a refusal that its clearing peer signed is no longer only the
+// consultant's word, and one that the peer's journal does not show is held against it.
+func TestSignedRefusal(t *testing.T) {
+	signed := func(spoil func(*registrypb.Decision), by names.NodeID) scene {
+		s := refused()
+		d := &registrypb.Decision{Mesh: "test.example", Ticket: string(ticket), Clearer: node(rrn), Requester: node(pcsa), RequestHash: sum(signedRequest),
+			Outcome: registrypb.Outcome_DENY, Reason: registrypb.Reason_NOT_INTEGRATED}
+		spoil(d)
+		raw := sign(envelope.Decision, by, d)
+		s.at(pcsa, nodepb.Event_ANSWERED).Evidence = [][]byte{raw}
+		s.at(rrn, nodepb.Event_DECIDED).Evidence = [][]byte{signedRequest, raw}
+		return s
+	}
+	as := func(*registrypb.Decision) {}
+	good := signed(as, rrn)
+	if story := build(good.segments()); story.Verdict != Consistent {
+		t.Error(text(t, story))
+	}
+	good[rrn] = nil
+	if f := Disagreement.in(build(good.segments())); f == nil || !slices.Equal(f.By, []string{rrn.String()}) {
+		t.Errorf("%+v", f)
+	}
+	for what, s := range map[string]scene{
+		"by another":  signed(as, nsso),
+		"other":       signed(func(d *registrypb.Decision) { d.Reason = registrypb.Reason_NOT_ALLOWED }, rrn),
+		"of another":  signed(func(d *registrypb.Decision) { d.RequestHash = hash("x") }, rrn),
+		"other index": signed(func(d *registrypb.Decision) { d.RegistryIndex = 1 }, rrn),
+	} {
+		if story := build(s.segments()); story.Verdict != Contradicted {
+			t.Errorf("%s: %s", what, text(t, story))
+		}
+	}
+}
+
 // TestToldRefusal: a refusal that its clearing peer did not write down.
 func TestToldRefusal(t *testing.T) {
 	s := refused()
