@@ -98,6 +98,7 @@ func standIn(t *testing.T) http.Handler {
 		reply(w, http.StatusOK, "trace-"+r.PathValue("ticket")[:1]+".json")
 	})
 	mux.HandleFunc("GET /v1/institutions", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "institutions.json") })
+	mux.HandleFunc("GET /v1/anchors", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "anchors.json") })
 	mux.HandleFunc("GET /v1/registry/head", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"sequence":41,"hash":"%s"}`, strings.Repeat("ab", 32))
