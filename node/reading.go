@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -15,15 +16,22 @@ import (
 func (n *Node) openReading() error {
 	n.reading = reading.New(reading.Config{
 		Mesh: n.cfg.Mesh, Self: n.self, Registry: n.registry, Journal: n.journal, Peers: readers{n.peers},
-		Committee: n.keys.genesis.Committee, Schemes: subject.Belgian(), Story: tracer{n}.judge,
+		Committee: n.keys.genesis.Committee, Schemes: subject.Belgian(), Story: tracer{n}.judge, Prove: n.prove,
 		Skew: n.keys.genesis.Bounds.Skew, Now: n.deps.Now, Log: n.log,
 	})
 	return nil
 }
 
+// judgeTimeout bounds what is asked of members about one ticket.
+const judgeTimeout = 3 * time.Second
+
 // judge makes a story of what the journals of several nodes show.
-func (t tracer) judge(ticket names.Ticket, segments map[names.NodeID]trace.Segment) *trace.Story {
-	return trace.Build(ticket, segments, trace.Means{Keys: t.keysOf})
+func (t tracer) judge(ctx context.Context, ticket names.Ticket, segments map[names.NodeID]trace.Segment) *trace.Story {
+	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
+	defer cancel()
+	story := trace.Build(ticket, segments, t.means(t.known(ctx, trace.Unproved(segments))))
+	story.Add(t.n.examine(ctx, trace.Cleared(segments))...)
+	return story
 }
 
 // readers carries the questions of those who may read journals.

@@ -682,6 +682,7 @@ type InspectResponse struct {
 	Entries       []*StoredEntry         `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`      // there are more, which were left out
 	Holders       []string               `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // of a subject: institutions that hold a file, as far as this node knows
+	Proofs        [][]byte               `protobuf:"bytes,4,rep,name=proofs,proto3" json:"proofs,omitempty"`   // of each entry, that it is in the published log; empty: none yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +734,13 @@ func (x *InspectResponse) GetMore() bool {
 func (x *InspectResponse) GetHolders() []string {
 	if x != nil {
 		return x.Holders
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetProofs() [][]byte {
+	if x != nil {
+		return x.Proofs
 	}
 	return nil
 }
@@ -800,11 +808,12 @@ const file_node_nodepb_reading_proto_rawDesc = "" +
 	"fromUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x03 \x01(\x03R\vuntilUnixMs\"&\n" +
 	"\x0eInspectRequest\x12\x14\n" +
-	"\x05order\x18\x01 \x01(\fR\x05order\"z\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"\x92\x01\n" +
 	"\x0fInspectResponse\x129\n" +
 	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x18\n" +
-	"\aholders\x18\x03 \x03(\tR\aholdersB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\aholders\x18\x03 \x03(\tR\aholders\x12\x16\n" +
+	"\x06proofs\x18\x04 \x03(\fR\x06proofsB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_reading_proto_rawDescOnce sync.Once

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -13,8 +15,11 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
-// maxStories is how many stories one inspection tells.
-const maxStories = 1000
+// How many stories one inspection tells, and judges at the same time.
+const (
+	maxStories    = 1000
+	storiesAtOnce = 16
+)
 
 // Inspection is what an order brought to light.
 type Inspection struct {
@@ -55,10 +60,16 @@ type AlteredEntry struct {
 	Says     string `json:"says"`
 }
 
+// proved is an entry with its proof.
+type proved struct {
+	*nodepb.StoredEntry
+	proof []byte
+}
+
 // segments are what nodes showed.
 type segments struct {
-	entries  map[names.NodeID][]*nodepb.StoredEntry
-	tickets  map[names.Ticket]map[names.NodeID][]*nodepb.StoredEntry
+	answers  map[names.NodeID]*nodepb.InspectResponse
+	tickets  map[names.Ticket]map[names.NodeID][]proved
 	newest   map[names.Ticket]int64
 	failures map[names.NodeID]error
 }
@@ -75,7 +86,7 @@ func (s *Service) Inspect(ctx context.Context, who Reader, raw []byte) (*Inspect
 	}
 	in := &Inspection{Order: o.Id, Reason: o.Reason, Stories: []*trace.Story{}}
 	seg := &segments{
-		entries: map[names.NodeID][]*nodepb.StoredEntry{}, tickets: map[names.Ticket]map[names.NodeID][]*nodepb.StoredEntry{},
+		answers: map[names.NodeID]*nodepb.InspectResponse{}, tickets: map[names.Ticket]map[names.NodeID][]proved{},
 		newest: map[names.Ticket]int64{}, failures: map[names.NodeID]error{},
 	}
 	var next []*registrypb.NodeRef
@@ -83,7 +94,7 @@ func (s *Service) Inspect(ctx context.Context, who Reader, raw []byte) (*Inspect
 		next = append(next, &registrypb.NodeRef{Institution: i.Id})
 	}
 	take := func(n names.NodeID, resp *nodepb.InspectResponse) {
-		seg.entries[n] = resp.Entries
+		seg.answers[n] = resp
 		if resp.More {
 			in.Shortened = append(in.Shortened, n.String())
 		}
@@ -119,7 +130,7 @@ func (s *Service) Inspect(ctx context.Context, who Reader, raw []byte) (*Inspect
 	}
 	in.Journals, in.NotReached = f.done()
 	slices.Sort(in.Shortened)
-	if err := s.tell(in, seg, names.Ticket(o.GetTicket())); err != nil {
+	if err := s.tell(ctx, in, seg, names.Ticket(o.GetTicket())); err != nil {
 		return nil, err
 	}
 	in.Complete = len(in.NotReached)+len(in.Shortened) == 0
@@ -127,10 +138,14 @@ func (s *Service) Inspect(ctx context.Context, who Reader, raw []byte) (*Inspect
 }
 
 // tell sorts what the nodes showed into stories and what belongs to none.
-func (s *Service) tell(in *Inspection, seg *segments, only names.Ticket) error {
-	for n, entries := range seg.entries {
-		for _, stored := range entries {
-			e, err := trace.Decode(stored)
+func (s *Service) tell(ctx context.Context, in *Inspection, seg *segments, only names.Ticket) error {
+	for n, answer := range seg.answers {
+		for i, raw := range answer.Entries {
+			stored := proved{StoredEntry: raw}
+			if i < len(answer.Proofs) {
+				stored.proof = answer.Proofs[i]
+			}
+			e, err := trace.Decode(raw)
 			switch {
 			case err != nil:
 				in.Altered = append(in.Altered, AlteredEntry{Node: n.String(), Sequence: stored.GetSequence(), Says: err.Error()})
@@ -161,19 +176,21 @@ func (s *Service) tell(in *Inspection, seg *segments, only names.Ticket) error {
 		tickets = tickets[:maxStories]
 		in.Shortened = append(in.Shortened, s.cfg.Self.String())
 	}
-	for _, t := range tickets {
-		story, err := s.story(t, seg)
-		if err != nil {
+	in.Stories = make([]*trace.Story, len(tickets))
+	var g errgroup.Group
+	g.SetLimit(storiesAtOnce) // each may ask members what they know
+	for i, t := range tickets {
+		g.Go(func() (err error) {
+			in.Stories[i], err = s.story(ctx, t, seg)
 			return err
-		}
-		in.Stories = append(in.Stories, story)
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
-func (seg *segments) add(t names.Ticket, n names.NodeID, e *nodepb.StoredEntry, ms int64) {
+func (seg *segments) add(t names.Ticket, n names.NodeID, e proved, ms int64) {
 	if seg.tickets[t] == nil {
-		seg.tickets[t] = map[names.NodeID][]*nodepb.StoredEntry{}
+		seg.tickets[t] = map[names.NodeID][]proved{}
 	}
 	seg.tickets[t][n] = append(seg.tickets[t][n], e)
 	seg.newest[t] = max(seg.newest[t], ms)
@@ -181,13 +198,17 @@ func (seg *segments) add(t names.Ticket, n names.NodeID, e *nodepb.StoredEntry, 
 
 // story joins the segments of one ticket. A party that showed nothing of it, or did
 // not answer, is part of the story too.
-func (s *Service) story(t names.Ticket, seg *segments) (*trace.Story, error) {
-	shown := map[names.NodeID]trace.Segment{}
+func (s *Service) story(ctx context.Context, t names.Ticket, seg *segments) (*trace.Story, error) {
+	all := map[names.NodeID]trace.Segment{}
 	var parties []*registrypb.NodeRef
 	for n, entries := range seg.tickets[t] {
-		slices.SortFunc(entries, func(a, b *nodepb.StoredEntry) int { return cmp.Compare(a.GetSequence(), b.GetSequence()) })
-		shown[n] = trace.Segment{Entries: entries}
-		for _, p := range trace.Parties(n, entries) {
+		slices.SortFunc(entries, func(a, b proved) int { return cmp.Compare(a.GetSequence(), b.GetSequence()) })
+		var shown trace.Segment
+		for _, e := range entries {
+			shown.Entries, shown.Proofs = append(shown.Entries, e.StoredEntry), append(shown.Proofs, e.proof)
+		}
+		all[n] = shown
+		for _, p := range trace.Parties(n, shown.Entries) {
 			parties = append(parties, ref(p))
 		}
 	}
@@ -196,11 +217,11 @@ func (s *Service) story(t names.Ticket, seg *segments) (*trace.Story, error) {
 		return nil, err
 	}
 	for _, n := range nodes {
-		if _, has := shown[n]; !has {
-			shown[n] = trace.Segment{Err: seg.failures[n]}
+		if _, has := all[n]; !has {
+			all[n] = trace.Segment{Err: seg.failures[n]}
 		}
 	}
-	return s.cfg.Story(t, shown), nil
+	return s.cfg.Story(ctx, t, all), nil
 }
 
 func inspectedEntry(n names.NodeID, sequence uint64, e *nodepb.Entry) InspectedEntry {

@@ -13,7 +13,7 @@ import (
 // The most that a node gives for one inspection.
 const (
 	maxInspected      = 2000
-	maxInspectedBytes = 3 << 20
+	maxInspectedBytes = 5 << 19 // proofs may take as much as is left of a message
 )
 
 // ServeInspect gives another node what this node's journal holds of what an order
@@ -68,6 +68,7 @@ func (s *Service) inspected(ctx context.Context, o *nodepb.InspectionOrder) (res
 		queries = []journal.Query{{From: at(i.FromUnixMs), Until: at(i.UntilUnixMs)}}
 		wanted = func(e *nodepb.Entry) bool { return speaksOf(e, i.Id) }
 	}
+	var given []journal.Stored
 	size, seen := 0, make(map[uint64]bool) // an entry may be about several numbers of one family
 	for _, q := range queries {
 		more, err := s.pages(ctx, q, func(f journal.Stored) bool {
@@ -79,12 +80,16 @@ func (s *Service) inspected(ctx context.Context, o *nodepb.InspectionOrder) (res
 				return false
 			}
 			resp.Entries = append(resp.Entries, f.Proto())
+			given = append(given, f)
 			return true
 		})
 		if err != nil {
 			return nil, err
 		}
 		resp.More = resp.More || more
+	}
+	if s.cfg.Prove != nil {
+		resp.Proofs = s.cfg.Prove(given)
 	}
 	return resp, nil
 }

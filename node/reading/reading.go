@@ -65,7 +65,10 @@ type Config struct {
 	Schemes   subject.Schemes
 	// Story judges what the journals of several nodes show of one ticket: trace.Build,
 	// with whatever means the node has to check it.
-	Story func(names.Ticket, map[names.NodeID]trace.Segment) *trace.Story
+	Story func(context.Context, names.Ticket, map[names.NodeID]trace.Segment) *trace.Story
+	// Prove shows of each entry that it is in the log that this node published; empty
+	// where it is not yet. Nil: nothing is proved.
+	Prove func([]journal.Stored) [][]byte
 	// Skew is by how much clocks may differ.
 	Skew time.Duration
 	Now  func() time.Time

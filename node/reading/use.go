@@ -16,7 +16,9 @@ func groupOf(r told) string {
 	switch {
 	case r.Role == nodepb.Role_READER && len(r.Reading) > 0:
 		return fmt.Sprintf("r%x %d", r.Reading, r.Outcome) // shown again, it was refused: that is another
-	case r.Role == nodepb.Role_READER, r.Role == nodepb.Role_DECLARER, r.Ticket == "":
+	case r.Role == nodepb.Role_DECLARER && r.Ticket != "": // what was declared, and what the registry made of it
+		return "d" + r.node.String() + " " + r.Ticket
+	case r.Role == nodepb.Role_READER, r.Ticket == "":
 		return fmt.Sprintf("e%s %d", r.node, r.Sequence)
 	}
 	return "t" + r.Ticket
@@ -89,7 +91,14 @@ func differs(a, b told) bool {
 // decide says how the use came out, and which fields it was about.
 func (u *Use) decide(g []told) {
 	if u.Kind == Declaration || u.Kind == Withdrawal {
-		u.Outcome = Permitted
+		for _, r := range g {
+			switch r.Outcome {
+			case registrypb.Outcome_PERMIT:
+				u.Outcome = Permitted
+			case registrypb.Outcome_DENY:
+				u.Outcome = orBefore(u.Outcome, Denied)
+			}
+		}
 		return
 	}
 	asked := []string(nil)

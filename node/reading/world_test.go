@@ -194,10 +194,8 @@ func newMesh(t testing.TB) *mesh {
 		m.logs[n] = new(log)
 		m.nodes[n] = New(Config{
 			Mesh: recordtest.Mesh, Self: n, Registry: m, Journal: m.logs[n], Peers: wire{m, n}, Committee: committee, Schemes: subject.Belgian(),
-			Story: func(t names.Ticket, s map[names.NodeID]trace.Segment) *trace.Story {
-				return trace.Build(t, s, trace.Means{})
-			},
-			Skew: time.Second, Now: func() time.Time { return today }, Log: slog.New(slog.DiscardHandler),
+			Story: build,
+			Skew:  time.Second, Now: func() time.Time { return today }, Log: slog.New(slog.DiscardHandler),
 		})
 	}
 	return m
@@ -309,4 +307,8 @@ func (m *mesh) order(change func(*nodepb.InspectionOrder), signers ...string) []
 		m.t.Fatal(err)
 	}
 	return raw
+}
+
+func build(_ context.Context, t names.Ticket, s map[names.NodeID]trace.Segment) *trace.Story {
+	return trace.Build(t, s, trace.Means{})
 }
