@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,27 +63,44 @@ func TestSweep(t *testing.T) {
 func TestDaily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
+		var mu sync.Mutex // guards what follows
 		var uncertain, failing error = errors.New("clock skew"), nil
 		swept := 0
 		ended := make(chan error, 1)
 		go func() {
 			ended <- daily(ctx, slog.New(slog.DiscardHandler),
-				func() (time.Time, error) { return time.Now().AddDate(50, 0, 0), uncertain },
-				func(time.Time) error { swept++; return failing })
+				func() (time.Time, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					return time.Now().AddDate(50, 0, 0), uncertain
+				},
+				func(time.Time) error {
+					mu.Lock()
+					defer mu.Unlock()
+					swept++
+					return failing
+				})
 		}()
 		after := func(d time.Duration, want int) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if swept != want {
-				t.Fatalf("%d sweeps, want %d", swept, want)
+				t.Errorf("%d sweeps, want %d", swept, want)
 			}
 		}
+		set := func(what *error, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			*what = err
+		}
 		after(90*time.Minute, 0)
-		uncertain = nil
+		set(&uncertain, nil)
 		after(2*time.Minute, 1)
 		after(20*time.Hour, 1)
-		failing = errors.New("disk")
+		set(&failing, errors.New("disk"))
 		after(4*time.Hour+30*time.Minute, 2)
 		after(time.Hour, 3)
 		cancel()
