@@ -420,3 +420,52 @@ func TestHonestCrashes(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyWhileRunning: beside a node, what its last checkpoint covers is verified.
+func TestVerifyWhileRunning(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	fs := disktest.New()
+	n, err := start(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.stop()
+	for range 3 {
+		if err := errors.Join(n.append(r, 40), n.tree.Publish(context.Background()), n.append(r, 5)); err != nil {
+			t.Fatal(err)
+		}
+		report := verify(t, fs, n.tree.Checkpoint())
+		if !report.OK() || !report.Running || report.Entries != n.tree.Size() {
+			t.Fatalf("%+v", report)
+		}
+	}
+}
+
+// TestEvidence: the text names what was changed, by whom, and holds what proves it.
+func TestEvidence(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for kind, says := range map[string]string{
+		"delete":  "entry 20 was taken out, and those behind it moved up",
+		"insert":  "an entry was put in at 20, and those behind it moved down",
+		"alter":   "entry 20 was changed",
+		"reorder": "changed places",
+		"fork":    "entries were changed",
+	} {
+		v := newVictim(t, r)
+		for v.size < 60 {
+			v = newVictim(t, r)
+		}
+		a := &attack{victim: v, r: r, disk: v.disk.Copy(), at: 20}
+		tamperings[kind](t, a)
+		report := verify(t, a.disk, v.anchor)
+		var text strings.Builder
+		for _, f := range report.Findings {
+			text.WriteString(f.String())
+		}
+		for _, want := range []string{says, "what ", "culprit   the holder of this journal", "journal   " + origin, "— " + origin} {
+			if !strings.Contains(text.String(), want) {
+				t.Errorf("%s: no %q in\n%s", kind, want, text.String())
+			}
+		}
+	}
+}

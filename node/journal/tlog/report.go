@@ -79,8 +79,8 @@ func (f Finding) Culprit() string {
 }
 
 // narrow says which entries differ, and what was done to them, from the leaves that
-// were signed and those that are there.
-func (f *Finding) narrow(was, is []Hash) {
+// were signed and those that are there, both from entry base on.
+func (f *Finding) narrow(base int64, was, is []Hash) {
 	n := min(len(was), len(is))
 	first := 0
 	for first < n && was[first] == is[first] {
@@ -96,7 +96,6 @@ func (f *Finding) narrow(was, is []Hash) {
 			differ++
 		}
 	}
-	base := f.From
 	f.From, f.Until = base+int64(first), base+int64(last)+1
 	w, s := was[first:n], is[first:n]
 	switch {

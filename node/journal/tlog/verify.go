@@ -170,7 +170,7 @@ func (v *verification) read(ctx context.Context, audit *journal.Audit, until uin
 			return nil
 		}
 		v.tree.add(r.Leaf, func(int, Hash) {})
-		if len(v.recent) < maxRecent && len(v.wrong) == 0 {
+		if len(v.recent) < maxRecent {
 			v.recent = append(v.recent, r.Leaf)
 		}
 		compare()
@@ -244,7 +244,7 @@ func (v *verification) conclude() {
 			Expected: fmt.Sprintf("root %v of the first %d entries", m.root, m.size), Found: fmt.Sprintf("root %v", m.is),
 		}
 		v.signed(&f, m.wanted)
-		v.narrow(&f, m)
+		v.narrow(&f, m.wanted)
 		if other, ok := v.contrary(m); ok {
 			f.Kind, f.Other = TwoHistories, v.noteOf(other)
 		}
@@ -280,6 +280,7 @@ func (v *verification) notReached() {
 		f.Kind, f.From = RolledBack, v.anchored // the checkpoints kept here end too
 	}
 	v.signed(&f, last)
+	v.narrow(&f, last)
 	v.find(f)
 }
 
@@ -320,28 +321,48 @@ func (v *verification) noteOf(w wanted) []byte {
 	return msg
 }
 
-// narrow says which entries they are, when the tiles still prove it.
-func (v *verification) narrow(f *Finding, m mismatch) {
-	if v.cfg.Tiles == nil || v.first != f.From {
+// narrow says which entries they are, when the tiles still prove it: of the widest
+// tree that was signed, or else of the one that is wrong.
+func (v *verification) narrow(f *Finding, m wanted) {
+	if v.cfg.Tiles == nil || v.first > f.From {
 		return
 	}
+	widest := m
+	for _, w := range v.wanted {
+		if w.size > widest.size && w.anchor == (v.report.Anchors > 0) {
+			widest = w
+		}
+	}
+	was, err := v.leaves(widest)
+	if err != nil {
+		was, err = v.leaves(m)
+	}
+	if err == nil {
+		f.narrow(v.first, was, v.recent)
+	}
+}
+
+// leaves gives the leaves of a signed tree from v.first on, as far as the log goes, each
+// proven by the tiles.
+func (v *verification) leaves(w wanted) ([]Hash, error) {
 	t := &tiles{fs: v.cfg.Tiles}
 	defer t.close()
-	r := merkle.TileHashReader(merkle.Tree{N: m.size, Hash: m.root}, tileReader{t})
-	was := make([]Hash, 0, min(m.size-f.From, maxRecent))
+	r := merkle.TileHashReader(merkle.Tree{N: w.size, Hash: w.root}, tileReader{t})
+	until := min(w.size, v.first+int64(len(v.recent)))
+	var all []Hash
 	const step = 4 * tileWidth
-	for at := f.From; at < m.size && len(was) < maxRecent; at += step {
+	for at := v.first; at < until; at += step {
 		indexes := make([]int64, 0, step)
-		for seq := at; seq < min(at+step, m.size); seq++ {
+		for seq := at; seq < min(at+step, until); seq++ {
 			indexes = append(indexes, merkle.StoredHashIndex(0, seq))
 		}
 		hs, err := r.ReadHashes(indexes)
 		if err != nil {
-			return // the tiles are not those that were signed
+			return nil, fmt.Errorf("the tiles are not those that were signed: %w", err)
 		}
-		was = append(was, hs...)
+		all = append(all, hs...)
 	}
-	f.narrow(was, v.recent[:min(len(v.recent), len(was))])
+	return all, nil
 }
 
 func (v *verification) find(f Finding) {
