@@ -5,18 +5,29 @@ import (
 	"fmt"
 
 	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 )
 
 // checks are what must hold before this node can do its work.
 func (n *Node) checks() []api.Check {
 	return []api.Check{
-		{Name: "identity", Test: func() error { _, err := n.identity.GetX509SVID(); return err }},
-		{Name: "journal", Test: n.journal.Healthy},
-		{Name: "checkpoints", Test: n.tree.Healthy},
-		{Name: "registry", Test: func() error { _, err := n.past.Standing(); return err }},
-		{Name: "listed", Test: n.checkListed},
+		{Name: "identity", Says: "The node's certificate cannot be used; its log says why.", Test: func() error { _, err := n.identity.GetX509SVID(); return err }},
+		{Name: "journal", Says: "The journal takes no entries, so nothing is answered; the node's log says why.", Test: n.journalHealthy},
+		{Name: "checkpoints", Says: "No checkpoint of the journal can be made; the node's log says why.", Test: n.tree.Healthy},
+		{Name: "registry", Says: "No registry member confirms what this node holds of the registry; it goes on trying, and its log says more.", Test: func() error { _, err := n.past.Standing(); return err }},
+		{Name: "listed", Says: "The registry cannot be read; the node's log says why.", Test: n.checkListed},
 	}
+}
+
+// journalHealthy tells anybody that a disk was restored, since only that has its own
+// remedy.
+func (n *Node) journalHealthy() error {
+	err := n.journal.Healthy()
+	if errors.Is(err, journal.ErrRolledBack) {
+		return fmt.Errorf("%w (%w)", api.Plain("The journal is older than what the network has seen of it: use the newer disk, or declare the restore (crossroads journal restore-declared)."), err)
+	}
+	return err
 }
 
 // checkListed reports whether others can find and admit this node.
@@ -27,13 +38,13 @@ func (n *Node) checkListed() error {
 		case err != nil:
 			return err
 		case inst == nil:
-			return fmt.Errorf("institution %s is not admitted to the mesh; its operators admit it", n.self.Institution)
+			return api.Plain(fmt.Sprintf("institution %s is not admitted to the mesh; its operators admit it", n.self.Institution))
 		case inst.Suspended:
-			return fmt.Errorf("institution %s is suspended; ask the operators of the mesh", n.self.Institution)
+			return api.Plain(fmt.Sprintf("institution %s is suspended; ask the operators of the mesh", n.self.Institution))
 		}
 		rec, err := v.Node(n.self)
 		if err == nil && (rec == nil || rec.Removed) {
-			err = errors.New("the registry does not list this node yet; it registers itself when it reaches a member")
+			err = api.Plain("the registry does not list this node yet; it registers itself when it reaches a member")
 		}
 		return err
 	})

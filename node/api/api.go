@@ -60,12 +60,20 @@ type Consultations interface {
 }
 
 // Check is one thing that must hold for the node to be ready. Test returns nil, or
-// an error that says in plain words what is wrong and how to mend it. It must not
-// block: it is asked by whoever watches the node.
+// an error, which goes to the log. It must not block: it is asked by whoever watches
+// the node, and that may be anybody.
 type Check struct {
 	Name string // a label: "journal", "registry"
+	Says string // told when Test fails: what is wrong and how to mend it, in plain words
 	Test func() error
 }
+
+// Plain is an error of a Check that may be told to anybody, instead of what the check
+// Says.
+type Plain string
+
+// Error gives the words.
+func (p Plain) Error() string { return string(p) }
 
 // Config is what a Server needs. Everything is required unless it says otherwise.
 type Config struct {
@@ -118,6 +126,8 @@ type Server struct {
 	routes []route
 	mux    *http.ServeMux
 	busy   sync.WaitGroup // requests under way
+
+	unready unready
 }
 
 // times bound how long a caller may hold a connection; tests shorten them.

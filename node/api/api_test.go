@@ -283,13 +283,23 @@ func TestAcknowledge(t *testing.T) {
 // Alive is not ready, and ready says why not.
 func TestHealth(t *testing.T) {
 	f := &fakes{journaled: fmt.Errorf("the journal's disk is full; free some space and restart")}
-	s, _ := newServer(t, f)
+	s, log := newServer(t, f)
 	if w := ask(s, "GET", "/healthz", ""); w.Code != http.StatusOK {
 		t.Errorf("healthz %d", w.Code)
 	}
-	w := ask(s, "GET", "/readyz", "")
-	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "disk is full") {
-		t.Errorf("%d %s", w.Code, w.Body)
+	// Anybody may ask: it is told in fixed words, once in the log, and no more.
+	for range 3 {
+		w := ask(s, "GET", "/readyz", "")
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "The journal takes no entries.") || strings.Contains(w.Body.String(), "disk is full") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	if n := strings.Count(log.String(), "disk is full"); n != 1 {
+		t.Errorf("the log says why %d times", n)
+	}
+	f.journaled = fmt.Errorf("%w: block 7", Plain("Put in the newer disk."))
+	if w := ask(s, "GET", "/readyz", ""); !strings.Contains(w.Body.String(), `"Put in the newer disk."`) {
+		t.Errorf("%s", w.Body)
 	}
 	f.journaled = nil
 	if w := ask(s, "GET", "/readyz", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"ready":true`) {

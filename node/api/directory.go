@@ -8,9 +8,11 @@ import (
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -60,8 +62,8 @@ func (s *Server) withdrawReferences(q *request) (response, error) {
 	return s.changeReferences(q, nodepb.Event_WITHDRAWN)
 }
 
-// changeReferences journals every row before the command leaves: a declaration gives
-// rights, and its subject may ask who made it.
+// changeReferences journals every row before the command leaves, and what the registry
+// made of it after: a declaration gives rights, and its subject may ask who made it.
 func (s *Server) changeReferences(q *request, event nodepb.Event) (response, error) {
 	in, err := decode[References](q.body)
 	if err != nil {
@@ -83,10 +85,31 @@ func (s *Server) changeReferences(q *request, event nodepb.Event) (response, err
 			Quality: string(r.Quality), Period: period, Withdrawn: event == nodepb.Event_WITHDRAWN,
 		})
 		e := s.entry(q, nodepb.Role_DECLARER, event, id)
+		e.Ticket = string(names.TicketOf(fresh())) // joins the two entries of a row
 		e.Period, e.Detail = period, "reference, quality "+string(r.Quality)
 		entries = append(entries, e)
 	}
-	g, ctx := errgroup.WithContext(q.Context())
+	if err := s.journalAll(q.Context(), entries); err != nil {
+		return nil, err
+	}
+	done, trouble := s.cfg.Author.Do(q.Context(), &registrypb.Command{
+		Chain: registrypb.Chain_DIRECTORY,
+		Body:  &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: rows}},
+	})
+	if trouble != nil {
+		done = nil
+	}
+	if err := s.journalOutcome(q, entries, done); err != nil {
+		return nil, err
+	}
+	if trouble != nil {
+		return nil, registryTrouble(trouble)
+	}
+	return s.decided(q, done), nil
+}
+
+func (s *Server) journalAll(ctx context.Context, entries []*nodepb.Entry) error {
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(64) // they share syncs
 	for _, e := range entries {
 		g.Go(func() error {
@@ -94,17 +117,27 @@ func (s *Server) changeReferences(q *request, event nodepb.Event) (response, err
 			return unavailable(err)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	return g.Wait()
+}
+
+// journalOutcome says of rows that were journaled what the registry made of them; done
+// is nil when that is not known. Nobody need be waiting any more.
+func (s *Server) journalOutcome(q *request, entries []*nodepb.Entry, done *registrypb.SubmitResponse) error {
+	outcomes := make([]*nodepb.Entry, len(entries))
+	for i, e := range entries {
+		e = proto.CloneOf(e)
+		e.TimeUnixMs, e.RegistryIndex = s.cfg.Now().UnixMilli(), done.GetIndex()
+		switch {
+		case done == nil:
+			e.Detail = "no answer by the registry: whether it stands there is not known"
+		case done.GetAccepted():
+			e.Outcome, e.Detail = registrypb.Outcome_PERMIT, "accepted by the registry"
+		default: // its words may name what the journal must not hold
+			e.Outcome, e.Detail = registrypb.Outcome_DENY, "refused by the registry: nothing was changed"
+		}
+		outcomes[i] = e
 	}
-	done, err := s.cfg.Author.Do(q.Context(), &registrypb.Command{
-		Chain: registrypb.Chain_DIRECTORY,
-		Body:  &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: rows}},
-	})
-	if err != nil {
-		return nil, registryTrouble(err)
-	}
-	return s.decided(q, done), nil
+	return s.journalAll(context.WithoutCancel(q.Context()), outcomes)
 }
 
 func (s *Server) checkReference(where string, r Reference) (subject.ID, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -117,10 +118,34 @@ func TestReferences(t *testing.T) {
 		if len(f.waited) == 0 {
 			t.Error("whoever asks next would not find it")
 		}
-		if len(f.entries) != 1 || f.entries[0].Event != event || f.entries[0].Subject.Number != person || f.entries[0].User != "ops" {
+		if len(f.entries) != 2 {
+			t.Fatalf("journaled %v", f.entries)
+		}
+		for _, e := range f.entries {
+			if e.Event != event || e.Subject.Number != person || e.User != "ops" || e.Ticket == "" || e.Ticket != f.entries[0].Ticket {
+				t.Errorf("journaled %v", e)
+			}
+		}
+		if f.entries[0].Outcome != 0 || f.entries[1].Outcome != registrypb.Outcome_PERMIT || f.entries[1].RegistryIndex != 8 {
 			t.Errorf("journaled %v", f.entries)
 		}
 	}
+	// What the registry does not take is not left standing as if it had.
+	f.entries, f.done, f.refuses = nil, nil, "of "+person
+	if w := ask(s, "POST", "/v1/references", ref(), bearer("ops-token")...); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"accepted":false`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if len(f.entries) != 2 || f.entries[1].Outcome != registrypb.Outcome_DENY || strings.Contains(f.entries[1].Detail, person) {
+		t.Errorf("journaled %v", f.entries)
+	}
+	f.entries, f.done, f.refuses, f.lost = nil, nil, "", errors.New("no leader")
+	if w := ask(s, "POST", "/v1/references", ref(), bearer("ops-token")...); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if len(f.entries) != 2 || f.entries[1].Outcome != 0 || f.entries[1].Detail == "" {
+		t.Errorf("journaled %v", f.entries)
+	}
+	f.lost = nil
 	f.entries, f.done = nil, nil
 	for body, where := range map[string]string{
 		`{"references":[]}`:             "references",

@@ -37,6 +37,8 @@ const (
 // fakes stands for every room behind the interface. mu guards all of it.
 type fakes struct {
 	mu        sync.Mutex
+	refuses   string // what the registry says against commands
+	lost      error  // why it answers none
 	asked     []exchange.Question
 	result    *exchange.Result
 	err       error
@@ -161,6 +163,9 @@ func (f *fakes) Do(_ context.Context, c *registrypb.Command) (*registrypb.Submit
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.done = append(f.done, c)
+	if f.lost != nil || f.refuses != "" {
+		return &registrypb.SubmitResponse{Index: 8, Refusal: f.refuses}, f.lost
+	}
 	return &registrypb.SubmitResponse{Index: 8, Accepted: true}, nil
 }
 
@@ -203,7 +208,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
 		}, Registry: f, Author: f, Schemes: subject.Belgian(),
-		Checks: []Check{{Name: "journal", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
+		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {

@@ -2,7 +2,10 @@ package api
 
 import (
 	_ "embed"
+	"errors"
+	"log/slog"
 	"net/http"
+	"sync"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 )
@@ -100,13 +103,41 @@ func (s *Server) healthz(*request) (response, error) {
 	return map[string]string{"status": "alive"}, nil
 }
 
+// unready logs when a check begins to fail, and why, and when it holds again, however
+// often it is asked. The zero value is ready.
+type unready struct {
+	mu     sync.Mutex
+	failed map[string]bool // by check
+}
+
+func (u *unready) note(log *slog.Logger, check string, err error) {
+	u.mu.Lock()
+	before := u.failed[check]
+	if u.failed == nil {
+		u.failed = make(map[string]bool)
+	}
+	u.failed[check] = err != nil
+	u.mu.Unlock()
+	switch {
+	case err != nil && !before:
+		log.Warn("not ready", "check", check, "err", err)
+	case err == nil && before:
+		log.Info("ready again", "check", check)
+	}
+}
+
 // readyz says whether the node can do its work, and if not, why.
 func (s *Server) readyz(*request) (response, error) {
 	r := Readiness{Ready: true, Node: s.cfg.Self.String(), Mesh: s.cfg.Mesh, Version: s.cfg.Version, Checks: []Checked{}}
 	for _, c := range s.cfg.Checks {
 		done := Checked{Name: c.Name, OK: true}
-		if err := c.Test(); err != nil {
-			done.OK, done.Says, r.Ready = false, err.Error(), false
+		err := c.Test()
+		s.unready.note(s.cfg.Log, c.Name, err)
+		if err != nil {
+			done.OK, done.Says, r.Ready = false, c.Says, false
+			if plain := new(Plain); errors.As(err, plain) {
+				done.Says = string(*plain)
+			}
 		}
 		r.Checks = append(r.Checks, done)
 	}

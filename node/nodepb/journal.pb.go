@@ -89,18 +89,20 @@ type Event int32
 
 const (
 	Event_EVENT_UNSPECIFIED Event = 0
-	Event_REQUESTED         Event = 1  // consultant: before the request leaves
-	Event_DECIDED           Event = 2  // clearing peer: before the decision leaves
-	Event_SUPPLIED          Event = 3  // supplier: before the answer leaves
-	Event_REFUSED           Event = 4  // supplier: before the refusal leaves
-	Event_ANSWERED          Event = 5  // consultant: before the application is answered
-	Event_EXPIRED_UNUSED    Event = 6  // consultant: a clearance that was never presented
-	Event_RESENT            Event = 7  // supplier: the same answer once more
-	Event_READ              Event = 8  // reader
-	Event_DECLARED          Event = 9  // declarer: before the reference leaves for the registry
-	Event_WITHDRAWN         Event = 10 // declarer: before the withdrawal leaves for the registry
-	Event_ERASED            Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
-	Event_EPOCH_BEGUN       Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
+	Event_REQUESTED         Event = 1 // consultant: before the request leaves
+	Event_DECIDED           Event = 2 // clearing peer: before the decision leaves
+	Event_SUPPLIED          Event = 3 // supplier: before the answer leaves
+	Event_REFUSED           Event = 4 // supplier: before the refusal leaves
+	Event_ANSWERED          Event = 5 // consultant: before the application is answered
+	Event_EXPIRED_UNUSED    Event = 6 // consultant: a clearance that was never presented
+	Event_RESENT            Event = 7 // supplier: the same answer once more
+	Event_READ              Event = 8 // reader
+	// Before the reference, or the withdrawal, leaves for the registry; and again, under
+	// the same ticket and with an outcome, once the registry has decided.
+	Event_DECLARED    Event = 9  // declarer
+	Event_WITHDRAWN   Event = 10 // declarer
+	Event_ERASED      Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
+	Event_EPOCH_BEGUN Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
 )
 
 // Enum value maps for Event.

@@ -84,7 +84,7 @@ func (b *builder) read(n names.NodeID, seg Segment) Journal {
 		case seen[stored.Sequence]:
 			b.find(Altered, []names.NodeID{n}, "%s shows two entries in the same place, %d.", show(n), stored.Sequence)
 			continue
-		case e.Role == nodepb.Role_READER:
+		case e.Role == nodepb.Role_READER || e.Role == nodepb.Role_DECLARER: // of no exchange
 			continue
 		case e.Ticket != string(b.ticket):
 			b.find(Altered, []names.NodeID{n}, "Entry %d of %s belongs to another ticket.", stored.Sequence, show(n))
