@@ -68,6 +68,7 @@ func everyExample(t *testing.T, n *Network) {
 		}
 		seen[e.Answer.Reason] = true
 		checkTrace(t, n, e.Requester, got.Ticket)
+		checkReceipt(t, n, e.Requester, got.Ticket)
 	}
 	for _, r := range []registrypb.Reason{
 		registrypb.Reason_REPLACED_NUMBER, registrypb.Reason_NOT_INTEGRATED, registrypb.Reason_NOT_ALLOWED,
