@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -61,7 +62,13 @@ subject, user or time takes an application with admin: true. That you looked is 
 			for _, e := range found.Items {
 				t.add(e.Time.Format(time.RFC3339), e.Role, e.Event, e.Ticket, e.User, e.Application, e.Dataset, e.Purpose, e.Supplier, outcome(e))
 			}
-			return t.write(w)
+			if err := t.write(w); err != nil {
+				return err
+			}
+			for _, e := range found.Erased {
+				fmt.Fprintln(w, clean(e))
+			}
+			return nil
 		})
 	}
 	return c

@@ -156,8 +156,20 @@ func (s *Server) findJournal(q *request, jq JournalQuery) (response, error) {
 			out.Items = append(out.Items, entryOf(e))
 		}
 	}
+	if k, ok := s.cfg.Journal.(keeper); ok && q.app.Admin {
+		for _, e := range k.Erasures(find.From, find.Until) {
+			out.Erased = append(out.Erased, e.String())
+		}
+	}
 	return out, nil
 }
+
+// keeper is a journal that tells what it has erased; journal.Journal is one.
+type keeper interface {
+	Erasures(from, until time.Time) []*journal.Erasure
+}
+
+var _ keeper = (*journal.Journal)(nil)
 
 // readingOf journals who reads what, before it is read.
 func (s *Server) readingOf(q *request, t names.Ticket, about subject.ID, what string) error {

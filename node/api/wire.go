@@ -179,6 +179,9 @@ type JournalQuery struct {
 // JournalEntries is what a search found, oldest first.
 type JournalEntries struct {
 	Items []JournalEntry `json:"items"`
+	// Erased says, in words, which months of the time asked were erased, for whoever may
+	// search: what was in them is not found.
+	Erased []string `json:"erased,omitempty"`
 }
 
 // JournalEntry is one event in the journal. It holds no content.
