@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -45,7 +46,7 @@ suppliers did not answer.`,
 	f.StringVar(&purpose, "purpose", "", "why; see registry authorizations")
 	f.StringSliceVar(&fields, "field", nil, "ask only this field; repeat for more (default: all that are permitted)")
 	f.StringSliceVar(&suppliers, "supplier", nil, "ask only this institution; repeat for more (default: all that can)")
-	f.StringVar(&clientTicket, "client-ticket", "", "your own number of the question (default: the node makes one)")
+	f.StringVar(&clientTicket, "client-ticket", "", "your own number of the question (default: one is made)")
 	days.add(c)
 	for _, name := range []string{"dataset", "purpose", "subject"} {
 		_ = c.MarkFlagRequired(name)
@@ -67,11 +68,17 @@ suppliers did not answer.`,
 			return err
 		}
 		defer cancel()
+		if clientTicket == "" { // made here, so that it is known whatever becomes of the answer
+			clientTicket = rand.Text()
+		}
 		answer, err := client.Consult(ctx, api.ConsultationRequest{
 			ClientTicket: names.ClientTicket(clientTicket), Subject: *subject, Dataset: names.DatasetID(dataset),
 			Fields: typed[names.FieldName](fields), Purpose: names.Purpose(purpose), Period: &span,
 			Suppliers: typed[names.InstitutionID](suppliers),
 		})
+		if err != nil && !strings.Contains(err.Error(), clientTicket) {
+			err = fmt.Errorf("%w\nIt is safe to ask again under --client-ticket %s", err, clientTicket)
+		}
 		if err != nil {
 			return err
 		}

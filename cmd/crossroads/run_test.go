@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -76,6 +77,29 @@ func TestExitCodes(t *testing.T) {
 				t.Error("the subject's number was printed")
 			}
 		})
+	}
+}
+
+// Whatever becomes of the answer, one knows under which ticket to ask again.
+func TestConsultNamesItsTicket(t *testing.T) {
+	var sent []string
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q struct {
+			ClientTicket string `json:"client_ticket"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&q)
+		sent = append(sent, q.ClientTicket)
+		panic(http.ErrAbortHandler) // the connection breaks
+	}))
+	defer node.Close()
+	args := []string{"consult", "--api", node.URL, "--dataset", "wages/v1", "--purpose", "p", "--subject", "-", "--as-user", "alice"}
+	t.Setenv("CROSSROADS_TOKEN", "secret")
+	for _, args := range [][]string{args, append(args, "--client-ticket", "file 12/3")} {
+		sent = nil
+		code, _, errOut := verb(t, "74071238186\n", args...)
+		if code != exitFailure || len(sent) == 0 || sent[0] == "" || !strings.Contains(errOut, "--client-ticket "+sent[0]) {
+			t.Errorf("exit code %d, sent %q: %s", code, sent, errOut)
+		}
 	}
 }
 
