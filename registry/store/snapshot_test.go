@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/iotest"
 
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -199,4 +200,33 @@ func FuzzReadSnapshot(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestExpect wants a snapshot to end where its receiver was told, and to pass whole.
+func TestExpect(t *testing.T) {
+	w := recordtest.New(t, "alpha")
+	from := filled(t, w)
+	good := snapshotOf(t, from)
+	for _, r := range []io.Reader{bytes.NewReader(good), iotest.OneByteReader(bytes.NewReader(good)), iotest.DataErrReader(bytes.NewReader(good))} {
+		if got, err := io.ReadAll(Expect(from.AppliedIndex(), r)); err != nil || !bytes.Equal(got, good) {
+			t.Errorf("%d of %d bytes passed: %v", len(got), len(good), err)
+		}
+	}
+	to := open(t, t.TempDir(), w)
+	for _, index := range []uint64{0, 6, 8, 1 << 62} {
+		if err := to.Restore(Expect(index, bytes.NewReader(good))); !errors.Is(err, ErrBadSnapshot) {
+			t.Errorf("a snapshot of index 7 is taken for one of %d: %v", index, err)
+		}
+	}
+	for cut := range len(snapshotMagic) + 60 {
+		if err := to.Restore(Expect(7, bytes.NewReader(good[:cut]))); !errors.Is(err, ErrBadSnapshot) {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+	}
+	if to.AppliedIndex() != 0 {
+		t.Errorf("it stands at %d", to.AppliedIndex())
+	}
+	if err := to.Restore(Expect(7, bytes.NewReader(good))); err != nil || to.AppliedIndex() != 7 {
+		t.Error(to.AppliedIndex(), err)
+	}
 }
