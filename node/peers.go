@@ -157,6 +157,7 @@ var spoken = []struct {
 	{checkpoint.ErrMalformed, mesh.InvalidArgument, "malformed checkpoint", 0},
 	{anchor.ErrNoProof, mesh.NotFound, "no consistency proof between those sizes", 0},
 	{registry.ErrMalformed, mesh.InvalidArgument, "malformed registry request", 0},
+	{registry.ErrBusy, mesh.ResourceExhausted, "too many bytes of commands from this institution; try again later", 0},
 	{registry.ErrNotMember, mesh.Unavailable, "this node is no registry member", 0},
 	{registry.ErrNotLeader, mesh.Unavailable, "this node does not lead the registry", 0},
 	{registry.ErrNoLeader, mesh.Unavailable, "the registry has no leader", 0},
