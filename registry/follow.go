@@ -17,10 +17,10 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/store"
 )
 
-// ErrGap means that what several members send does not follow on what this watcher
-// holds: some member had left a command out before. The watcher cannot be relied
-// on, so Run ends; the next Open begins from the genesis file again and fetches
-// everything anew.
+// ErrGap means that what several members send, or vouch for, does not agree with what
+// this watcher holds: some member had left a command out before, or lied about its
+// index. The watcher cannot be relied on, so Run ends; the next Open begins from the
+// genesis file again and fetches everything anew.
 var ErrGap = errors.New("this watcher's history has a gap")
 
 // anewFile marks a watcher's directory that must not be used again.
@@ -65,8 +65,8 @@ func (r *Registry) follow(ctx context.Context) error {
 	return nil
 }
 
-// anew gives up the replica when one member's word no longer stands against
-// another's: two say the same, or there is only one.
+// anew gives up the replica when its word no longer stands against that of one member
+// alone: two say the same, or there is only one.
 func (r *Registry) anew(refusedBy map[names.NodeID]bool) error {
 	voters, err := r.voters()
 	if err != nil || len(refusedBy) < min(2, len(voters)) {
