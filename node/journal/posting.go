@@ -66,7 +66,12 @@ func appendPrefix(b []byte, month period, kind byte, mac [macSize]byte) []byte {
 type posting struct {
 	first, last uint64
 	value       []byte
+	before      *posting // a full row of the same key
 }
+
+// maxPosting keeps a row well below what the database keeps apart from its keys, where
+// it would not be reclaimed.
+const maxPosting = 32 << 10
 
 func (p *posting) add(r row, ms int64) {
 	if p.value == nil {
@@ -97,8 +102,8 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 				k.mac = secret.mac(kind, term)
 			}
 			p := made[k]
-			if p == nil {
-				p = new(posting)
+			if p == nil || len(p.value) > maxPosting {
+				p = &posting{before: p}
 				made[k] = p
 			}
 			p.add(r, ms%1000)
@@ -136,10 +141,12 @@ func (x *index) put(rows []row) error {
 	}
 	n := 0
 	for k, p := range made {
-		if err := set(n, k.row(p.first), p.value); err != nil {
-			return err
+		for ; p != nil; p = p.before {
+			if err := set(n, k.row(p.first), p.value); err != nil {
+				return err
+			}
+			n++
 		}
-		n++
 	}
 	for m := range months {
 		if err := set(n, binary.BigEndian.AppendUint32(bytes.Clone(metaMonth), uint32(m)), nil); err != nil {

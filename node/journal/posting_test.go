@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 )
 
 // TestPostingForms: entries of one second under one term share a row, whatever their
@@ -45,6 +47,37 @@ func FuzzReadPosting(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestManyInOneSecond: what comes at once and does not fit into one row is found whole.
+func TestManyInOneSecond(t *testing.T) {
+	j := open(t, Config{FS: disktest.New()})
+	var rows []row
+	for i := range maxRows {
+		rows = append(rows, row{terms{time: epoch.Add(time.Duration(i%1000) * time.Millisecond)}, uint64(i), location{0, int64(i * 400)}})
+	}
+	add(t, j, entry(0)) // makes the month's key
+	find(t, j, Query{})
+	made, _ := j.index.postings(rows)
+	for _, p := range made {
+		if p.before == nil {
+			t.Error("the test is too small")
+		}
+		for ; p != nil; p = p.before {
+			if len(p.value) > maxPosting+40 {
+				t.Errorf("a row of %d bytes", len(p.value))
+			}
+		}
+	}
+	if err := j.index.put(rows); err != nil {
+		t.Fatal(err)
+	}
+	prefix, _ := j.index.prefix(periodOf(epoch), byTime, "")
+	n := 0
+	err := j.index.each(prefix, 0, math.MaxInt64, true, func(posted) (bool, error) { n++; return true, nil })
+	if err != nil || n != maxRows {
+		t.Fatal(n, err)
+	}
 }
 
 // TestIndexOfOldForm: an index of rows of another form is made again.
