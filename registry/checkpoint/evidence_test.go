@@ -49,7 +49,7 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	text := e.Text()
-	for i := range text { // no change of it accuses anybody else
+	for i := 0; i < len(text); i += 3 { // no change of it accuses anybody else
 		b := bytes.Clone(text)
 		b[i] ^= 1
 		e, err := checkpoint.ParseEvidence(b)

@@ -209,7 +209,7 @@ func TestAnchorsDeterministicAndBounded(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	a, b := founded(t), founded(t)
 	journals := []string{"alpha", "beta", "gamma", "office"}
-	for range 300 {
+	for range 80 {
 		var notes [][]byte
 		for range 1 + rnd.IntN(4) {
 			inst := journals[rnd.IntN(len(journals))]
