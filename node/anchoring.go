@@ -60,6 +60,10 @@ func (n *Node) handleAnchoring() {
 func (n *Node) openMetrics() error {
 	cfg := metrics.Config{
 		Version: n.deps.Version, Registry: n.registry, Entries: n.journal.Next, Anchoring: n.anchor.Stats,
+		Examined: func() (examined, wrong uint64) {
+			c := n.audit.Counts()
+			return c.Examined, c.Wrong
+		},
 	}
 	if n.witness != nil {
 		cfg.Evidence = func() (int, error) {

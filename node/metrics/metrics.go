@@ -38,6 +38,9 @@ type Config struct {
 	Anchoring func() anchor.Stats
 	// Evidence gives how much evidence a member holds. Nil on a node that is no member.
 	Evidence func() (int, error)
+	// Examined gives how many clearances were decided again, and how many of them must
+	// not have been given. Nil: not told.
+	Examined func() (examined, wrong uint64)
 }
 
 // Metrics are those of one node. It is safe for concurrent use.
@@ -81,6 +84,12 @@ func New(cfg Config) *Metrics {
 		func() float64 { return cfg.Anchoring().Waiting.Seconds() })
 	gauge("crossroads_journal_cosign_lag_seconds", "How long the last anchored checkpoint took to get its majority.",
 		func() float64 { return cfg.Anchoring().Lag.Seconds() })
+	if cfg.Examined != nil {
+		gauge("crossroads_clearances_examined", "Clearances that were decided again, here or on this node's asking, since it started.",
+			func() float64 { n, _ := cfg.Examined(); return float64(n) })
+		gauge("crossroads_clearances_wrong", "Those of them that their clearing peer must not have given. Any is an alarm.",
+			func() float64 { _, n := cfg.Examined(); return float64(n) })
+	}
 	if cfg.Evidence != nil {
 		gauge("crossroads_witness_evidence", "Contradictions between checkpoints that this member found; -1: its memory cannot be read. Any is an alarm.",
 			func() float64 {
