@@ -8,8 +8,8 @@ import (
 
 func newRegistryStatus() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "How the node stands to the registry",
+		Use:   "status",
+		Short: "How the node stands to the registry",
 		Long: `LEADER, TERM and COMMITTED are known to members of the registry only; "-" elsewhere,
 and at a member that knows of no leader at the moment.`,
 		Example: "  crossroads registry status --endpoints net.json --as nsso",
