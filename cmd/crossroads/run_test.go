@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/crossroads-mesh/crossroads/node/config"
@@ -82,24 +83,31 @@ func TestExitCodes(t *testing.T) {
 
 // Whatever becomes of the answer, one knows under which ticket to ask again.
 func TestConsultNamesItsTicket(t *testing.T) {
+	var mu sync.Mutex // of sent
 	var sent []string
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
 			ClientTicket string `json:"client_ticket"`
 		}
 		_ = json.NewDecoder(r.Body).Decode(&q)
+		mu.Lock()
 		sent = append(sent, q.ClientTicket)
+		mu.Unlock()
 		panic(http.ErrAbortHandler) // the connection breaks
 	}))
 	defer node.Close()
 	args := []string{"consult", "--api", node.URL, "--dataset", "wages/v1", "--purpose", "p", "--subject", "-", "--as-user", "alice"}
 	t.Setenv("CROSSROADS_TOKEN", "secret")
 	for _, args := range [][]string{args, append(args, "--client-ticket", "file 12/3")} {
+		mu.Lock()
 		sent = nil
+		mu.Unlock()
 		code, _, errOut := verb(t, "74071238186\n", args...)
+		mu.Lock()
 		if code != exitFailure || len(sent) == 0 || sent[0] == "" || !strings.Contains(errOut, "--client-ticket "+sent[0]) {
 			t.Errorf("exit code %d, sent %q: %s", code, sent, errOut)
 		}
+		mu.Unlock()
 	}
 }
 
