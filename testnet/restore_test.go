@@ -86,7 +86,7 @@ func TestRestoredDisk(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatalf("it does not say why: %+v, %v", ready, err)
 		}
-		time.Sleep(pollEvery)
+		waitUntil(ctx, pollEvery)
 	}
 	if err := consult("rolled back"); err == nil {
 		t.Error("a node that was rolled back consults")

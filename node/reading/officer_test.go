@@ -111,7 +111,7 @@ func TestReport(t *testing.T) {
 	l := m.logs[office]
 	brussels, err := time.LoadLocation("Europe/Brussels")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err) // Go brings the time zones along
 	}
 	monday := time.Date(2026, 5, 18, 9, 0, 0, 0, brussels)
 	for i := range 30 {
