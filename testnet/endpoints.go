@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
 // Endpoints says how to reach a running test network. It is what --endpoints
@@ -51,6 +52,15 @@ func (e *Endpoints) Of(id names.InstitutionID) (Endpoint, bool) {
 	return Endpoint{}, false
 }
 
+// World makes the invented country of the network again.
+func (e *Endpoints) World() (*data.World, error) {
+	all := make([]names.InstitutionID, len(e.Nodes))
+	for i, n := range e.Nodes {
+		all[i] = n.Institution
+	}
+	return data.New(data.Config{Seed: e.Seed, Persons: e.Persons, Institutions: data.MinInstitutions}, all...)
+}
+
 // mayWrite refuses to put endpoints in the place of a file that is none of ours.
 func mayWrite(path string) error {
 	if path == "" {
@@ -64,6 +74,22 @@ func mayWrite(path string) error {
 		err = fmt.Errorf("%w: %s exists and is no endpoints file; name another", ErrOptions, path)
 	}
 	return err
+}
+
+// ReadEndpoints reads what WriteFile wrote.
+func ReadEndpoints(path string) (*Endpoints, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: `testnet up --endpoints` writes it, and removes it when the network ends", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := new(Endpoints)
+	if err := json.Unmarshal(b, e); err != nil {
+		return nil, fmt.Errorf("%s: not an endpoints file: %w", path, err)
+	}
+	return e, nil
 }
 
 // WriteFile writes the endpoints as JSON. The file holds tokens and is readable by

@@ -37,7 +37,7 @@ type Outcome struct {
 // Examples lists what is worth asking a running network, and what the lives of its
 // invented persons say must come out. With run it asks, compares, and traces.
 func Examples(ctx context.Context, e *Endpoints, run bool) ([]Outcome, error) {
-	world, err := data.New(data.Config{Seed: e.Seed, Persons: e.Persons, Institutions: len(e.Nodes)})
+	world, err := e.World()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}

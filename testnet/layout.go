@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -67,6 +68,7 @@ type ports struct {
 // network is network.json: enough to bring the same network up again.
 type network struct {
 	Nodes    int                            `json:"nodes"`
+	Also     []names.InstitutionID          `json:"also,omitempty"`
 	Members  int                            `json:"members"`
 	Persons  int                            `json:"persons"`
 	Seed     uint64                         `json:"seed"`
@@ -95,7 +97,7 @@ func (s *site) role() string {
 
 // openLayout makes the network's folder, or opens one that an earlier run kept.
 func openLayout(o Options) (*layout, error) {
-	world, err := data.New(data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes})
+	world, err := data.New(data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes}, o.Also...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
@@ -106,9 +108,9 @@ func openLayout(o Options) (*layout, error) {
 		return l, l.make(o)
 	case err != nil:
 		return nil, err
-	case kept.Nodes != o.Nodes || kept.Members != o.Members || kept.Persons != o.Persons || kept.Seed != o.Seed:
-		return nil, fmt.Errorf("%w: %s keeps a network of --nodes %d --members %d --persons %d --seed %d; ask for the same, or name another --dir",
-			ErrOptions, l.dir, kept.Nodes, kept.Members, kept.Persons, kept.Seed)
+	case kept.Nodes != o.Nodes || kept.Members != o.Members || kept.Persons != o.Persons || kept.Seed != o.Seed || !slices.Equal(kept.Also, o.Also):
+		return nil, fmt.Errorf("%w: %s keeps a network of --nodes %d --also %q --members %d --persons %d --seed %d; ask for the same, or name another --dir",
+			ErrOptions, l.dir, kept.Nodes, kept.Also, kept.Members, kept.Persons, kept.Seed)
 	}
 	return l, l.reopen(kept)
 }
@@ -127,7 +129,7 @@ func readNetwork(dir string) (*network, error) {
 
 func (l *layout) writeNetwork(o Options, enrolled bool) error {
 	n := network{
-		Nodes: o.Nodes, Members: o.Members, Persons: o.Persons, Seed: o.Seed, Enrolled: enrolled,
+		Nodes: o.Nodes, Also: o.Also, Members: o.Members, Persons: o.Persons, Seed: o.Seed, Enrolled: enrolled,
 		Ports: make(map[names.InstitutionID]ports), Tokens: make(map[names.InstitutionID]string),
 		Officers: make(map[names.InstitutionID]string),
 	}

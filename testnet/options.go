@@ -6,12 +6,17 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
 // Options say what test network to bring up. The zero value of each field takes
 // the default that is named with it.
 type Options struct {
-	Nodes     int    // institutions, one node each; default 7
+	Nodes int // institutions, one node each, in the order they join; default 7
+	// Also are institutions that take part beside those, whatever their place in that order.
+	Also      []names.InstitutionID
 	Members   int    // of them registry members: 1, 3, 5 or 7; default 3
 	Persons   int    // invented persons; default 10,000
 	Seed      uint64 // same seed: same persons, references and answers; default 1
@@ -28,6 +33,15 @@ type Options struct {
 
 // ErrOptions is wrapped by the error of a set of options that cannot be.
 var ErrOptions = errors.New("impossible test network")
+
+// institutions counts those that take part.
+func (o Options) institutions() int {
+	world, err := data.New(data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes}, o.Also...)
+	if err != nil {
+		return o.Nodes
+	}
+	return len(world.Institutions())
+}
 
 func (o Options) withDefaults() (Options, error) {
 	if o.Nodes == 0 {
@@ -56,6 +70,8 @@ func (o Options) withDefaults() (Options, error) {
 		o.Binary = self
 	}
 	switch {
+	case len(o.Also) > data.MaxInstitutions:
+		return o, fmt.Errorf("%w: %d institutions asked for by name", ErrOptions, len(o.Also))
 	case o.Nodes < 3 || o.Nodes > 50:
 		return o, fmt.Errorf("%w: %d nodes; an exchange needs three, and one machine carries some 50", ErrOptions, o.Nodes)
 	case o.Members != 1 && o.Members != 3 && o.Members != 5 && o.Members != 7:

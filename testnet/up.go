@@ -21,7 +21,7 @@ func Up(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	fmt.Fprintf(o.Out, "Bringing up %d institutions, %d of them registry members, and %d invented persons (seed %d) ...\n\n",
-		o.Nodes, o.Members, o.Persons, o.Seed)
+		o.institutions(), o.Members, o.Persons, o.Seed)
 	n, err := Start(ctx, o)
 	if err != nil {
 		if ctx.Err() != nil {

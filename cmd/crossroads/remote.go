@@ -3,11 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -47,7 +44,7 @@ func addRemote(c *cobra.Command) *remote {
 	_ = c.MarkFlagFilename("token-file")
 	_ = c.RegisterFlagCompletionFunc("as", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var found []string
-		if e, err := readEndpoints(r.endpoints); err == nil {
+		if e, err := testnet.ReadEndpoints(r.endpoints); err == nil {
 			for _, n := range e.Nodes {
 				found = append(found, string(n.Institution))
 			}
@@ -62,7 +59,7 @@ func (r *remote) client(ctx context.Context) (*api.Client, context.Context, cont
 	url, token := r.url, r.token
 	switch {
 	case r.endpoints != "":
-		e, err := readEndpoints(r.endpoints)
+		e, err := testnet.ReadEndpoints(r.endpoints)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -96,21 +93,6 @@ func (r *remote) client(ctx context.Context) (*api.Client, context.Context, cont
 	c.User, c.AuthLevel, c.Channel = names.UserID(r.user), r.level, "cli"
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	return c, ctx, cancel, nil
-}
-
-func readEndpoints(path string) (*testnet.Endpoints, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: `testnet up --endpoints` writes it, and removes it when the network ends", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	e := new(testnet.Endpoints)
-	if err := json.Unmarshal(b, e); err != nil {
-		return nil, fmt.Errorf("%s: not an endpoints file: %w", path, err)
-	}
-	return e, nil
 }
 
 func institutionsOf(e *testnet.Endpoints) string {

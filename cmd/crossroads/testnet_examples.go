@@ -31,7 +31,7 @@ With --run it asks them all, compares, and traces each; exit code 1 if anything 
 	_ = c.MarkFlagFilename("endpoints", "json")
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		e, err := readEndpoints(path)
+		e, err := testnet.ReadEndpoints(path)
 		if err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ view. The test provider believes whoever holds its key; a real one asks the pers
 			return usage("--subject is empty")
 		}
 		if endpoints != "" {
-			e, err := readEndpoints(endpoints)
+			e, err := testnet.ReadEndpoints(endpoints)
 			if err != nil {
 				return err
 			}

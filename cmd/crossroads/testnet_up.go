@@ -5,15 +5,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet"
 )
 
 func newTestnet() *cobra.Command {
-	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp(), newTestnetExamples(), newTestnetToken())
+	return group("testnet", "A whole network on one machine, with invented persons", newTestnetUp(), newTestnetExamples(), newTestnetRun(), newTestnetToken())
 }
 
 func newTestnetUp() *cobra.Command {
 	var o testnet.Options
+	var also []string
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Bring up a test network and keep it until Ctrl-C",
@@ -29,7 +31,7 @@ The same --seed gives the same persons, references and answers. All persons are 
   crossroads testnet up --processes --dir ./net`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Out = c.OutOrStdout()
+			o.Out, o.Also = c.OutOrStdout(), typed[names.InstitutionID](also)
 			err := testnet.Up(c.Context(), o)
 			if errors.Is(err, testnet.ErrOptions) {
 				return usage("%w", err)
@@ -39,6 +41,7 @@ The same --seed gives the same persons, references and answers. All persons are 
 	}
 	f := c.Flags()
 	f.IntVar(&o.Nodes, "nodes", 7, "institutions, each with one node")
+	f.StringSliceVar(&also, "also", nil, "a further institution, whatever its place in the order of joining; repeat for more (testnet run lists who plays in which scenario)")
 	f.IntVar(&o.Members, "members", 3, "of them registry members: 1, 3, 5 or 7")
 	f.IntVar(&o.Persons, "persons", 10_000, "invented persons")
 	f.Uint64Var(&o.Seed, "seed", 1, "of what is invented")

@@ -1,6 +1,9 @@
 package data
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -79,14 +82,30 @@ var first = []Institution{
 	{ID: "social-inspection", Name: "Social Inspection", Type: inspection},
 }
 
-func institutions(n int) []Institution {
+// institutions gives the first n that join, and others that are asked for by name.
+func institutions(n int, also []names.InstitutionID) ([]Institution, error) {
+	all := everyInstitution()
+	chosen := all[:n:n]
+	for _, id := range also {
+		i := slices.IndexFunc(all, func(i Institution) bool { return i.ID == id })
+		if i < 0 {
+			return nil, fmt.Errorf("test network: no institution is called %q", id)
+		}
+		if !slices.ContainsFunc(chosen, func(i Institution) bool { return i.ID == id }) {
+			chosen = append(chosen, all[i])
+		}
+	}
+	return chosen, nil
+}
+
+func everyInstitution() []Institution {
 	all := append([]Institution(nil), first...)
 	for _, c := range cities[1:] {
 		all = append(all,
 			Institution{ID: names.InstitutionID("pcsa-" + c.ID), Name: "PCSA of " + c.Name, Type: pcsa, City: c.ID},
 			Institution{ID: names.InstitutionID("muni-" + c.ID), Name: "City of " + c.Name, Type: municipality, City: c.ID})
 	}
-	return all[:n]
+	return all
 }
 
 // Institutions gives the members of the network in the order they join. The

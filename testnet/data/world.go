@@ -36,15 +36,20 @@ type World struct {
 	rules        []*registrypb.Authorization // as Authorizations gives them; for Expected
 }
 
-// New makes a world. It fails only for a Config out of its limits.
-func New(cfg Config) (*World, error) {
+// New makes a world, in which institutions that are named in also take part beside
+// the first ones. It fails only for a Config out of its limits, or a name that is none.
+func New(cfg Config, also ...names.InstitutionID) (*World, error) {
 	if cfg.Persons < 1 || cfg.Persons > MaxPersons {
 		return nil, fmt.Errorf("test network: %d persons: want 1 to %d", cfg.Persons, MaxPersons)
 	}
 	if cfg.Institutions < MinInstitutions || cfg.Institutions > MaxInstitutions {
 		return nil, fmt.Errorf("test network: %d institutions: want %d to %d", cfg.Institutions, MinInstitutions, MaxInstitutions)
 	}
-	w := &World{cfg: cfg, institutions: institutions(cfg.Institutions), numbers: newNumbers(cfg.Seed)}
+	members, err := institutions(cfg.Institutions, also)
+	if err != nil {
+		return nil, err
+	}
+	w := &World{cfg: cfg, institutions: members, numbers: newNumbers(cfg.Seed)}
 	w.rules = w.Authorizations()
 	return w, nil
 }
