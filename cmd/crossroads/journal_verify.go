@@ -70,6 +70,11 @@ func printReport(w io.Writer, r *tlog.Report) error {
 	if r.Erased > 0 {
 		fmt.Fprintf(w, "%d entries were erased under a tombstone; what proves them stands\n", r.Erased)
 	}
+	for _, d := range r.Declared {
+		if _, err := d.WriteTo(w); err != nil {
+			return err
+		}
+	}
 	if r.Running {
 		fmt.Fprintln(w, "the node is running: entries after its last checkpoint were left out")
 	}

@@ -24,6 +24,7 @@ type Audit struct {
 	firsts []uint64
 	lock   io.Closer
 	bytes  int64
+	epoch  []byte
 }
 
 // Audited is one record as an Audit found it.
@@ -33,6 +34,7 @@ type Audited struct {
 	Leaf       [32]byte // LeafHash of the commitment
 	Where      string   // file and offset
 	Erased     bool     // its entry cannot be read any more; a tombstone says why
+	Epoch      []byte   // the signed statement, if the entry says that an epoch began
 	// Damage says what is wrong with it. Unless Lost, its commitment can be read all
 	// the same.
 	Damage error
@@ -66,9 +68,17 @@ func OpenAudit(cfg Config) (_ *Audit, err error) {
 			a.Close()
 		}
 	}()
-	erased, _, err := statements{a.fs, derive(cfg.Key, "crossroads journal statement v1")}.tombstones()
+	state := statements{a.fs, derive(cfg.Key, "crossroads journal statement v1")}
+	erased, _, err := state.tombstones()
 	if err != nil {
 		return nil, err
+	}
+	epochs, err := state.epochs()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range epochs {
+		a.epoch = n.entry.GetEvidence()[0]
 	}
 	if a.keys, err = openKeys(a.fs, cfg.Key, erased); err != nil {
 		return nil, err
@@ -93,6 +103,10 @@ func OpenAudit(cfg Config) (_ *Audit, err error) {
 // Running tells whether a node has the journal open. Then only entries before the
 // last checkpoint are sure to be whole.
 func (a *Audit) Running() bool { return a.lock == nil }
+
+// Epoch gives the signed statement of the present epoch, nil if there is none. It stands
+// in the log too, until its month is erased.
+func (a *Audit) Epoch() []byte { return a.epoch }
 
 // Bytes gives the size of the log.
 func (a *Audit) Bytes() int64 { return a.bytes }
@@ -206,7 +220,10 @@ func (a *Audit) check(r *Audited, raw []byte) {
 		r.Damage = fmt.Errorf("it is of %s, of which there is no key and no tombstone that covers it", h.period)
 		return
 	}
-	_, _, r.Damage = openRecord(raw, h, key.aead)
+	var entry []byte
+	if _, entry, r.Damage = openRecord(raw, h, key.aead); r.Damage == nil {
+		r.Epoch = epochBegun(entry)
+	}
 }
 
 // scan reads the files in order, without opening what is in the records.

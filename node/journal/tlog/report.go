@@ -28,14 +28,16 @@ const maxFindings = 100
 
 // Report is what Verify found.
 type Report struct {
-	Origin      string    `json:"origin"`
-	Entries     int64     `json:"entries"`     // read
-	Erased      int64     `json:"erased"`      // of these, under a tombstone: only their commitments stand
-	Checkpoints int       `json:"checkpoints"` // kept beside the log, and compared
-	Anchors     int       `json:"anchors"`     // kept by others, and compared
-	Running     bool      `json:"running"`     // a node has it open: entries after its last checkpoint were left out
-	Findings    []Finding `json:"findings"`
-	More        bool      `json:"more"` // there were more findings than are kept
+	Origin      string `json:"origin"`
+	Entries     int64  `json:"entries"`     // read
+	Erased      int64  `json:"erased"`      // of these, under a tombstone: only their commitments stand
+	Checkpoints int    `json:"checkpoints"` // kept beside the log, and compared
+	Anchors     int    `json:"anchors"`     // kept by others, and compared
+	Running     bool   `json:"running"`     // a node has it open: entries after its last checkpoint were left out
+	// Declared are the epochs that were begun because a disk was restored.
+	Declared []Declared `json:"declared,omitempty"`
+	Findings []Finding  `json:"findings"`
+	More     bool       `json:"more"` // there were more findings than are kept
 }
 
 // OK tells that nothing is wrong.
