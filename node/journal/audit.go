@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
 )
 
 // Audit reads a log as it lies on disk, and changes nothing: not even what Open
@@ -25,6 +27,7 @@ type Audit struct {
 	lock   io.Closer
 	bytes  int64
 	epoch  []byte
+	erased []*Erasure
 }
 
 // Audited is one record as an Audit found it.
@@ -33,8 +36,11 @@ type Audited struct {
 	Commitment [CommitmentSize]byte
 	Leaf       [32]byte // LeafHash of the commitment
 	Where      string   // file and offset
-	Erased     bool     // its entry cannot be read any more; a tombstone says why
-	Epoch      []byte   // the signed statement, if the entry says that an epoch began
+	Erased     *Erasure // by which its entry cannot be read any more; nil: it can
+	// Kind and Statement are the event and what the holder signed, if the entry is one
+	// in which the journal states something of itself.
+	Kind      nodepb.Event
+	Statement []byte
 	// Damage says what is wrong with it. Unless Lost, its commitment can be read all
 	// the same.
 	Damage error
@@ -69,9 +75,18 @@ func OpenAudit(cfg Config) (_ *Audit, err error) {
 		}
 	}()
 	state := statements{a.fs, derive(cfg.Key, "crossroads journal statement v1")}
-	erased, _, err := state.tombstones()
+	erased, tombstones, err := state.tombstones()
 	if err != nil {
 		return nil, err
+	}
+	for _, n := range tombstones {
+		if !n.pending {
+			p, err := parsePeriod(strings.TrimPrefix(n.name, erasedPrefix))
+			if err != nil {
+				return nil, err
+			}
+			a.erased = append(a.erased, erased[p])
+		}
 	}
 	epochs, err := state.epochs()
 	if err != nil {
@@ -107,6 +122,9 @@ func (a *Audit) Running() bool { return a.lock == nil }
 // Epoch gives the signed statement of the present epoch, nil if there is none. It stands
 // in the log too, until its month is erased.
 func (a *Audit) Epoch() []byte { return a.epoch }
+
+// Erasures gives the months that were erased, and whose tombstones are in the log.
+func (a *Audit) Erasures() []*Erasure { return a.erased }
 
 // Bytes gives the size of the log.
 func (a *Audit) Bytes() int64 { return a.bytes }
@@ -214,7 +232,7 @@ func (a *Audit) check(r *Audited, raw []byte) {
 	key := a.keys.get(h.period)
 	if key == nil {
 		if e := a.keys.erasure(h.period); e != nil && e.First <= r.Sequence && r.Sequence <= e.Last {
-			r.Erased = true
+			r.Erased = e
 			return
 		}
 		r.Damage = fmt.Errorf("it is of %s, of which there is no key and no tombstone that covers it", h.period)
@@ -222,7 +240,7 @@ func (a *Audit) check(r *Audited, raw []byte) {
 	}
 	var entry []byte
 	if _, entry, r.Damage = openRecord(raw, h, key.aead); r.Damage == nil {
-		r.Epoch = epochBegun(entry)
+		r.Kind, r.Statement = statementIn(entry)
 	}
 }
 

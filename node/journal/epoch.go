@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
@@ -141,33 +140,6 @@ func epochOf(p *nodepb.Epoch, raw []byte) *Epoch {
 		ResumesAt: p.ResumesAt, Reason: p.Reason, Who: p.Who, Statement: raw,
 	}
 }
-
-// epochBegun gives the statement of an entry that says that an epoch began, and nil for
-// every other. It looks at what stands first in an entry, for it is asked of each.
-func epochBegun(entry []byte) []byte {
-	for b := entry; len(b) > 0; {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 || num > eventField || typ != protowire.VarintType {
-			return nil
-		}
-		v, size := protowire.ConsumeVarint(b[n:])
-		if size < 0 || num == eventField && v != uint64(nodepb.Event_EPOCH_BEGUN) {
-			return nil
-		}
-		if b = b[n+size:]; num == eventField {
-			break
-		}
-	}
-	e := new(nodepb.Entry)
-	if proto.Unmarshal(entry, e) != nil || e.GetEvent() != nodepb.Event_EPOCH_BEGUN || len(e.GetEvidence()) != 1 {
-		return nil
-	}
-	return e.GetEvidence()[0]
-}
-
-// eventField is the number of Entry.event. Entries are written in order of number, and
-// what stands before it are numbers too.
-const eventField = 3
 
 // OpenEpoch reads another's signed epoch statement. The caller compares mesh and node.
 func OpenEpoch(raw []byte, pub ed25519.PublicKey) (*nodepb.Epoch, error) {

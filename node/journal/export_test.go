@@ -11,7 +11,16 @@ type Loose struct {
 	Raw        []byte
 	Salt       [SaltSize]byte
 	Commitment [CommitmentSize]byte
+	Erased     bool // Raw and Salt are gone
 	month      period
+}
+
+// Bury lets a record pass for one of an erased month: as whoever has the keys could, to
+// hide an entry.
+func (l *Loose) Bury(month string) (err error) {
+	l.Erased = true
+	l.month, err = parsePeriod(month)
+	return err
 }
 
 // Recommit makes the commitment fit again what was changed.
@@ -33,8 +42,13 @@ func TakeApart(fs disk.FS, key []byte) (list []Loose, err error) {
 			return nil, err
 		}
 		_, err = scan(f, first, ^uint64(0), func(_ location, h header, b []byte) error {
-			salt, raw, err := openRecord(b, h, j.keys.get(h.period).aead)
-			list = append(list, Loose{raw, salt, h.commitment, h.period})
+			l := Loose{Commitment: h.commitment, Erased: j.keys.isErased(h.period), month: h.period}
+			if l.Erased {
+				l.Raw = make([]byte, 50)
+			} else {
+				l.Salt, l.Raw, err = openRecord(b, h, j.keys.get(h.period).aead)
+			}
+			list = append(list, l)
 			return err
 		})
 		f.Close()
@@ -67,7 +81,11 @@ func PutTogether(fs disk.FS, key []byte, list []Loose, segmentSize int64) error 
 	}
 	for i, l := range list {
 		h := header{period: l.month, sequence: uint64(i), commitment: l.Commitment}
-		b := appendRecord(nil, h, j.keys.get(l.month).aead, l.Salt, l.Raw)
+		aead := j.keys.wrap // noise under any key
+		if !l.Erased {
+			aead = j.keys.get(l.month).aead
+		}
+		b := appendRecord(nil, h, aead, l.Salt, l.Raw)
 		if err := j.makeRoom(int64(len(b)), uint64(i)); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
@@ -157,6 +158,35 @@ func (s statements) read(file, name string) (*nodepb.Entry, error) {
 	}
 	return e, nil
 }
+
+// statementIn gives the event and the signed statement of an entry in which the journal
+// states something of itself, and nothing for every other. It looks at what stands first
+// in an entry, for it is asked of each.
+func statementIn(entry []byte) (nodepb.Event, []byte) {
+	for b, event := entry, false; !event; {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 || num > eventField || typ != protowire.VarintType {
+			return 0, nil
+		}
+		v, size := protowire.ConsumeVarint(b[n:])
+		if size < 0 {
+			return 0, nil
+		}
+		if event = num == eventField; event && v != uint64(nodepb.Event_EPOCH_BEGUN) && v != uint64(nodepb.Event_ERASED) {
+			return 0, nil
+		}
+		b = b[n+size:]
+	}
+	e := new(nodepb.Entry)
+	if proto.Unmarshal(entry, e) != nil || e.GetRole() != nodepb.Role_KEEPER || len(e.GetEvidence()) != 1 {
+		return 0, nil
+	}
+	return e.GetEvent(), e.GetEvidence()[0]
+}
+
+// eventField is the number of Entry.event. Entries are written in order of number, and
+// what stands before it are numbers too.
+const eventField = 3
 
 // settle brings a durable statement's entry into the log. Doing so twice, as after
 // a crash in between, says the same twice.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
@@ -34,9 +36,16 @@ var (
 	public     = signer.Public().(ed25519.PublicKey)
 )
 
+// erasedMonth is the one that some victims have erased entries of.
+const erasedMonth = "2026-10"
+
 func anEntry(r *rand.Rand) *nodepb.Entry {
+	return entryOf(r, time.November)
+}
+
+func entryOf(r *rand.Rand, m time.Month) *nodepb.Entry {
 	return &nodepb.Entry{
-		TimeUnixMs: time.Date(2026, 11, 23, 12, 0, 0, r.IntN(1e9), time.UTC).UnixMilli(),
+		TimeUnixMs: time.Date(2026, m, 23, 12, 0, 0, r.IntN(1e9), time.UTC).UnixMilli(),
 		Role:       nodepb.Role_SUPPLIER, Event: nodepb.Event_SUPPLIED, Ticket: fmt.Sprint("ticket-", r.IntN(1e9)), Detail: strings.Repeat("x", r.IntN(150)),
 	}
 }
@@ -48,7 +57,7 @@ type node struct {
 }
 
 func start(fs *disktest.FS) (*node, error) {
-	j, err := journal.Open(journal.Config{FS: fs, Key: storageKey, SegmentSize: segmentSize, ChunkSize: 1 << 10})
+	j, err := journal.Open(journal.Config{FS: fs, Key: storageKey, SegmentSize: segmentSize, ChunkSize: 1 << 10, Signing: signing(signer, "n1")})
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +97,9 @@ func newVictim(t testing.TB, r *rand.Rand) *victim {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.IntN(2) == 0 {
+		v.erase(t, r, n)
+	}
 	for range 3 + r.IntN(5) {
 		v.older = append(v.older, v.disk.Copy())
 		if err := n.append(r, 1+r.IntN(30)); err != nil {
@@ -108,6 +120,24 @@ func newVictim(t testing.TB, r *rand.Rand) *victim {
 	}
 	v.entries = int(n.journal.Next())
 	return v
+}
+
+// erase gives the journal a month of which only commitments stand, among entries of the next.
+func (v *victim) erase(t testing.TB, r *rand.Rand, n *node) {
+	ctx := context.Background()
+	for i := range 10 + r.IntN(20) {
+		month := time.October
+		if i%3 == 1 {
+			month = time.November
+		}
+		if _, err := n.journal.Append(ctx, entryOf(r, month)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	order := journal.Erase{Period: erasedMonth, Reason: "its time", Who: "retention", Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)}
+	if _, err := n.journal.Erase(ctx, order); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func verify(t testing.TB, fs *disktest.FS, anchors ...[]byte) *tlog.Report {
@@ -142,6 +172,14 @@ func (a *attack) rewrite(t testing.TB, change func(list []journal.Loose) []journ
 	}
 }
 
+// readable moves the place of the attack to an entry that was not erased: of one that
+// was, only the commitment is left to be touched.
+func (a *attack) readable(l []journal.Loose) {
+	for l[a.at].Erased || a.at == 0 {
+		a.at = (a.at + 1) % a.size
+	}
+}
+
 // forged makes a record of another entry.
 func (a *attack) forged(of journal.Loose) journal.Loose {
 	of.Raw = slices.Clone(of.Raw)
@@ -161,6 +199,7 @@ var tamperings = map[string]func(t testing.TB, a *attack){
 	},
 	"alter, commitment kept": func(t testing.TB, a *attack) {
 		a.rewrite(t, func(l []journal.Loose) []journal.Loose {
+			a.readable(l)
 			was := l[a.at].Commitment
 			l[a.at] = a.forged(l[a.at])
 			l[a.at].Commitment = was
@@ -183,7 +222,11 @@ var tamperings = map[string]func(t testing.TB, a *attack){
 	},
 	"swap salts": func(t testing.TB, a *attack) {
 		a.rewrite(t, func(l []journal.Loose) []journal.Loose {
+			a.readable(l)
 			other := (a.at + 1 + a.r.IntN(a.size-1)) % a.size
+			for l[other].Erased || other == a.at {
+				other = (other + 1) % a.size
+			}
 			l[a.at].Salt, l[other].Salt = l[other].Salt, l[a.at].Salt
 			if a.r.IntN(2) == 0 {
 				l[a.at].Recommit()
@@ -198,6 +241,26 @@ var tamperings = map[string]func(t testing.TB, a *attack){
 			l = l[:a.at]
 			for range a.size - a.at + a.r.IntN(20) {
 				l = append(l, a.forged(l[a.r.IntN(len(l))]))
+			}
+			return l
+		})
+	},
+	"hide among the erased": func(t testing.TB, a *attack) {
+		a.rewrite(t, func(l []journal.Loose) []journal.Loose {
+			var first, last int // of the erased
+			for i, r := range l {
+				if r.Erased {
+					if last = i; first == 0 {
+						first = i
+					}
+				}
+			}
+			a.at = first + a.r.IntN(last-first+1)
+			for l[a.at].Erased {
+				a.at = first + a.r.IntN(last-first+1)
+			}
+			if err := l[a.at].Bury(erasedMonth); err != nil {
+				t.Fatal(err)
 			}
 			return l
 		})
@@ -325,6 +388,13 @@ func (a *attack) judge(report *tlog.Report, said map[tlog.Kind]int) error {
 		}
 		if f.Culprit() == origin {
 			named = true
+			if len(f.Statement) > 0 {
+				opened, err := envelope.Open(envelope.Tombstone, f.Statement)
+				if err != nil || !opened.VerifiedBy(public) || !strings.Contains(f.String(), base64.StdEncoding.EncodeToString(f.Statement)) {
+					return fmt.Errorf("the tombstone is no evidence: %v", err)
+				}
+				continue
+			}
 			c, err := tlog.OpenCheckpoint(origin, public, f.Checkpoint)
 			if err != nil {
 				return fmt.Errorf("the evidence does not verify: %w", err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
@@ -32,15 +33,15 @@ type Declared struct {
 // declared takes note of an epoch that begins with a record, if the statement is the
 // holder's and fits the log. What does not fit excuses nothing.
 func (v *verification) declared(r journal.Audited) {
-	raw := r.Epoch
-	if raw == nil && r.Erased { // its month is gone; the statement beside the log may be the same
-		raw = v.present
+	var p *nodepb.Epoch
+	raw := r.Statement
+	switch {
+	case r.Kind == nodepb.Event_EPOCH_BEGUN:
+		p, _ = journal.OpenEpoch(raw, v.cfg.Key)
+	case r.Erased != nil && v.present.GetResumesAt() == uint64(v.tree.n): // its month is gone; the statement beside the log stays
+		p, raw = v.present, v.presentRaw
 	}
-	if raw == nil {
-		return
-	}
-	p, err := journal.OpenEpoch(raw, v.cfg.Key)
-	if err != nil || p.GetNumber() < 2 {
+	if p.GetNumber() < 2 {
 		return
 	}
 	of := names.NodeID{Institution: names.InstitutionID(p.GetNode().GetInstitution()), Node: names.NodeName(p.GetNode().GetNode())}

@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 )
@@ -53,14 +54,17 @@ type Finding struct {
 	What     string `json:"what,omitempty"`  // was done to the entries, as far as the tiles prove it
 	Expected string `json:"expected"`
 	Found    string `json:"found"`
-	// Checkpoint is the signed checkpoint that contradicts. Empty: nothing that was
-	// signed does, and nobody is accused.
+	// Checkpoint is the signed checkpoint that contradicts. Empty, and Statement too:
+	// nothing that was signed does, and nobody is accused.
 	Checkpoint noteText `json:"checkpoint,omitempty"`
 	// Anchored says that Checkpoint was kept by others.
 	Anchored bool `json:"anchored"`
 	// Unsigned says that Checkpoint, which was kept here, is not signed by this
 	// journal's present key: an earlier key signed it, or nobody did.
 	Unsigned bool `json:"unsigned"`
+	// Statement is what the holder signed otherwise and the log contradicts: an envelope
+	// of a nodepb.Tombstone. Empty: nothing.
+	Statement []byte `json:"statement,omitempty"`
 	// Other is, for TwoHistories, the checkpoint of the other history.
 	Other noteText `json:"other,omitempty"`
 }
@@ -74,10 +78,10 @@ func (n noteText) MarshalText() ([]byte, error) { return n, nil }
 // Culprit gives the origin of the journal whose own signature contradicts what it
 // holds, and "" when no signature does: a disk fails too.
 func (f Finding) Culprit() string {
-	if len(f.Checkpoint) == 0 || f.Unsigned {
-		return ""
+	if len(f.Statement) > 0 || len(f.Checkpoint) > 0 && !f.Unsigned {
+		return f.Origin
 	}
-	return f.Origin
+	return ""
 }
 
 // narrow says which entries differ, and what was done to them, from the leaves that
@@ -144,6 +148,8 @@ func (f Finding) String() string {
 	line("expected", f.Expected)
 	line("found", f.Found)
 	switch {
+	case len(f.Statement) > 0:
+		line("culprit", "the holder of this journal, who signed "+base64.StdEncoding.EncodeToString(f.Statement))
 	case len(f.Checkpoint) == 0:
 		line("culprit", "nobody: no signed checkpoint contradicts this; it may be the disk")
 	case f.Unsigned:

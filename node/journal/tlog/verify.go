@@ -15,6 +15,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
 )
 
 // VerifyConfig says which journal is verified, and against what.
@@ -58,7 +59,8 @@ func Verify(ctx context.Context, cfg VerifyConfig) (*Report, error) {
 	}
 	defer audit.Close()
 	v.report.Running = audit.Running()
-	v.dir, v.present = audit.FS(), audit.Epoch()
+	v.dir, v.presentRaw = audit.FS(), audit.Epoch()
+	v.present, _ = journal.OpenEpoch(v.presentRaw, cfg.Key)
 	if err := v.readKept(); err != nil {
 		return nil, err
 	}
@@ -71,6 +73,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) (*Report, error) {
 		return nil, err
 	}
 	v.conclude()
+	v.concludeErased(audit.Erasures())
 	return v.report, nil
 }
 
@@ -98,7 +101,10 @@ type verification struct {
 	wanted   []wanted // all that was signed, by size
 	pending  []wanted // those of it that the tree has not reached
 	lastKept int64    // size of the last that was kept
-	present  []byte   // the statement of the present epoch, as it lies beside the log
+	// The statement of the present epoch, as it lies beside the log; nil: not the holder's.
+	present    *nodepb.Epoch
+	presentRaw []byte
+	erased     erased
 
 	tree     compact
 	good     int64      // greatest size that was signed and is right
@@ -162,9 +168,7 @@ func (v *verification) read(ctx context.Context, audit *journal.Audit, until uin
 	}
 	compare()
 	err := audit.Read(ctx, until, func(r journal.Audited, bytes int64) error {
-		if r.Erased {
-			v.report.Erased++
-		}
+		v.erased.note(r)
 		if r.Damage != nil {
 			v.damage(r)
 		}
@@ -183,7 +187,7 @@ func (v *verification) read(ctx context.Context, audit *journal.Audit, until uin
 		}
 		return nil
 	})
-	v.report.Entries = v.tree.n
+	v.report.Entries, v.report.Erased = v.tree.n, v.erased.total
 	if v.cfg.Progress != nil && err == nil {
 		v.cfg.Progress(audit.Bytes(), audit.Bytes())
 	}
