@@ -10,14 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
 	merkle "golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // dumb is the whole tree in memory, as package merkle computes it.
 type dumb struct{ hashes []Hash }

@@ -229,7 +229,21 @@ func (v *verification) damage(r journal.Audited) {
 		v.signed(&f, w)
 		f.Expected = fmt.Sprintf("entry %d of the %d that were signed", r.Sequence, w.size)
 	}
-	v.find(f)
+	n := len(v.report.Findings)
+	switch {
+	case n > 0 && continues(v.report.Findings[n-1], f):
+		v.report.Findings[n-1].Until = f.Until
+	case n < maxFindings/2 || r.Lost: // the rest is for what the comparison with signed checkpoints says
+		v.find(f)
+	default:
+		v.report.More = true
+	}
+}
+
+// continues tells whether the damage f is that of the entry before it, going on.
+func continues(before, f Finding) bool {
+	return before.Kind == Damaged && f.Kind == Damaged && before.Until == f.From && before.Found == f.Found &&
+		string(before.Checkpoint) == string(f.Checkpoint)
 }
 
 // covering gives a signed checkpoint over an entry: an anchor if there is one.
