@@ -89,7 +89,7 @@ one in the same chain, or --first says that there is none.`,
 // chainOf gives the chain that a command of this kind belongs to.
 func chainOf(c *registrypb.Command) registrypb.Chain {
 	switch c.Body.(type) {
-	case *registrypb.Command_DeclareReferences, *registrypb.Command_SetNumbers:
+	case *registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers:
 		return registrypb.Chain_DIRECTORY
 	}
 	return registrypb.Chain_PUBLIC

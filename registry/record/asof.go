@@ -74,7 +74,8 @@ func (w *rewind) since(index uint64) error {
 		if err != nil {
 			return err
 		}
-		switch w.concerned(c); b := c.Body.(type) {
+		w.concerned(c)
+		switch b := c.Body.(type) {
 		case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors:
 		case *registrypb.Command_DeclareReferences:
 			w.directory = w.directory || len(b.DeclareReferences.References) > 0
@@ -91,6 +92,10 @@ func (w *rewind) since(index uint64) error {
 func (w *rewind) concerned(c *registrypb.Command) {
 	other := func(s *registrypb.Subject) bool {
 		return s == nil || !slices.Contains(w.family, subject.Raw(subject.Scheme(s.Scheme), s.Number))
+	}
+	if b, ok := c.Body.(*registrypb.Command_DeclarePacked); ok { // as it would stand there row by row
+		refs, _ := unpackReferences(b.DeclarePacked, func(id subject.ID) bool { return slices.Contains(w.family, id) })
+		c.Body = &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: refs}}
 	}
 	switch b := c.Body.(type) {
 	case *registrypb.Command_DeclareReferences:

@@ -63,7 +63,7 @@ func (a *applier) mayWrite(isGroup bool) error {
 		ok = !isGroup || a.author == Operators
 	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering:
 		ok = !isGroup
-	case *registrypb.Command_DeclareReferences, *registrypb.Command_SetNumbers:
+	case *registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers:
 		ok = !isGroup
 		chain = registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetAnchors:
@@ -100,6 +100,8 @@ func (a *applier) applyBody() error {
 		return a.setOffering(b.SetOffering)
 	case *registrypb.Command_DeclareReferences:
 		return a.declareReferences(b.DeclareReferences)
+	case *registrypb.Command_DeclarePacked:
+		return a.declarePacked(b.DeclarePacked)
 	case *registrypb.Command_SetNumbers:
 		return a.setNumbers(b.SetNumbers)
 	case *registrypb.Command_SetSuspended:

@@ -1,10 +1,10 @@
 package record
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -34,31 +34,52 @@ func checkRows(n int) error {
 	return nil
 }
 
-// declareReferences reads and writes each subject's row once, however many
-// references of the command are on that subject.
+// declared is one row of a command that declares references.
+type declared struct {
+	id        subject.ID
+	row       int // as a refusal calls it, from 1
+	quality   int // place in the command's qualities
+	period    names.Period
+	withdrawn bool
+}
+
 func (a *applier) declareReferences(refs *registrypb.References) error {
 	if err := checkRows(len(refs.References)); err != nil {
 		return err
 	}
-	self, err := a.intern('i', a.author)
-	if err != nil {
-		return err
-	}
-	rows := make(map[subject.ID][]int)
+	rows := make([]declared, len(refs.References))
+	var qualities []string
+	places := make(map[string]int)
 	for i, r := range refs.References {
 		id, err := a.subject(r.Subject, i+1)
 		if err != nil {
 			return err
 		}
-		if err := names.Quality(r.Quality).Validate(); err != nil {
-			return refuse("row %d: %v", i+1, err)
+		place, known := places[r.Quality]
+		if !known {
+			if err := names.Quality(r.Quality).Validate(); err != nil {
+				return refuse("row %d: %v", i+1, err)
+			}
+			place = len(qualities)
+			places[r.Quality], qualities = place, append(qualities, r.Quality)
 		}
 		if err := checkPeriod(r.Period); err != nil {
 			return refuse("row %d: %v", i+1, err)
 		}
-		rows[id] = append(rows[id], i)
+		rows[i] = declared{id, i + 1, place, Period(r.Period), r.Withdrawn}
 	}
-	qualities, err := a.internQualities(refs)
+	slices.SortStableFunc(rows, func(x, y declared) int { return compareSubjects(x.id, y.id) })
+	return a.declare(rows, qualities)
+}
+
+// declare takes rows in order of subject, and reads and writes each subject's row
+// once, however many references of the command are on that subject.
+func (a *applier) declare(rows []declared, qualities []string) error {
+	self, err := a.intern('i', a.author)
+	if err != nil {
+		return err
+	}
+	numbers, err := a.internQualities(qualities)
 	if err != nil {
 		return err
 	}
@@ -66,16 +87,22 @@ func (a *applier) declareReferences(refs *registrypb.References) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(rows), compareSubjects) {
-		if err := a.declareOn(id, rows[id], refs.References, self, qualities, &counts); err != nil {
+	for len(rows) > 0 {
+		n := 1
+		for n < len(rows) && rows[n].id == rows[0].id {
+			n++
+		}
+		if err := a.declareOn(rows[:n], self, numbers, &counts); err != nil {
 			return err
 		}
+		rows = rows[n:]
 	}
 	return a.Set([]byte{tabCounts}, counts.pack())
 }
 
-func (a *applier) declareOn(id subject.ID, rows []int, refs []*registrypb.Reference, self uint64, qualities map[string]uint64, counts *Counts) error {
-	k := subjectKey(tabReferences, id)
+// declareOn takes the rows on one subject.
+func (a *applier) declareOn(rows []declared, self uint64, qualities []uint64, counts *Counts) error {
+	k := subjectKey(tabReferences, rows[0].id)
 	was, err := a.Get(k)
 	if err != nil {
 		return err
@@ -85,13 +112,12 @@ func (a *applier) declareOn(id subject.ID, rows []int, refs []*registrypb.Refere
 		return err
 	}
 	before := len(entries)
-	for _, i := range rows {
-		r := refs[i]
-		e := entry{institution: self, quality: qualities[r.Quality], period: Period(r.Period)}
-		if r.Withdrawn {
+	for _, r := range rows {
+		e := entry{institution: self, quality: qualities[r.quality], period: r.period}
+		if r.withdrawn {
 			var there bool
 			if entries, there = remove(entries, e); !there {
-				return refuse("row %d withdraws a reference that is not there", i+1)
+				return refuse("row %d withdraws a reference that is not there", r.row)
 			}
 			continue
 		}
@@ -104,7 +130,7 @@ func (a *applier) declareOn(id subject.ID, rows []int, refs []*registrypb.Refere
 		}
 	}
 	if own > maxOwnRows {
-		return refuse("row %d: %s has more than %d references on one subject", rows[0]+1, a.author, maxOwnRows)
+		return refuse("row %d: %s has more than %d references on one subject", rows[0].row, a.author, maxOwnRows)
 	}
 	counts.References += uint64(len(entries)) - uint64(before)
 	switch {
@@ -122,11 +148,14 @@ func (a *applier) declareOn(id subject.ID, rows []int, refs []*registrypb.Refere
 	return a.Set(k, packEntries(entries))
 }
 
-func compareSubjects(x, y subject.ID) int { return slices.Compare(x.Key(), y.Key()) }
+// compareSubjects orders subjects as their keys are ordered.
+func compareSubjects(x, y subject.ID) int {
+	return cmp.Or(cmp.Compare(x.Scheme(), y.Scheme()), cmp.Compare(x.Number(), y.Number()))
+}
 
-// internQualities gives the small numbers of all qualities in the command, new
-// ones in the order in which they stand there.
-func (a *applier) internQualities(refs *registrypb.References) (map[string]uint64, error) {
+// internQualities gives the small numbers of the qualities, new ones in the order in
+// which they stand there. None stands there twice.
+func (a *applier) internQualities(qualities []string) ([]uint64, error) {
 	// Counted for each institution by itself, so that its own nodes, which do not see
 	// what others use, come to the same verdict.
 	counter := key(tabQualities, a.author)
@@ -136,12 +165,9 @@ func (a *applier) internQualities(refs *registrypb.References) (map[string]uint6
 	}
 	before, _ := binary.Uvarint(b)
 	used := before
-	numbers := make(map[string]uint64)
-	for _, r := range refs.References {
-		if _, ok := numbers[r.Quality]; ok {
-			continue
-		}
-		mine := key(tabQualities, a.author, r.Quality)
+	numbers := make([]uint64, len(qualities))
+	for i, q := range qualities {
+		mine := key(tabQualities, a.author, q)
 		known, err := a.Get(mine)
 		if err != nil {
 			return nil, err
@@ -154,11 +180,9 @@ func (a *applier) internQualities(refs *registrypb.References) (map[string]uint6
 				return nil, err
 			}
 		}
-		n, err := a.intern('q', r.Quality)
-		if err != nil {
+		if numbers[i], err = a.intern('q', q); err != nil {
 			return nil, err
 		}
-		numbers[r.Quality] = n
 	}
 	if used > before {
 		err = a.Set(counter, binary.AppendUvarint(nil, used))

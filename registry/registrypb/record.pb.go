@@ -1116,6 +1116,7 @@ type Command struct {
 	//	*Command_SetSuspended
 	//	*Command_SetIdentityProvider
 	//	*Command_SetAnchors
+	//	*Command_DeclarePacked
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1324,6 +1325,15 @@ func (x *Command) GetSetAnchors() *Anchors {
 	return nil
 }
 
+func (x *Command) GetDeclarePacked() *PackedReferences {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeclarePacked); ok {
+			return x.DeclarePacked
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1380,6 +1390,10 @@ type Command_SetAnchors struct {
 	SetAnchors *Anchors `protobuf:"bytes,22,opt,name=set_anchors,json=setAnchors,proto3,oneof"` // an institution that has a voting member; chain ANCHORS
 }
 
+type Command_DeclarePacked struct {
+	DeclarePacked *PackedReferences `protobuf:"bytes,50,opt,name=declare_packed,json=declarePacked,proto3,oneof"` // the institution itself; chain DIRECTORY
+}
+
 func (*Command_SetInstitution) isCommand_Body() {}
 
 func (*Command_SetMembers) isCommand_Body() {}
@@ -1405,6 +1419,8 @@ func (*Command_SetSuspended) isCommand_Body() {}
 func (*Command_SetIdentityProvider) isCommand_Body() {}
 
 func (*Command_SetAnchors) isCommand_Body() {}
+
+func (*Command_DeclarePacked) isCommand_Body() {}
 
 type AuthorizationID struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1640,7 +1656,7 @@ var File_registry_registrypb_record_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\n" +
-	" registry/registrypb/record.proto\x12\x16crossroads.registry.v1\"?\n" +
+	" registry/registrypb/record.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/packed.proto\"?\n" +
 	"\aNodeRef\x12 \n" +
 	"\vinstitution\x18\x01 \x01(\tR\vinstitution\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"9\n" +
@@ -1723,7 +1739,8 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\vpublic_keys\x18\x03 \x03(\fR\n" +
 	"publicKeys\x12\x16\n" +
 	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
-	"\aretired\x18\x05 \x01(\bR\aretired\"\xb5\t\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\x88\n" +
+	"\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -1750,7 +1767,8 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\rset_suspended\x18\x14 \x01(\v2\".crossroads.registry.v1.SuspensionH\x00R\fsetSuspended\x12^\n" +
 	"\x15set_identity_provider\x18\x15 \x01(\v2(.crossroads.registry.v1.IdentityProviderH\x00R\x13setIdentityProvider\x12B\n" +
 	"\vset_anchors\x18\x16 \x01(\v2\x1f.crossroads.registry.v1.AnchorsH\x00R\n" +
-	"setAnchorsB\x06\n" +
+	"setAnchors\x12Q\n" +
+	"\x0edeclare_packed\x182 \x01(\v2(.crossroads.registry.v1.PackedReferencesH\x00R\rdeclarePackedB\x06\n" +
 	"\x04body\"!\n" +
 	"\x0fAuthorizationID\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"L\n" +
@@ -1809,6 +1827,7 @@ var file_registry_registrypb_record_proto_goTypes = []any{
 	(*References)(nil),       // 18: crossroads.registry.v1.References
 	(*NumberEvents)(nil),     // 19: crossroads.registry.v1.NumberEvents
 	(*Anchors)(nil),          // 20: crossroads.registry.v1.Anchors
+	(*PackedReferences)(nil), // 21: crossroads.registry.v1.PackedReferences
 }
 var file_registry_registrypb_record_proto_depIdxs = []int32{
 	6,  // 0: crossroads.registry.v1.Institution.first_key:type_name -> crossroads.registry.v1.Key
@@ -1835,13 +1854,14 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	17, // 21: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
 	14, // 22: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
 	20, // 23: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
-	12, // 24: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
-	13, // 25: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	21, // 24: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
+	12, // 25: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
+	13, // 26: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_record_proto_init() }
@@ -1849,6 +1869,7 @@ func file_registry_registrypb_record_proto_init() {
 	if File_registry_registrypb_record_proto != nil {
 		return
 	}
+	file_registry_registrypb_packed_proto_init()
 	file_registry_registrypb_record_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_SetInstitution)(nil),
 		(*Command_SetMembers)(nil),
@@ -1863,6 +1884,7 @@ func file_registry_registrypb_record_proto_init() {
 		(*Command_SetSuspended)(nil),
 		(*Command_SetIdentityProvider)(nil),
 		(*Command_SetAnchors)(nil),
+		(*Command_DeclarePacked)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

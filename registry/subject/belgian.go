@@ -72,7 +72,7 @@ func dayExists(year, month, day int) bool {
 	case month == 0:
 		return day <= 31
 	}
-	return day <= time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
+	return day <= 28 || day <= time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
 // Normalise checks an enterprise or establishment number of the Crossroads Bank
@@ -107,6 +107,9 @@ var separators = strings.NewReplacer(" ", "", ".", "", "-", "", "/", "")
 
 // digits drops the usual separators and insists on exactly count digits.
 func digits(s string, count int) (string, error) {
+	if len(s) == count && allDigits(s) { // as nearly all come
+		return s, nil
+	}
 	if len(s) > 3*count {
 		return "", fmt.Errorf("%w: want %d digits", ErrMalformed, count)
 	}
@@ -115,6 +118,15 @@ func digits(s string, count int) (string, error) {
 		return "", fmt.Errorf("%w: want %d digits", ErrMalformed, count)
 	}
 	return s, nil
+}
+
+func allDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // atoi reads a short run of digits that was checked before.

@@ -94,6 +94,8 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 		c.Body = b
 	case *registrypb.Command_DeclareReferences:
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
+	case *registrypb.Command_DeclarePacked:
+		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetNumbers:
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetSuspended:
