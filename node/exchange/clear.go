@@ -48,14 +48,14 @@ const (
 )
 
 // clear asks clearing peers in turn until every supplier is cleared or one
-// refuses. Its error is the context's, or ErrJournalUnavailable.
-func (x *consultation) clear(ctx context.Context) (*ruling, error) {
+// refuses, or until ends. Its error is that of ctx, or ErrJournalUnavailable.
+func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 	candidates, err := x.candidates()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRegistryStale, err)
 	}
 	r := &ruling{outcome: registrypb.Outcome_DENY}
-	limited, cancel := context.WithTimeout(ctx, x.cfg.ClearFor)
+	limited, cancel := context.WithTimeout(until, x.cfg.ClearFor)
 	defer cancel()
 	for round := 0; len(candidates) > 0 && limited.Err() == nil; round++ {
 		var again []names.NodeID

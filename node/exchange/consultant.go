@@ -75,6 +75,9 @@ type ConsultantConfig struct {
 	ClearFor time.Duration
 	// PresentTimeout is how long one presentation may take; release-by ends it too. 4 s.
 	PresentTimeout time.Duration
+	// HedgeAfter is how long a node of a supplier may be silent before another one of
+	// it is asked beside it. 500 ms.
+	HedgeAfter time.Duration
 	// SweepEvery is how often Run looks for what has ended. 1 s.
 	SweepEvery time.Duration
 
@@ -87,6 +90,7 @@ func (c *ConsultantConfig) setDefaults() {
 	c.ClearTimeout = cmp.Or(c.ClearTimeout, 400*time.Millisecond)
 	c.ClearFor = cmp.Or(c.ClearFor, 2500*time.Millisecond)
 	c.PresentTimeout = cmp.Or(c.PresentTimeout, 4*time.Second)
+	c.HedgeAfter = cmp.Or(c.HedgeAfter, 500*time.Millisecond)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Second)
 	if c.Schemes == nil {
 		c.Schemes = subject.Belgian()

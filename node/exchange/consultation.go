@@ -23,6 +23,7 @@ type consultation struct {
 	request *registrypb.Request
 	hash    []byte // SHA-256 of the request envelope
 	ticket  names.Ticket
+	inquiry names.Ticket // that this is a part of; empty: of none
 }
 
 // permit is one clearance that was verified.
@@ -57,7 +58,7 @@ func (r *reply) hasData() bool {
 // nothing leaves before both are durable.
 func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kept *nodepb.KeptConsultation, fresh bool) (*Result, error) {
 	x := &consultation{Consultant: c, key: key, kept: kept, request: new(registrypb.Request),
-		hash: sum(kept.Request), ticket: names.TicketOf(kept.Request)}
+		hash: sum(kept.Request), ticket: names.TicketOf(kept.Request), inquiry: a.Inquiry}
 	opened, err := envelope.Open(envelope.Request, kept.Request)
 	if err != nil {
 		return nil, err
@@ -81,12 +82,14 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 		r := &ruling{outcome: registrypb.Outcome_DENY, reason: registrypb.Reason_MALFORMED_NUMBER}
 		return x.finish(ctx, a, r, nil)
 	}
-	r, err := x.clear(ctx)
+	until, cancel := a.bounded(ctx)
+	defer cancel()
+	r, err := x.clear(ctx, until)
 	if err != nil {
 		return nil, err
 	}
 	defer x.letGo(r.permits)
-	return x.finish(ctx, a, r, x.presentAll(ctx, r.permits))
+	return x.finish(ctx, a, r, x.presentAll(until, r.permits))
 }
 
 // presentAll presents every permit, all at the same time.
@@ -166,7 +169,9 @@ func (x *consultation) outcomes(r *ruling, replies []*reply) []*nodepb.Entry {
 }
 
 func (x *consultation) entry(event nodepb.Event) *nodepb.Entry {
-	return requestEntry(x.cfg.Now(), nodepb.Role_CONSULTANT, event, string(x.ticket), x.request, x.hash)
+	e := requestEntry(x.cfg.Now(), nodepb.Role_CONSULTANT, event, string(x.ticket), x.request, x.hash)
+	e.Inquiry = string(x.inquiry)
+	return e
 }
 
 // result gives the overall outcome in the words of the network.

@@ -39,6 +39,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -111,6 +112,12 @@ type Question struct {
 	Number       string // as the user wrote it; may carry separators
 	Period       names.Period
 	Suppliers    []names.InstitutionID // empty: all that can
+	// By is when the consultation is concluded with what there is: who has not answered
+	// then is unavailable. Zero: as long as the context lasts, and then nothing is
+	// concluded. It is no part of the question, but of this asking of it.
+	By time.Time
+	// Inquiry is the ticket of the inquiry that this is a part of, for the own journal.
+	Inquiry names.Ticket
 }
 
 // Result is the outcome of a consultation. It is kept until the outbox life ends

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -27,8 +28,8 @@ const (
 // for their registry view to be confirmed, they are tried until present-by.
 const presentRounds = 2
 
-// present presents one permit to its supplier: to one node after the other until
-// one replies. Presenting again to the same node is safe: it gives the same answer.
+// present presents one permit to its supplier, until a node of it replies. Presenting
+// again to the same node is safe: it gives the same answer.
 func (x *consultation) present(ctx context.Context, p *permit) *reply {
 	r := &reply{permit: p, status: nodepb.Status_NO_RESULT, reason: registrypb.Reason_SUPPLIER_UNAVAILABLE}
 	nodes, err := x.nodesOf(names.InstitutionID(p.clearance.GetSupplier()))
@@ -42,28 +43,9 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 	presentBy := time.UnixMilli(p.clearance.GetPresentByUnixMs())
 	silent := false // a node was asked and nobody knows what it did
 	for round := 1; ; round++ {
-		stale := false
-		for _, to := range nodes {
-			resp, err := x.presentTo(ctx, to, p)
-			reason, refused := refuses(err)
-			switch {
-			case err == nil:
-				x.judge(r, to, resp)
-				return r
-			case refused && silent && reason == registrypb.Reason_CLEARANCE_EXPIRED:
-				// What expired is the wait for the one that stayed silent.
-			case refused:
-				r.by, r.reason = to, reason
-				if stale = reason == registrypb.Reason_REGISTRY_STALE; !stale {
-					return r
-				}
-			default:
-				silent = true
-				x.cfg.Log.Info("supplier did not answer", "peer", to.String(), "ticket", x.ticket, "err", err)
-			}
-			if ctx.Err() != nil {
-				return r
-			}
+		settled, stale := x.presentRound(ctx, nodes, r, &silent)
+		if settled || ctx.Err() != nil {
+			return r
 		}
 		wait := 25 * time.Millisecond
 		if stale { // its grant may come with the next renewal
@@ -74,6 +56,68 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 			return r
 		}
 	}
+}
+
+// presentRound presents to one node, and to the next beside it as soon as those asked
+// have failed or been silent for HedgeAfter. It reports whether r is settled, and
+// whether the last that refused only waits for its view to be confirmed.
+func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r *reply, silent *bool) (settled, stale bool) {
+	type attempt struct {
+		to   names.NodeID
+		resp *nodepb.PresentResponse
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel() // the first reply is the one that counts
+	done := make(chan attempt, len(nodes))
+	hedge := time.NewTimer(x.cfg.HedgeAfter)
+	defer hedge.Stop()
+	asked, waiting := 0, 0
+	next := func() {
+		if asked == len(nodes) {
+			return
+		}
+		to := nodes[asked]
+		asked++
+		waiting++
+		hedge.Reset(x.cfg.HedgeAfter)
+		all.Go(func() {
+			resp, err := x.presentTo(ctx, to, r.permit)
+			done <- attempt{to, resp, err}
+		})
+	}
+	next()
+	for waiting > 0 {
+		select {
+		case <-hedge.C:
+			next()
+			continue
+		case a := <-done:
+			waiting--
+			reason, refused := refuses(a.err)
+			switch {
+			case a.err == nil:
+				x.judge(r, a.to, a.resp)
+				return true, false
+			case refused && (*silent || waiting > 0) && reason == registrypb.Reason_CLEARANCE_EXPIRED:
+				// What expired is the wait for one that stayed silent.
+			case refused:
+				r.by, r.reason = a.to, reason
+				if stale = reason == registrypb.Reason_REGISTRY_STALE; !stale {
+					return true, false
+				}
+			default:
+				*silent = true
+				x.cfg.Log.Info("supplier did not answer", "peer", a.to.String(), "ticket", x.ticket, "err", a.err)
+			}
+			if waiting == 0 && ctx.Err() == nil {
+				next()
+			}
+		}
+	}
+	return false, stale
 }
 
 func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -84,6 +85,21 @@ func tooMany(n, most int) error {
 		return errTooMany
 	}
 	return nil
+}
+
+// Check reports whether a question is one that can be asked, before it is. The error
+// wraps ErrBadQuestion.
+func (q Question) Check(schemes subject.Schemes) error {
+	_, err := canonical(q, schemes)
+	return err
+}
+
+// bounded gives the context that ends when the consultation is to be concluded.
+func (a *asked) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.By.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, a.By)
 }
 
 // hash binds a client ticket to everything that is asked and to who asks.

@@ -103,6 +103,8 @@ const (
 	Event_WITHDRAWN   Event = 10 // declarer
 	Event_ERASED      Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
 	Event_EPOCH_BEGUN Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
+	Event_INQUIRED    Event = 13 // consultant: before the first part of an inquiry is asked
+	Event_CONCLUDED   Event = 14 // consultant: before the application is answered
 )
 
 // Enum value maps for Event.
@@ -121,6 +123,8 @@ var (
 		10: "WITHDRAWN",
 		11: "ERASED",
 		12: "EPOCH_BEGUN",
+		13: "INQUIRED",
+		14: "CONCLUDED",
 	}
 	Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED": 0,
@@ -136,6 +140,8 @@ var (
 		"WITHDRAWN":         10,
 		"ERASED":            11,
 		"EPOCH_BEGUN":       12,
+		"INQUIRED":          13,
+		"CONCLUDED":         14,
 	}
 )
 
@@ -207,6 +213,8 @@ type Entry struct {
 	// Other numbers under which this event asked the institution's own system. Who bears
 	// one of them finds the entry too. At most 16.
 	AlsoSubjects  []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
+	Inquiry       string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
+	Parts         []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +480,97 @@ func (x *Entry) GetAlsoSubjects() []*registrypb.Subject {
 	return nil
 }
 
+func (x *Entry) GetInquiry() string {
+	if x != nil {
+		return x.Inquiry
+	}
+	return ""
+}
+
+func (x *Entry) GetParts() []*InquiryPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// InquiryPart is one consultation of an inquiry.
+type InquiryPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dataset       string                 `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	ClientTicket  string                 `protobuf:"bytes,2,opt,name=client_ticket,json=clientTicket,proto3" json:"client_ticket,omitempty"` // under which it is carried out
+	Ticket        string                 `protobuf:"bytes,3,opt,name=ticket,proto3" json:"ticket,omitempty"`                                 // of CONCLUDED
+	Status        Status                 `protobuf:"varint,4,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"` // likewise
+	Reason        registrypb.Reason      `protobuf:"varint,5,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InquiryPart) Reset() {
+	*x = InquiryPart{}
+	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InquiryPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InquiryPart) ProtoMessage() {}
+
+func (x *InquiryPart) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InquiryPart.ProtoReflect.Descriptor instead.
+func (*InquiryPart) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *InquiryPart) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *InquiryPart) GetClientTicket() string {
+	if x != nil {
+		return x.ClientTicket
+	}
+	return ""
+}
+
+func (x *InquiryPart) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *InquiryPart) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *InquiryPart) GetReason() registrypb.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return registrypb.Reason(0)
+}
+
 // StoredEntry is an entry with what proves it.
 type StoredEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -485,7 +584,7 @@ type StoredEntry struct {
 
 func (x *StoredEntry) Reset() {
 	*x = StoredEntry{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	mi := &file_node_nodepb_journal_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +596,7 @@ func (x *StoredEntry) String() string {
 func (*StoredEntry) ProtoMessage() {}
 
 func (x *StoredEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	mi := &file_node_nodepb_journal_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +609,7 @@ func (x *StoredEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEntry.ProtoReflect.Descriptor instead.
 func (*StoredEntry) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{1}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StoredEntry) GetSequence() uint64 {
@@ -551,7 +650,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[2]
+	mi := &file_node_nodepb_journal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +662,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[2]
+	mi := &file_node_nodepb_journal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +675,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{2}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TraceRequest) GetTicket() string {
@@ -599,7 +698,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[3]
+	mi := &file_node_nodepb_journal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +710,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[3]
+	mi := &file_node_nodepb_journal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +723,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{3}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TraceResponse) GetEntries() []*StoredEntry {
@@ -645,8 +744,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\xb3\n" +
-	"\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"\x84\v\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -683,7 +781,15 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"auth_level\x18\x1e \x01(\rR\tauthLevel\x12\x16\n" +
 	"\x06detail\x18\x1f \x01(\tR\x06detail\x12\x1a\n" +
 	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
-	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\"s\n" +
+	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x18\n" +
+	"\ainquiry\x18( \x01(\tR\ainquiry\x125\n" +
+	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\"\xd0\x01\n" +
+	"\vInquiryPart\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12#\n" +
+	"\rclient_ticket\x18\x02 \x01(\tR\fclientTicket\x12\x16\n" +
+	"\x06ticket\x18\x03 \x01(\tR\x06ticket\x122\n" +
+	"\x06status\x18\x04 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x126\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\"s\n" +
 	"\vStoredEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05entry\x18\x02 \x01(\fR\x05entry\x12\x12\n" +
@@ -706,7 +812,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x06READER\x10\x04\x12\f\n" +
 	"\bDECLARER\x10\x05\x12\n" +
 	"\n" +
-	"\x06KEEPER\x10\x06*\xc7\x01\n" +
+	"\x06KEEPER\x10\x06*\xe4\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -723,7 +829,9 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x12\n" +
 	"\n" +
 	"\x06ERASED\x10\v\x12\x0f\n" +
-	"\vEPOCH_BEGUN\x10\fB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\vEPOCH_BEGUN\x10\f\x12\f\n" +
+	"\bINQUIRED\x10\r\x12\r\n" +
+	"\tCONCLUDED\x10\x0eB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once
@@ -738,39 +846,43 @@ func file_node_nodepb_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_node_nodepb_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_node_nodepb_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_node_nodepb_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_node_nodepb_journal_proto_goTypes = []any{
 	(Role)(0),                  // 0: crossroads.node.v1.Role
 	(Event)(0),                 // 1: crossroads.node.v1.Event
 	(*Entry)(nil),              // 2: crossroads.node.v1.Entry
-	(*StoredEntry)(nil),        // 3: crossroads.node.v1.StoredEntry
-	(*TraceRequest)(nil),       // 4: crossroads.node.v1.TraceRequest
-	(*TraceResponse)(nil),      // 5: crossroads.node.v1.TraceResponse
-	(*registrypb.NodeRef)(nil), // 6: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil), // 7: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),  // 8: crossroads.registry.v1.Period
-	(registrypb.Outcome)(0),    // 9: crossroads.registry.v1.Outcome
-	(Status)(0),                // 10: crossroads.node.v1.Status
-	(registrypb.Reason)(0),     // 11: crossroads.registry.v1.Reason
+	(*InquiryPart)(nil),        // 3: crossroads.node.v1.InquiryPart
+	(*StoredEntry)(nil),        // 4: crossroads.node.v1.StoredEntry
+	(*TraceRequest)(nil),       // 5: crossroads.node.v1.TraceRequest
+	(*TraceResponse)(nil),      // 6: crossroads.node.v1.TraceResponse
+	(*registrypb.NodeRef)(nil), // 7: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil), // 8: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),  // 9: crossroads.registry.v1.Period
+	(registrypb.Outcome)(0),    // 10: crossroads.registry.v1.Outcome
+	(Status)(0),                // 11: crossroads.node.v1.Status
+	(registrypb.Reason)(0),     // 12: crossroads.registry.v1.Reason
 }
 var file_node_nodepb_journal_proto_depIdxs = []int32{
 	0,  // 0: crossroads.node.v1.Entry.role:type_name -> crossroads.node.v1.Role
 	1,  // 1: crossroads.node.v1.Entry.event:type_name -> crossroads.node.v1.Event
-	6,  // 2: crossroads.node.v1.Entry.requester:type_name -> crossroads.registry.v1.NodeRef
-	6,  // 3: crossroads.node.v1.Entry.supplier:type_name -> crossroads.registry.v1.NodeRef
-	6,  // 4: crossroads.node.v1.Entry.clearer:type_name -> crossroads.registry.v1.NodeRef
-	7,  // 5: crossroads.node.v1.Entry.subject:type_name -> crossroads.registry.v1.Subject
-	8,  // 6: crossroads.node.v1.Entry.period:type_name -> crossroads.registry.v1.Period
-	9,  // 7: crossroads.node.v1.Entry.outcome:type_name -> crossroads.registry.v1.Outcome
-	10, // 8: crossroads.node.v1.Entry.status:type_name -> crossroads.node.v1.Status
-	11, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
-	7,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
-	3,  // 11: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 2: crossroads.node.v1.Entry.requester:type_name -> crossroads.registry.v1.NodeRef
+	7,  // 3: crossroads.node.v1.Entry.supplier:type_name -> crossroads.registry.v1.NodeRef
+	7,  // 4: crossroads.node.v1.Entry.clearer:type_name -> crossroads.registry.v1.NodeRef
+	8,  // 5: crossroads.node.v1.Entry.subject:type_name -> crossroads.registry.v1.Subject
+	9,  // 6: crossroads.node.v1.Entry.period:type_name -> crossroads.registry.v1.Period
+	10, // 7: crossroads.node.v1.Entry.outcome:type_name -> crossroads.registry.v1.Outcome
+	11, // 8: crossroads.node.v1.Entry.status:type_name -> crossroads.node.v1.Status
+	12, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
+	8,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
+	3,  // 11: crossroads.node.v1.Entry.parts:type_name -> crossroads.node.v1.InquiryPart
+	11, // 12: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
+	12, // 13: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
+	4,  // 14: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_journal_proto_init() }
@@ -785,7 +897,7 @@ func file_node_nodepb_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_journal_proto_rawDesc), len(file_node_nodepb_journal_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

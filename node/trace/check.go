@@ -156,10 +156,8 @@ func (b *builder) agree(scope string, entries []held, attributes []attribute) {
 func (b *builder) checkClearance(g []held) {
 	scope := " of clearance " + short(g[0].ClearanceId)
 	b.agree(scope, g, ofClearance)
-	// A supplier that crashed before it had journaled what it was about to release
-	// journals that it sends it once more.
-	released := pick(g, nodepb.Event_SUPPLIED, nodepb.Event_RESENT)
 	received := pick(g, nodepb.Event_ANSWERED)
+	released := b.released(g, received)
 	if released != nil && received != nil && hasData(received.Entry) {
 		b.agree(scope, []held{*released, *received}, ofAnswer)
 	}
@@ -202,6 +200,32 @@ func (b *builder) checkClearance(g []held) {
 	if released != nil && released.PresentByUnixMs > 0 && decided != nil && decided.PresentByUnixMs == released.PresentByUnixMs && decided.TimeUnixMs > released.PresentByUnixMs {
 		b.find(Clocks, []names.NodeID{decided.node}, "%s decided after the time its own clearance had to be presented by.", show(decided.node))
 	}
+}
+
+// released gives the entry of the release that was received, if it is known which: a
+// consultant that waits in vain asks another node of the supplier beside the first, and
+// takes the first answer. A supplier that crashed before it had journaled what it was
+// about to release journals that it sends it once more.
+func (b *builder) released(g []held, received *held) *held {
+	events := []nodepb.Event{nodepb.Event_SUPPLIED, nodepb.Event_RESENT}
+	if received == nil || received.Supplier.GetNode() == "" {
+		return pick(g, events...)
+	}
+	var by, others []held
+	for _, e := range g {
+		if e.node == nodeID(received.Supplier) {
+			by = append(by, e)
+		} else {
+			others = append(others, e)
+		}
+	}
+	if also := pick(others, events...); also != nil {
+		if len(by) == 0 || pick(by, events...) == nil {
+			return also
+		}
+		b.find(Hedged, []names.NodeID{also.node}, "%s released an answer too, beside that of %s, which %s took.", show(also.node), show(by[0].node), show(received.node))
+	}
+	return pick(by, events...)
 }
 
 // checkOrder remarks on effects that stand before their causes.

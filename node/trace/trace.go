@@ -76,6 +76,7 @@ const (
 	ExpiredUnused Kind = "expired unused" // a permission nobody used
 	Clocks        Kind = "clocks"         // an effect stands before its cause
 	Asserted      Kind = "asserted"       // only the requester says so
+	Hedged        Kind = "released twice" // by two nodes of a supplier, to one question
 	Redecided     Kind = "decided again"  // what others make of a decision
 	NotAnchored   Kind = "not yet anchored"
 )
