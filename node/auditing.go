@@ -26,25 +26,25 @@ func (n *Node) openAudit() error {
 	}
 	if n.cfg.Member {
 		cfg.Own = clearing.NewRedecider(clearing.RedeciderConfig{
-			Self: n.self, Mesh: n.cfg.Mesh, Rules: n.registry.Rules(), Registry: n.registry, Log: n.log,
+			Self: n.self, Mesh: n.cfg.Mesh, Rules: n.registry.Rules(), Bounds: n.keys.genesis.Bounds, Registry: n.registry, Log: n.log,
 		})
 	}
 	n.audit = audit.New(cfg)
 	return nil
 }
 
-// maxExamined is how many clearances of one ticket are decided again for a trace.
+// maxExamined is how many rulings of one ticket are decided again for a trace.
 const maxExamined = 16
 
-// examine has what was cleared decided again, and says what came of it.
-func (n *Node) examine(ctx context.Context, cleared []trace.Permission) []trace.Finding {
+// examine has what was permitted and refused decided again, and says what came of it.
+func (n *Node) examine(ctx context.Context, rulings []trace.Ruling) []trace.Finding {
 	var mu sync.Mutex
 	var found []trace.Finding
 	var g errgroup.Group
 	g.SetLimit(4)
-	for _, p := range cleared[:min(len(cleared), maxExamined)] {
+	for _, p := range rulings[:min(len(rulings), maxExamined)] {
 		g.Go(func() error {
-			f := redecided(n.audit.Examine(ctx, p.Request, p.Clearance))
+			f := redecided(n.audit.Examine(ctx, p.Request, p.Ruling))
 			mu.Lock()
 			defer mu.Unlock()
 			found = append(found, f)
@@ -66,23 +66,27 @@ func (n *Node) wrongDecisions() (list []api.WrongDecision) {
 // redecided puts a verdict into a finding.
 func redecided(v audit.Verdict) trace.Finding {
 	clearer := v.Clearer.String()
+	did, wrongly := "refused", "refused what it must permit, or for another reason"
+	if v.Permits {
+		did, wrongly = "cleared", "permitted what it must not"
+	}
 	switch {
 	case v.Unknown != "":
 		return trace.Finding{Kind: trace.Redecided, By: []string{clearer},
-			Says: fmt.Sprintf("What %s cleared was not decided again: %s.", clearer, v.Unknown)}
+			Says: fmt.Sprintf("What %s %s was not decided again: %s.", clearer, did, v.Unknown)}
 	case v.Wrong():
 		return trace.Finding{Kind: trace.Disagreement, By: []string{clearer},
-			Says: fmt.Sprintf("%s permitted what it must not: %s, as of index %d, by %s.", clearer, v.Says, v.Index, and(v.Against))}
+			Says: fmt.Sprintf("%s %s: %s, as of index %d, by %s.", clearer, wrongly, v.Says, v.Index, and(v.Against))}
 	case len(v.Against) > 0:
 		by := []string{clearer}
 		for _, m := range v.Against {
 			by = append(by, m.String())
 		}
 		return trace.Finding{Kind: trace.Unverified, By: by,
-			Says: fmt.Sprintf("Members decide otherwise about what %s cleared: %s say that %s; %s decided the same.", clearer, and(v.Against), v.Says, and(v.Same))}
+			Says: fmt.Sprintf("Members decide otherwise about what %s %s: %s say that %s; %s decided the same.", clearer, did, and(v.Against), v.Says, and(v.Same))}
 	}
 	return trace.Finding{Kind: trace.Redecided, By: []string{clearer},
-		Says: fmt.Sprintf("What %s cleared was decided again, as of index %d, by %s: the same.", clearer, v.Index, and(v.Same))}
+		Says: fmt.Sprintf("What %s %s was decided again, as of index %d, by %s: the same.", clearer, did, v.Index, and(v.Same))}
 }
 
 func and(nodes []names.NodeID) (s string) {

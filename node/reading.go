@@ -30,7 +30,7 @@ func (t tracer) judge(ctx context.Context, ticket names.Ticket, segments map[nam
 	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
 	defer cancel()
 	story := trace.Build(ticket, segments, t.means(t.known(ctx, trace.Unproved(segments))))
-	story.Add(t.n.examine(ctx, trace.Cleared(segments))...)
+	story.Add(t.n.examine(ctx, trace.Rulings(segments))...)
 	return story
 }
 

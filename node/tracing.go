@@ -53,7 +53,7 @@ func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 	_ = g.Wait()
 	var examined []trace.Finding
 	g.Go(func() error {
-		examined = t.n.examine(ctx, trace.Cleared(segments))
+		examined = t.n.examine(ctx, trace.Rulings(segments))
 		return nil
 	})
 	story := trace.Build(ticket, segments, t.means(t.known(ctx, trace.Unproved(segments))))

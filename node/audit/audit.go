@@ -3,13 +3,14 @@
 // cleared and must not have cleared is told by any other, with what the peer signed as
 // the evidence.
 //
-// A clearing peer would show nobody the clearance that it should not have given. So it
-// is the suppliers that hand over what they were shown: every now and then one of the
-// clearances that a node answered lately goes to a member that had no part in it,
-// chosen by chance. A trace has its clearances examined in the same way.
+// A clearing peer would show nobody what it should not have signed. So it is those to
+// whom it was given that hand it over: every now and then one of the clearances that a
+// node answered lately, or of the refusals that it was given, goes to a member that had
+// no part in it, chosen by chance. A trace has its rulings examined in the same way.
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/journal"
@@ -63,13 +62,13 @@ type Config struct {
 		View(fn func(record.View) error) error
 	}
 	Journal Journal
-	// Every is how often one clearance is handed to a member. 0: never.
+	// Every is how often one ruling is handed to a member. 0: never.
 	Every time.Duration
 	Now   func() time.Time
 	Log   *slog.Logger
 }
 
-// Finding is a clearance that its clearing peer must not have given, with the evidence.
+// Finding is a ruling that its clearing peer must not have given, with the evidence.
 type Finding struct {
 	Found         time.Time      `json:"found"`
 	Clearer       string         `json:"clearer"`
@@ -77,11 +76,11 @@ type Finding struct {
 	RegistryIndex uint64         `json:"registry_index"`
 	Says          string         `json:"says"`
 	Against       []names.NodeID `json:"-"`
-	Request       []byte         `json:"request"`   // envelope, as its requester signed it
-	Clearance     []byte         `json:"clearance"` // envelope, as the clearing peer signed it
+	Request       []byte         `json:"request"` // envelope, as its requester signed it
+	Ruling        []byte         `json:"ruling"`  // envelope of the clearance or the decision, as the clearing peer signed it
 }
 
-// Counts are how many clearances were examined here or had examined, and how many
+// Counts are how many rulings were examined here or had examined, and how many
 // of them their clearing peer must not have given.
 type Counts struct{ Examined, Wrong uint64 }
 
@@ -131,18 +130,19 @@ func (a *Auditor) Serve(ctx context.Context, from names.NodeID, req *registrypb.
 	if err != nil {
 		return nil, err
 	}
-	c, err := read(req.Clearance)
+	was, err := clearing.OpenRuling(req)
 	if err != nil {
 		return nil, err
 	}
-	a.note(c, req, clearing.Differs(c, resp), []names.NodeID{a.cfg.Self})
+	a.note(was, req, was.Differs(resp), []names.NodeID{a.cfg.Self})
 	return resp, nil
 }
 
-// Verdict is what members say of one clearance.
+// Verdict is what members say of one ruling.
 type Verdict struct {
 	Clearer names.NodeID
 	Index   uint64
+	Permits bool // it was a clearance
 	// Same are the members that decided the same again, Against those that did not,
 	// and Says is why.
 	Same, Against []names.NodeID
@@ -152,19 +152,25 @@ type Verdict struct {
 }
 
 // Wrong reports whether most of those who decided again say that the peer must not
-// have cleared it.
+// have ruled so.
 func (v Verdict) Wrong() bool { return len(v.Against) > len(v.Same) }
 
-// Examine has a member that had no part in it decide again what was cleared: this node,
-// if it may, or one chosen by chance. If that one says that it must not have been
-// cleared, all others are asked too, so that no single member can slander another.
-func (a *Auditor) Examine(ctx context.Context, request, clearance []byte) Verdict {
-	c, err := read(clearance)
-	if err != nil {
-		return Verdict{Unknown: "it is no clearance"}
+// Examine has a member that had no part in it decide again what was ruled on a request,
+// by a clearance or a decision: this node, if it may, or one chosen by chance. If that one
+// says that it must not have been, all others are asked too, so that no single member can
+// slander another.
+func (a *Auditor) Examine(ctx context.Context, request, ruling []byte) Verdict {
+	req := &registrypb.RedecideRequest{Request: request}
+	if _, err := envelope.Open(envelope.Decision, ruling); err == nil {
+		req.Decision = ruling
+	} else {
+		req.Clearance = ruling
 	}
-	v := Verdict{Clearer: record.NodeID(c.Clearer), Index: c.RegistryIndex, Unknown: "no other member could be asked"}
-	req := &registrypb.RedecideRequest{Request: request, Clearance: clearance}
+	was, err := clearing.OpenRuling(req)
+	if err != nil {
+		return Verdict{Unknown: "it is neither a clearance nor a decision"}
+	}
+	v := Verdict{Clearer: was.Clearer, Index: was.RegistryIndex, Permits: was.Permits(), Unknown: "no other member could be asked"}
 	for _, m := range a.members(v.Clearer) {
 		if len(v.Same) > 0 && len(v.Against) == 0 {
 			break
@@ -172,10 +178,10 @@ func (a *Auditor) Examine(ctx context.Context, request, clearance []byte) Verdic
 		resp, err := a.ask(ctx, m, req)
 		if err != nil {
 			v.Unknown = fmt.Sprintf("%s could not decide it again", m)
-			a.cfg.Log.Info("a clearance could not be decided again", "by", m.String(), "clearer", v.Clearer.String(), "err", err)
+			a.cfg.Log.Info("a ruling could not be decided again", "by", m.String(), "clearer", v.Clearer.String(), "err", err)
 			continue
 		}
-		if says := clearing.Differs(c, resp); says != "" {
+		if says := was.Differs(resp); says != "" {
 			v.Against, v.Says = append(v.Against, m), says
 		} else {
 			v.Same = append(v.Same, m)
@@ -187,7 +193,7 @@ func (a *Auditor) Examine(ctx context.Context, request, clearance []byte) Verdic
 		if v.Wrong() {
 			says = v.Says
 		}
-		a.note(c, req, says, v.Against)
+		a.note(was, req, says, v.Against)
 	}
 	return v
 }
@@ -231,22 +237,23 @@ func (a *Auditor) members(clearer names.NodeID) (list []names.NodeID) {
 }
 
 // note counts an examination and keeps what it found; says is empty when it was right.
-func (a *Auditor) note(c *registrypb.Clearance, req *registrypb.RedecideRequest, says string, against []names.NodeID) {
+func (a *Auditor) note(was *clearing.Ruling, req *registrypb.RedecideRequest, says string, against []names.NodeID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counts.Examined++
 	if says == "" {
 		return
 	}
-	if slices.ContainsFunc(a.found, func(f Finding) bool { return slices.Equal(f.Clearance, req.Clearance) }) {
+	ruling := slices.Concat(req.Clearance, req.Decision) // one of them is empty
+	if slices.ContainsFunc(a.found, func(f Finding) bool { return slices.Equal(f.Ruling, ruling) }) {
 		return
 	}
 	a.counts.Wrong++
 	f := Finding{
-		Found: a.cfg.Now().UTC(), Clearer: record.NodeID(c.Clearer).String(), Ticket: names.Ticket(c.Ticket), RegistryIndex: c.RegistryIndex,
-		Says: says, Against: against, Request: req.Request, Clearance: req.Clearance,
+		Found: a.cfg.Now().UTC(), Clearer: was.Clearer.String(), Ticket: was.Ticket, RegistryIndex: was.RegistryIndex,
+		Says: says, Against: against, Request: req.Request, Ruling: ruling,
 	}
-	a.cfg.Log.Error("a clearing peer cleared what it must not", "clearer", f.Clearer, "ticket", string(f.Ticket), "index", f.RegistryIndex, "why", says)
+	a.cfg.Log.Error("a clearing peer decided what it must not", "clearer", f.Clearer, "ticket", string(f.Ticket), "index", f.RegistryIndex, "why", says)
 	if a.found = append(a.found, f); len(a.found) > maxFindings {
 		a.found = slices.Delete(a.found, 0, 1)
 	}
@@ -269,34 +276,60 @@ func (a *Auditor) Run(ctx context.Context) error {
 		}
 		now := a.cfg.Now()
 		if err := a.sample(ctx, last, now); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Warn("no clearance could be sampled", "err", err)
+			a.cfg.Log.Warn("no ruling could be sampled", "err", err)
 		}
 		last = now
 	}
 }
 
-// sample examines one of the clearances that were answered in a span of time.
+// sample examines one of the clearances that were answered, and of the refusals that were
+// received, in a span of time.
 func (a *Auditor) sample(ctx context.Context, from, until time.Time) error {
 	found, err := a.cfg.Journal.Find(ctx, journal.Query{From: from, Until: until, NewestFirst: true, Limit: maxSample})
 	if err != nil {
 		return err
 	}
-	found = slices.DeleteFunc(found, func(s journal.Stored) bool {
-		return s.Entry.GetEvent() != nodepb.Event_SUPPLIED || len(s.Entry.Evidence) < 2
-	})
+	found = slices.DeleteFunc(found, func(s journal.Stored) bool { return !answered(s.Entry) && !refused(s.Entry) })
 	if len(found) == 0 {
 		return nil
 	}
 	e := found[rand.IntN(len(found))].Entry
-	a.Examine(ctx, e.Evidence[0], e.Evidence[1])
-	return nil
+	if answered(e) {
+		a.Examine(ctx, e.Evidence[0], e.Evidence[1])
+		return nil
+	}
+	request, err := a.request(ctx, e)
+	if request != nil {
+		a.Examine(ctx, request, e.Evidence[0])
+	}
+	return err
 }
 
-func read(clearance []byte) (*registrypb.Clearance, error) {
-	opened, err := envelope.Open(envelope.Clearance, clearance)
+// answered tells the entry of a supplier that rests on request and clearance.
+func answered(e *nodepb.Entry) bool {
+	return e.GetEvent() == nodepb.Event_SUPPLIED && len(e.GetEvidence()) >= 2
+}
+
+// refused tells the entry of a consultant that rests on a decision.
+func refused(e *nodepb.Entry) bool {
+	if e.GetEvent() != nodepb.Event_ANSWERED || len(e.GetEvidence()) != 1 {
+		return false
+	}
+	_, err := envelope.Open(envelope.Decision, e.GetEvidence()[0])
+	return err == nil
+}
+
+// request finds the request that a refusal answers, nil if the journal does not hold it.
+func (a *Auditor) request(ctx context.Context, refusal *nodepb.Entry) ([]byte, error) {
+	found, err := a.cfg.Journal.Find(ctx, journal.Query{Ticket: names.Ticket(refusal.GetTicket()), Limit: maxSample})
 	if err != nil {
 		return nil, err
 	}
-	c := new(registrypb.Clearance)
-	return c, proto.Unmarshal(opened.Payload, c)
+	for _, s := range found {
+		e := s.Entry
+		if e.GetEvent() == nodepb.Event_REQUESTED && bytes.Equal(e.GetRequestHash(), refusal.GetRequestHash()) && len(e.GetEvidence()) > 0 {
+			return e.GetEvidence()[0], nil
+		}
+	}
+	return nil, nil
 }

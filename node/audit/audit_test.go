@@ -147,6 +147,12 @@ func (m *mesh) Find(_ context.Context, q journal.Query) (found []journal.Stored,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.entries {
+		if q.Ticket != "" {
+			if e.Ticket == string(q.Ticket) {
+				found = append(found, journal.Stored{Entry: e})
+			}
+			continue
+		}
 		if at := time.UnixMilli(e.TimeUnixMs); !at.Before(q.From) && at.Before(q.Until) {
 			found = append(found, journal.Stored{Entry: e})
 		}
@@ -171,7 +177,7 @@ func TestLiarIsNamed(t *testing.T) {
 			t.Errorf("%s: %+v", name, v)
 		}
 		found := a.Findings()
-		if len(found) != 1 || found[0].Clearer != "alpha/n1" || !slices.Equal(found[0].Clearance, clearance) || a.Counts().Wrong != 1 {
+		if len(found) != 1 || found[0].Clearer != "alpha/n1" || !slices.Equal(found[0].Ruling, clearance) || a.Counts().Wrong != 1 {
 			t.Errorf("%s: %+v", name, found)
 		}
 		a.Examine(t.Context(), request, clearance)
@@ -248,6 +254,47 @@ func TestSampling(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if f := a.Findings(); len(f) != 1 || f[0].Clearer != "alpha/n1" {
+			t.Errorf("%+v", f)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFalseRefusalsAreSampled: a consultant that was refused hands the refusal over, and the
+// peer that refused what it must permit is named.
+func TestFalseRefusalsAreSampled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		a := m.auditor("office", func(c *Config) { c.Every = time.Second })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		refuse := func(person string) {
+			request, _ := m.cleared(person, "gross")
+			hash := sha256.Sum256(request)
+			ticket := string(names.TicketOf(request))
+			d := m.sign(envelope.Decision, &registrypb.Decision{
+				Mesh: string(recordtest.Mesh), Ticket: ticket, Clearer: ref("alpha"), Requester: ref("office"), RequestHash: hash[:],
+				Outcome: registrypb.Outcome_DENY, Reason: registrypb.Reason_NOT_INTEGRATED, RegistryIndex: m.index, TimeUnixMs: time.Now().UnixMilli(),
+			}, "alpha")
+			now := time.Now().UnixMilli()
+			_, _ = m.Append(ctx, &nodepb.Entry{TimeUnixMs: now, Ticket: ticket, Event: nodepb.Event_REQUESTED, RequestHash: hash[:], Evidence: [][]byte{request}})
+			_, _ = m.Append(ctx, &nodepb.Entry{TimeUnixMs: now, Ticket: ticket, Event: nodepb.Event_ANSWERED, RequestHash: hash[:],
+				Status: nodepb.Status_NO_RESULT, Evidence: [][]byte{d}})
+		}
+		refuse(foreign)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if c := a.Counts(); c.Examined != 1 || c.Wrong != 0 {
+			t.Errorf("an honest refusal: %+v, %+v", c, a.Findings())
+		}
+		refuse(known)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if f := a.Findings(); len(f) != 1 || f[0].Clearer != "alpha/n1" || !strings.Contains(f[0].Says, "PERMIT") {
 			t.Errorf("%+v", f)
 		}
 		cancel()

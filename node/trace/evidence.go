@@ -298,12 +298,13 @@ func (b *builder) concludeEvidence() {
 	}
 }
 
-// Permission is a clearance that journals show, with its request.
-type Permission struct{ Request, Clearance []byte } // envelopes
+// Ruling is a clearance, or a decision that cleared nothing, with its request.
+type Ruling struct{ Request, Ruling []byte } // envelopes
 
-// Cleared gives the clearances that were given or used, each once, as far as the
-// segments show them with their requests; nothing of them is verified.
-func Cleared(segments map[names.NodeID]Segment) (all []Permission) {
+// Rulings gives what clearing peers permitted or refused, each once, as far as the
+// segments show it with its request; nothing of it is verified. Those that stood aside
+// ruled nothing.
+func Rulings(segments map[names.NodeID]Segment) (all []Ruling) {
 	requests := map[[sha256.Size]byte][]byte{}
 	seen := map[[sha256.Size]byte]bool{}
 	var entries []*nodepb.Entry
@@ -324,14 +325,22 @@ func Cleared(segments map[names.NodeID]Segment) (all []Permission) {
 	for _, e := range entries {
 		for _, raw := range e.Evidence {
 			hash := sha256.Sum256(raw)
-			if _, err := envelope.Open(envelope.Clearance, raw); err != nil || seen[hash] || len(e.RequestHash) != sha256.Size {
+			if seen[hash] || len(e.RequestHash) != sha256.Size || !rules(e, raw) {
 				continue
 			}
 			if request := requests[[sha256.Size]byte(e.RequestHash)]; request != nil {
 				seen[hash] = true
-				all = append(all, Permission{request, raw})
+				all = append(all, Ruling{request, raw})
 			}
 		}
 	}
 	return all
+}
+
+func rules(e *nodepb.Entry, raw []byte) bool {
+	if _, err := envelope.Open(envelope.Clearance, raw); err == nil {
+		return true
+	}
+	_, err := envelope.Open(envelope.Decision, raw)
+	return err == nil && e.Outcome != registrypb.Outcome_OUTCOME_UNSPECIFIED
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -25,6 +26,8 @@ type RedeciderConfig struct {
 	Self  names.NodeID
 	Mesh  names.MeshID
 	Rules *record.Rules
+	// Bounds are the mesh's: by them a request was too old, or was not.
+	Bounds genesis.Bounds
 	// Registry is a member's, which holds the whole history.
 	Registry interface {
 		View(fn func(record.View) error) error
@@ -35,8 +38,8 @@ type RedeciderConfig struct {
 }
 
 // Redecider decides again, as of the same state of the registry, what another member
-// has cleared: decisions are deterministic, so one that permitted what it must not is
-// told by anybody. It works at one at a time. It is safe for concurrent use.
+// has cleared or refused: decisions are deterministic, so one that permitted or refused
+// what it must not is told by anybody. It works at one at a time. It is safe for concurrent use.
 type Redecider struct {
 	cfg  RedeciderConfig
 	slot chan struct{}
@@ -53,9 +56,10 @@ func NewRedecider(cfg RedeciderConfig) *Redecider {
 	return &Redecider{cfg, make(chan struct{}, 1)}
 }
 
-// Redecide decides on the clearance that from shows, with its request. From must be a
-// member, or the requester or supplier of what was in truth cleared: what was never
-// cleared is not decided here, or the past could be asked for what the present refuses.
+// Redecide decides again on the clearance, or the decision, that from shows with its
+// request. From must be a member, or the requester or supplier of what was in truth
+// decided: what never was is not decided here, or the past could be asked for what the
+// present refuses.
 //
 // The error wraps ErrMalformed, ErrBadSignature, ErrNotParty, ErrNotMember (this node
 // is none), record.ErrNotReached, or that of ctx when it took too long.
@@ -64,13 +68,12 @@ func (r *Redecider) Redecide(ctx context.Context, from names.NodeID, rr *registr
 	if err != nil {
 		return nil, err
 	}
-	c := new(registrypb.Clearance)
-	opened, err := open(envelope.Clearance, rr.GetClearance(), c)
+	was, err := OpenRuling(rr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, err
 	}
-	if !slices.Equal(c.RequestHash, sum(rr.Request)) || c.Mesh != string(r.cfg.Mesh) || record.NodeID(c.Clearer).Validate() != nil {
-		return nil, fmt.Errorf("%w: the clearance is for another request", ErrMalformed)
+	if !slices.Equal(was.requestHash, sum(rr.Request)) || was.mesh != string(r.cfg.Mesh) || was.Clearer.Validate() != nil {
+		return nil, fmt.Errorf("%w: what was decided is another request", ErrMalformed)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Limit)
 	defer cancel()
@@ -80,31 +83,31 @@ func (r *Redecider) Redecide(ctx context.Context, from names.NodeID, rr *registr
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	resp := &registrypb.RedecideResponse{RegistryIndex: c.RegistryIndex}
+	resp := &registrypb.RedecideResponse{RegistryIndex: was.RegistryIndex}
 	err = r.cfg.Registry.View(func(v record.View) error {
-		if err := r.entitled(v, from, req, c, signed, opened); err != nil {
+		if err := r.entitled(v, from, req, was, signed); err != nil {
 			return err
 		}
-		return decideAgain(v, r.cfg.Rules, req, c, func() error { return ctx.Err() }, resp)
+		return r.decideAgain(v, req, was, func() error { return ctx.Err() }, resp)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if d := Differs(c, resp); d != "" {
-		r.cfg.Log.Warn("a clearing peer permitted what it must not", "clearer", record.NodeID(c.Clearer).String(), "ticket", c.Ticket,
-			"index", c.RegistryIndex, "why", d, "shown by", from.String())
+	if d := was.Differs(resp); d != "" {
+		r.cfg.Log.Warn("a clearing peer decided what it must not", "clearer", was.Clearer.String(), "ticket", string(was.Ticket),
+			"index", was.RegistryIndex, "why", d, "shown by", from.String())
 	}
 	return resp, nil
 }
 
-func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.Request, c *registrypb.Clearance, signed, opened *envelope.Opened) error {
+func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.Request, was *Ruling, signed *envelope.Opened) error {
 	if ok, err := v.IsMember(r.cfg.Self); err != nil || !ok {
 		return errors.Join(err, ErrNotMember)
 	}
 	for _, s := range []struct {
 		by names.InstitutionID
 		o  *envelope.Opened
-	}{{names.InstitutionID(req.Requester.GetInstitution()), signed}, {names.InstitutionID(c.Clearer.GetInstitution()), opened}} {
+	}{{names.InstitutionID(req.Requester.GetInstitution()), signed}, {was.Clearer.Institution, was.opened}} {
 		keys, err := v.KeysOf(s.by)
 		if err != nil {
 			return err
@@ -113,7 +116,7 @@ func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.R
 			return fmt.Errorf("%w: %s", ErrBadSignature, s.by)
 		}
 	}
-	if string(from.Institution) == req.Requester.GetInstitution() || string(from.Institution) == c.Supplier {
+	if string(from.Institution) == req.Requester.GetInstitution() || from.Institution == was.supplier() {
 		return nil
 	}
 	member, err := v.IsMember(from)
@@ -123,57 +126,41 @@ func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.R
 	return err
 }
 
-// decideAgain decides in the clearer's place, as of its index, and for its supplier alone: so
-// the reply tells nothing that the clearance does not.
-func decideAgain(v record.View, rules *record.Rules, req *registrypb.Request, c *registrypb.Clearance, stop func() error, resp *registrypb.RedecideResponse) error {
-	about := subject.Raw(subject.Scheme(c.Subject.GetScheme()), c.Subject.GetNumber())
-	past, err := v.AsOf(rules, c.RegistryIndex, about, stop)
+// decideAgain decides in the clearer's place, as of its index; of a clearance for its
+// supplier alone, so that the reply tells nothing that the clearance does not.
+func (r *Redecider) decideAgain(v record.View, req *registrypb.Request, was *Ruling, stop func() error, resp *registrypb.RedecideResponse) error {
+	about := subject.Raw(subject.Scheme(req.Subject.GetScheme()), req.Subject.GetNumber())
+	past, err := v.AsOf(r.cfg.Rules, was.RegistryIndex, about, stop)
 	if err != nil {
 		return err
 	}
-	if resp.Member, err = past.IsMember(record.NodeID(c.Clearer)); err != nil {
+	if resp.Member, err = past.IsMember(was.Clearer); err != nil {
 		return err
 	}
-	narrowed := proto.CloneOf(req)
-	if len(req.Suppliers) == 0 || slices.Contains(req.Suppliers, c.Supplier) {
-		narrowed.Suppliers = []string{c.Supplier}
+	if was.decision != nil && !fresh(was.at, time.UnixMilli(req.TimeUnixMs), r.cfg.Bounds) {
+		resp.Outcome, resp.Reason = registrypb.Outcome_DENY, registrypb.Reason_STALE_REQUEST
+		return nil
 	}
-	d, err := Decide(past, Case{Self: names.InstitutionID(c.Clearer.GetInstitution()), Schemes: rules.Schemes, Request: narrowed, At: time.UnixMilli(c.IssuedUnixMs)})
+	narrowed := proto.CloneOf(req)
+	if to := string(was.supplier()); to != "" && (len(req.Suppliers) == 0 || slices.Contains(req.Suppliers, to)) {
+		narrowed.Suppliers = []string{to}
+	}
+	d, err := Decide(past, Case{Self: was.Clearer.Institution, Schemes: r.cfg.Rules.Schemes, Request: narrowed, Cleared: was.decision.GetCleared(), At: was.at})
 	if err != nil {
 		return err
 	}
 	resp.Outcome, resp.Reason, resp.Recused = d.Outcome, d.Reason, d.Recused
 	resp.Authorization, resp.Fields, resp.Withheld = d.Authorization.GetId(), d.Fields, d.Withheld
+	if was.decision != nil {
+		resp.Fields, resp.Successor = nil, successorOf(d)
+		return nil
+	}
 	for _, to := range d.Destinations {
-		if string(to.Supplier) == c.Supplier {
+		if to.Supplier == was.supplier() {
 			for _, q := range to.Qualities {
 				resp.SupplierQualities = append(resp.SupplierQualities, string(q))
 			}
 		}
 	}
 	return nil
-}
-
-// Differs says in a few words where a clearance departs from what was decided again at
-// its index: empty, where it does not. It names no subject.
-func Differs(c *registrypb.Clearance, again *registrypb.RedecideResponse) string {
-	switch {
-	case !again.GetMember():
-		return "it was no registry member in good standing"
-	case again.Outcome == registrypb.Outcome_OUTCOME_UNSPECIFIED:
-		return "it was itself a party, or of a party's sector"
-	case again.Outcome != registrypb.Outcome_PERMIT:
-		return "the registry said " + again.Outcome.String() + ", " + again.Reason.String()
-	case len(again.SupplierQualities) == 0:
-		return "the registry gave no route to " + c.GetSupplier()
-	case again.Authorization != c.GetAuthorization():
-		return "the registry permitted it under " + again.Authorization + " alone"
-	case !slices.Equal(again.Fields, c.GetFields()):
-		return "the registry permitted other fields"
-	case !slices.Equal(again.Withheld, c.GetWithheld()):
-		return "the registry withheld other fields"
-	case !slices.Equal(again.SupplierQualities, c.GetSupplierQualities()):
-		return "the registry gave the route by other files of the supplier"
-	}
-	return ""
 }

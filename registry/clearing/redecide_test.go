@@ -18,17 +18,26 @@ import (
 )
 
 func (m *mesh) redecider(self string) *Redecider {
-	return NewRedecider(RedeciderConfig{Self: node(self), Mesh: recordtest.Mesh, Rules: m.w.Rules, Registry: m})
+	return NewRedecider(RedeciderConfig{Self: node(self), Mesh: recordtest.Mesh, Rules: m.w.Rules, Bounds: bounds, Registry: m})
 }
 
 // again has gamma decide again, asked by beta, and says how that differs.
 func (m *mesh) again(request, clearance []byte) string {
 	m.t.Helper()
-	resp, err := m.redecider("gamma").Redecide(m.t.Context(), node("beta"), &registrypb.RedecideRequest{Request: request, Clearance: clearance})
+	return m.ruledAgain(&registrypb.RedecideRequest{Request: request, Clearance: clearance})
+}
+
+func (m *mesh) ruledAgain(rr *registrypb.RedecideRequest) string {
+	m.t.Helper()
+	resp, err := m.redecider("gamma").Redecide(m.t.Context(), node("beta"), rr)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return Differs(m.open(clearance), resp)
+	was, err := OpenRuling(rr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return was.Differs(resp)
 }
 
 // lie is a clearance that an honest peer would not have signed.

@@ -57,6 +57,7 @@ type Decided struct {
 	RequestEnvelope []byte
 	RequestHash     []byte
 	Decision
+	Cleared       []string // suppliers that other peers had cleared, as the requester said
 	Clearances    []Issued // one for each destination, in their order
 	Signed        []byte   // when there is none: the envelope of a registrypb.Decision
 	RegistryIndex uint64
@@ -127,8 +128,9 @@ func (s *Service) Clear(ctx context.Context, from names.NodeID, cr *registrypb.C
 	hash := sha256.Sum256(cr.Request)
 	d := Decided{
 		Time: s.cfg.Now(), Ticket: names.TicketOf(cr.Request), Clearer: s.cfg.Self, Request: req, RequestHash: hash[:], RequestEnvelope: cr.Request,
+		Cleared: cr.Cleared,
 	}
-	if err := s.cfg.Registry.View(func(v record.View) error { return s.decide(v, standing, opened, cr.Cleared, &d) }); err != nil {
+	if err := s.cfg.Registry.View(func(v record.View) error { return s.decide(v, standing, opened, &d) }); err != nil {
 		return nil, err
 	}
 	clearances, err := s.issue(&d, standing)
@@ -174,7 +176,7 @@ func (s *Service) still(standing lease.Standing) error {
 }
 
 // decide fills d from one view.
-func (s *Service) decide(v record.View, standing lease.Standing, opened *envelope.Opened, cleared []string, d *Decided) (err error) {
+func (s *Service) decide(v record.View, standing lease.Standing, opened *envelope.Opened, d *Decided) (err error) {
 	if d.RegistryIndex, err = v.AppliedIndex(); err != nil {
 		return err
 	}
@@ -199,7 +201,7 @@ func (s *Service) decide(v record.View, standing lease.Standing, opened *envelop
 		d.Decision = deny(registrypb.Reason_STALE_REQUEST)
 		return nil
 	}
-	d.Decision, err = Decide(v, Case{Self: s.cfg.Self.Institution, Schemes: s.cfg.Schemes, Request: d.Request, Cleared: cleared, At: d.Time})
+	d.Decision, err = Decide(v, Case{Self: s.cfg.Self.Institution, Schemes: s.cfg.Schemes, Request: d.Request, Cleared: d.Cleared, At: d.Time})
 	return err
 }
 
@@ -257,8 +259,9 @@ func (s *Service) sign(d *Decided) error {
 	payload, err := proto.Marshal(&registrypb.Decision{
 		Mesh: string(s.cfg.Mesh), Ticket: string(d.Ticket), RequestHash: d.RequestHash, Requester: d.Request.Requester,
 		Clearer: &registrypb.NodeRef{Institution: string(s.cfg.Self.Institution), Node: string(s.cfg.Self.Node)},
-		Outcome: d.Outcome, Reason: d.Reason, Recused: d.Recused, Successor: successorOf(d), Withheld: d.Withheld,
+		Outcome: d.Outcome, Reason: d.Reason, Recused: d.Recused, Successor: successorOf(d.Decision), Withheld: d.Withheld,
 		Authorization: d.Authorization.GetId(), RegistryIndex: d.RegistryIndex, TimeUnixMs: d.Time.UnixMilli(),
+		Cleared: d.Cleared,
 	})
 	if err == nil {
 		d.Signed, err = envelope.Sign(envelope.Decision, payload, s.cfg.Signer)
@@ -269,7 +272,7 @@ func (s *Service) sign(d *Decided) error {
 	return nil
 }
 
-func successorOf(d *Decided) *registrypb.Subject {
+func successorOf(d Decision) *registrypb.Subject {
 	if d.Successor.IsZero() {
 		return nil
 	}
@@ -280,6 +283,6 @@ func response(d *Decided, clearances [][]byte) *registrypb.ClearResponse {
 	return &registrypb.ClearResponse{
 		Ticket: string(d.Ticket), Outcome: d.Outcome, Reason: d.Reason, Clearances: clearances, Recused: d.Recused,
 		Withheld: d.Withheld, Authorization: d.Authorization.GetId(), RegistryIndex: d.RegistryIndex,
-		Successor: successorOf(d), Decision: d.Signed,
+		Successor: successorOf(d.Decision), Decision: d.Signed,
 	}
 }

@@ -545,6 +545,7 @@ type Decision struct {
 	Authorization string                 `protobuf:"bytes,11,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	RegistryIndex uint64                 `protobuf:"varint,12,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
 	TimeUnixMs    int64                  `protobuf:"varint,13,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Cleared       []string               `protobuf:"bytes,14,rep,name=cleared,proto3" json:"cleared,omitempty"` // suppliers that others had cleared, as the requester said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +669,13 @@ func (x *Decision) GetTimeUnixMs() int64 {
 		return x.TimeUnixMs
 	}
 	return 0
+}
+
+func (x *Decision) GetCleared() []string {
+	if x != nil {
+		return x.Cleared
+	}
+	return nil
 }
 
 // Clearance is the payload of "application/vnd.crossroads.clearance.v1+protobuf",
@@ -886,12 +894,13 @@ func (x *Clearance) GetFiledUnder() []*Subject {
 	return nil
 }
 
-// clearing.redecide: a member, or a party, has a member decide again what was cleared,
-// as of the same state of the registry.
+// clearing.redecide: a member, or a party, has a member decide again what was cleared
+// or refused, as of the same state of the registry.
 type RedecideRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`     // envelope of a Request
-	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a Clearance for it
+	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a Clearance for it; or
+	Decision      []byte                 `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`   // envelope of a Decision on it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -940,7 +949,15 @@ func (x *RedecideRequest) GetClearance() []byte {
 	return nil
 }
 
-// RedecideResponse is the decision for the clearance's supplier alone.
+func (x *RedecideRequest) GetDecision() []byte {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// RedecideResponse is the decision for the clearance's supplier alone, or on the whole
+// request where a Decision was shown.
 type RedecideResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Outcome           Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=crossroads.registry.v1.Outcome" json:"outcome,omitempty"` // unspecified: the clearing peer was a party
@@ -949,9 +966,10 @@ type RedecideResponse struct {
 	Authorization     string                 `protobuf:"bytes,4,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	Fields            []string               `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	Withheld          []string               `protobuf:"bytes,6,rep,name=withheld,proto3" json:"withheld,omitempty"`
-	SupplierQualities []string               `protobuf:"bytes,7,rep,name=supplier_qualities,json=supplierQualities,proto3" json:"supplier_qualities,omitempty"` // empty: no route to the supplier
-	RegistryIndex     uint64                 `protobuf:"varint,8,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`            // as of which it was decided: the clearance's
+	SupplierQualities []string               `protobuf:"bytes,7,rep,name=supplier_qualities,json=supplierQualities,proto3" json:"supplier_qualities,omitempty"` // of the clearance; empty: no route to the supplier
+	RegistryIndex     uint64                 `protobuf:"varint,8,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`            // as of which it was decided: that of what was shown
 	Member            bool                   `protobuf:"varint,9,opt,name=member,proto3" json:"member,omitempty"`                                               // the clearing peer was a member in good standing then
+	Successor         *Subject               `protobuf:"bytes,10,opt,name=successor,proto3" json:"successor,omitempty"`                                         // of a Decision
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1049,6 +1067,13 @@ func (x *RedecideResponse) GetMember() bool {
 	return false
 }
 
+func (x *RedecideResponse) GetSuccessor() *Subject {
+	if x != nil {
+		return x.Successor
+	}
+	return nil
+}
+
 var File_registry_registrypb_clearing_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_clearing_proto_rawDesc = "" +
@@ -1090,7 +1115,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\rauthorization\x18\b \x01(\tR\rauthorization\x12%\n" +
 	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\x12\x1a\n" +
 	"\bdecision\x18\n" +
-	" \x01(\fR\bdecision\"\xaa\x04\n" +
+	" \x01(\fR\bdecision\"\xc4\x04\n" +
 	"\bDecision\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x129\n" +
@@ -1106,7 +1131,8 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\rauthorization\x18\v \x01(\tR\rauthorization\x12%\n" +
 	"\x0eregistry_index\x18\f \x01(\x04R\rregistryIndex\x12 \n" +
 	"\ftime_unix_ms\x18\r \x01(\x03R\n" +
-	"timeUnixMs\"\xc3\x06\n" +
+	"timeUnixMs\x12\x18\n" +
+	"\acleared\x18\x0e \x03(\tR\acleared\"\xc3\x06\n" +
 	"\tClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -1131,10 +1157,11 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x12release_by_unix_ms\x18\x14 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
 	"\x05grant\x18\x15 \x01(\fR\x05grant\x12@\n" +
 	"\vfiled_under\x18\x16 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\n" +
-	"filedUnder\"I\n" +
+	"filedUnder\"e\n" +
 	"\x0fRedecideRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xe7\x02\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\x12\x1a\n" +
+	"\bdecision\x18\x03 \x01(\fR\bdecision\"\xa6\x03\n" +
 	"\x10RedecideResponse\x129\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
@@ -1144,7 +1171,9 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\bwithheld\x18\x06 \x03(\tR\bwithheld\x12-\n" +
 	"\x12supplier_qualities\x18\a \x03(\tR\x11supplierQualities\x12%\n" +
 	"\x0eregistry_index\x18\b \x01(\x04R\rregistryIndex\x12\x16\n" +
-	"\x06member\x18\t \x01(\bR\x06member*L\n" +
+	"\x06member\x18\t \x01(\bR\x06member\x12=\n" +
+	"\tsuccessor\x18\n" +
+	" \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor*L\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1226,11 +1255,12 @@ var file_registry_registrypb_clearing_proto_depIdxs = []int32{
 	10, // 15: crossroads.registry.v1.Clearance.filed_under:type_name -> crossroads.registry.v1.Subject
 	0,  // 16: crossroads.registry.v1.RedecideResponse.outcome:type_name -> crossroads.registry.v1.Outcome
 	1,  // 17: crossroads.registry.v1.RedecideResponse.reason:type_name -> crossroads.registry.v1.Reason
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 18: crossroads.registry.v1.RedecideResponse.successor:type_name -> crossroads.registry.v1.Subject
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_clearing_proto_init() }
