@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -15,12 +16,15 @@ import (
 // atDoor gives the refusal of what must not cost every replica its size on disk:
 // commands of no form or mesh of ours, or signed by nobody who could. It gives nil for
 // all others, also for those that the replicas will refuse.
-func (m *member) atDoor(envelope []byte, term uint64) (*registrypb.SubmitResponse, error) {
+func (m *member) atDoor(ctx context.Context, envelope []byte, term uint64) (*registrypb.SubmitResponse, error) {
 	var refusal string
 	err := m.reg.store.View(func(v record.View) (err error) {
 		refusal, err = record.AtDoor(v, m.reg.rules, envelope)
 		return err
 	})
+	if err == nil && refusal == "" {
+		refusal, err = m.raisable(ctx, envelope)
+	}
 	if err != nil || refusal == "" {
 		return nil, err
 	}
@@ -30,6 +34,52 @@ func (m *member) atDoor(envelope []byte, term uint64) (*registrypb.SubmitRespons
 		return nil, fmt.Errorf("%w: it was elected this moment", ErrNotLeader)
 	}
 	return &registrypb.SubmitResponse{Refusal: refusal}, nil
+}
+
+// askLevel bounds the question which feature level a member knows.
+const askLevel = 2 * time.Second
+
+// raisable says why the mesh must not be raised to a feature level now: a member would
+// halt, or too few are known to go on. It is care, and no rule: whatever is in the log
+// once, each replica judges by itself.
+func (m *member) raisable(ctx context.Context, envelope []byte) (string, error) {
+	level := record.Raises(envelope)
+	if level == 0 {
+		return "", nil
+	}
+	voters, err := m.reg.voters()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLevel)
+	defer cancel()
+	knows := make([]uint32, len(voters)) // 0: no answer
+	var wg sync.WaitGroup
+	for i, v := range voters {
+		if v == m.reg.cfg.Self {
+			knows[i] = m.reg.rules.KnownLevel()
+			continue
+		}
+		wg.Go(func() {
+			resp := new(registrypb.StatusResponse)
+			if err := m.reg.cfg.Peers.Call(ctx, v, MethodStatus, &registrypb.StatusRequest{}, resp); err == nil {
+				knows[i] = max(1, resp.KnowsLevel)
+			}
+		})
+	}
+	wg.Wait()
+	able := 0
+	for i, l := range knows {
+		if l >= level {
+			able++
+		} else if l > 0 {
+			return fmt.Sprintf("member %s runs a program that knows feature level %d only, and would halt: install a newer release there first", voters[i], l), nil
+		}
+	}
+	if able <= len(voters)/2 {
+		return fmt.Sprintf("only %d of %d members answered that they know feature level %d: a majority must go on", able, len(voters), level), nil
+	}
+	return "", nil
 }
 
 // maxLimits bounds the institutions that are counted; certificates bound it too.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/store"
 )
@@ -51,7 +52,7 @@ func (r *Registry) follow(ctx context.Context) error {
 			if err := r.anew(refusedBy); err != nil {
 				return err
 			}
-		case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed):
+		case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed), errors.Is(err, record.ErrOldProgram):
 			return err
 		}
 		r.cfg.Log.Debug("registry watch ended", "member", m.String(), "error", err)

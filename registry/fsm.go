@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/store"
 )
 
@@ -82,6 +83,8 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	switch {
 	case err == nil:
 		m.last = m.store.AppliedIndex()
+	case errors.Is(err, record.ErrOldProgram):
+		m.fail(err)
 	case errors.Is(err, store.ErrBadSnapshot):
 		m.log.Error("registry: a snapshot is not what replicas agreed on; the member that leads is broken or lies", "error", err)
 	case err != nil:

@@ -92,7 +92,7 @@ func (r *Registry) HandleStatus(context.Context, names.NodeID, *registrypb.Statu
 
 // Status tells how this replica is doing.
 func (r *Registry) Status() (*registrypb.StatusResponse, error) {
-	s := &registrypb.StatusResponse{Node: refOf(r.cfg.Self), State: "watcher", AppliedIndex: r.store.AppliedIndex()}
+	s := &registrypb.StatusResponse{Node: refOf(r.cfg.Self), State: "watcher", AppliedIndex: r.store.AppliedIndex(), KnowsLevel: r.rules.KnownLevel()}
 	_, err := r.Standing()
 	s.GrantValid = err == nil
 	if m := r.member; m != nil {
@@ -101,6 +101,8 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 			s.State = strings.ToLower(raft.State().String())
 			s.Term = raft.CurrentTerm()
 			s.CommitIndex = raft.CommitIndex()
+			s.LastLogIndex = raft.LastIndex()
+			s.Votes = m.votes()
 		}
 		if l, ok := m.leader(); ok {
 			s.Leader = refOf(l)
@@ -108,7 +110,11 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 	}
 	err = r.store.View(func(v record.View) error {
 		c, err := v.Counts()
+		if err != nil {
+			return err
+		}
 		s.Subjects, s.References = c.Subjects, c.References
+		s.FeatureLevel, err = v.FeatureLevel()
 		return err
 	})
 	return s, err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -309,6 +310,9 @@ func notLeading(err error) error {
 	}
 	return err
 }
+
+// votes reports whether this member has a vote, as far as it knows.
+func (m *member) votes() bool { return slices.Contains(votersOf(m.raft()), m.conf.LocalID) }
 
 func votersOf(r *raft.Raft) (ids []raft.ServerID) {
 	for _, s := range r.GetConfiguration().Configuration().Servers {

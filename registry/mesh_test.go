@@ -73,6 +73,12 @@ type running struct {
 
 func newMesh(t *testing.T, watchers ...string) *mesh {
 	t.Helper()
+	return newMeshAt(t, record.Level, watchers...)
+}
+
+// newMeshAt begins at a feature level; 0: the first.
+func newMeshAt(t *testing.T, level uint32, watchers ...string) *mesh {
+	t.Helper()
 	m := &mesh{
 		t: t, f: newFabric(), dir: t.TempDir(), nodes: map[names.NodeID]*running{},
 		tuning: map[names.NodeID]registry.Tuning{}, now: map[names.NodeID]func() time.Time{},
@@ -81,7 +87,7 @@ func newMesh(t *testing.T, watchers ...string) *mesh {
 		return genesis.Group{Threshold: 2, Keys: []ed25519.PublicKey{public(role + "1"), public(role + "2"), public(role + "3")}}
 	}
 	m.file = &genesis.File{
-		Mesh: "test.example", Bounds: bounds, RecoveryDelay: time.Hour,
+		Mesh: "test.example", Bounds: bounds, RecoveryDelay: time.Hour, FeatureLevel: level,
 		Operators: group("operator"), Committee: group("committee"), Recovery: group("recovery"),
 	}
 	for _, inst := range []string{"m1", "m2", "m3"} {
@@ -156,6 +162,21 @@ func (m *mesh) stop(n names.NodeID) error {
 	delete(m.nodes, n)
 	run.cancel()
 	return <-run.done
+}
+
+// ended waits until a node's Run ends by itself, and gives its error.
+func (m *mesh) ended(n names.NodeID) error {
+	m.t.Helper()
+	run := m.nodes[n]
+	select {
+	case err := <-run.done:
+		run.done <- err
+		_ = m.stop(n)
+		return err
+	case <-time.After(20 * time.Second):
+		m.t.Fatalf("%s still runs", n)
+		return nil
+	}
 }
 
 func (m *mesh) stopAll() {

@@ -125,6 +125,9 @@ type Tuning struct {
 	// WatchKeepalive is how often an idle watch says that it lives, and a third of
 	// the silence after which a follower turns to another member. Default 2s.
 	WatchKeepalive time.Duration
+	// FeatureLevel is the highest level of the rules that this replica admits to know; 0:
+	// what this program knows. Tests lower it to play an older one.
+	FeatureLevel uint32
 	// SubmitRate is how many bytes of commands one institution may send a member each
 	// second, and SubmitBurst how many at once. Default 32 MB and 64 MB.
 	SubmitRate, SubmitBurst int
@@ -204,6 +207,7 @@ func Open(cfg Config) (*Registry, error) {
 
 	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
+	r.rules.Knows = cfg.Tuning.FeatureLevel
 	part := "watcher"
 	if cfg.Raft != nil {
 		part = "member"

@@ -20,6 +20,8 @@ func rulesOf(f *genesis.File, schemes subject.Schemes) *record.Rules {
 		Committee: record.Threshold{M: f.Committee.Threshold, Keys: f.Committee.Keys},
 		Recovery:  record.Threshold{M: f.Recovery.Threshold, Keys: f.Recovery.Keys},
 		Schemes:   schemes,
+
+		RecoveryDelay: f.RecoveryDelay, Level: f.FeatureLevel,
 	}
 	for _, m := range f.Members {
 		r.Members = append(r.Members, record.FirstMember{

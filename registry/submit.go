@@ -145,7 +145,7 @@ func (r *Registry) HandleSubmit(ctx context.Context, from names.NodeID, req *reg
 // propose has the command decided, as leader.
 func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
 	term := m.raft().CurrentTerm()
-	if refused, err := m.atDoor(envelope, term); refused != nil || err != nil {
+	if refused, err := m.atDoor(ctx, envelope, term); refused != nil || err != nil {
 		return refused, err
 	}
 	f := m.raft().Apply(envelope, enqueueFor)

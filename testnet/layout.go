@@ -22,6 +22,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
@@ -210,7 +211,7 @@ func (l *layout) makeGenesis() error {
 	if err != nil {
 		return err
 	}
-	spec := genesis.Spec{Mesh: MeshName, Bundle: pem}
+	spec := genesis.Spec{Mesh: MeshName, Bundle: pem, FeatureLevel: record.Level}
 	for _, s := range l.sites {
 		if s.member {
 			spec.Members = append(spec.Members, s.genesisMember())

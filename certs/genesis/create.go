@@ -40,6 +40,7 @@ type Spec struct {
 	Committee     Quorum
 	Recovery      Quorum
 	RecoveryDelay time.Duration // default 7 days
+	FeatureLevel  uint32        // of the registry's rules; 0: the first
 	Members       []Member      // whose keys the members made themselves
 	Bundle        []byte        // PEM
 }
@@ -62,7 +63,7 @@ func Create(spec Spec, dir string) (f *File, err error) {
 		return nil, fmt.Errorf("genesis: %s: %w", filepath.Join(dir, FileName), fs.ErrExist)
 	}
 	f = &File{
-		Mesh: spec.Mesh, Bounds: spec.Bounds, RecoveryDelay: spec.RecoveryDelay,
+		Mesh: spec.Mesh, Bounds: spec.Bounds, RecoveryDelay: spec.RecoveryDelay, FeatureLevel: spec.FeatureLevel,
 		Members: spec.Members, Bundle: string(spec.Bundle),
 	}
 	if f.Bounds == (Bounds{}) {

@@ -76,6 +76,9 @@ type File struct {
 	// RecoveryDelay is how long a replacement by the recovery keys is public
 	// before it takes effect.
 	RecoveryDelay time.Duration
+	// FeatureLevel is the level of the registry's rules that the mesh begins at; 0, which
+	// the file leaves out: the first.
+	FeatureLevel uint32
 	// Members are the first registry members, at most one of each institution.
 	Members []Member
 	// Bundle holds the roots of the mesh's certificates, PEM.

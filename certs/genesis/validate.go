@@ -35,6 +35,9 @@ func (f *File) Validate() error {
 	if f.RecoveryDelay <= 0 || f.RecoveryDelay > 365*24*time.Hour {
 		return field("recovery_delay", "%s; want more than none and at most a year (a week suits)", f.RecoveryDelay)
 	}
+	if f.FeatureLevel == 1 {
+		return field("feature_level", "1; it is left out when the mesh begins at the first")
+	}
 	used := make(map[string]string) // key: the field that holds it
 	for _, g := range []struct {
 		name string

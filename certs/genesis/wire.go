@@ -25,6 +25,7 @@ type wire struct {
 	Committee     wireGroup    `json:"committee"`
 	Recovery      wireGroup    `json:"recovery"`
 	RecoveryDelay string       `json:"recovery_delay"`
+	FeatureLevel  uint32       `json:"feature_level,omitempty"`
 	Members       []wireMember `json:"members"`
 	Bundle        string       `json:"bundle"`
 }
@@ -56,7 +57,7 @@ type wireMember struct {
 
 // file reads the strings of w. Whether they make sense together is for Validate.
 func (w *wire) file() (*File, error) {
-	f := &File{Mesh: w.Mesh, Bundle: w.Bundle}
+	f := &File{Mesh: w.Mesh, FeatureLevel: w.FeatureLevel, Bundle: w.Bundle}
 	for _, d := range []struct {
 		name, text string
 		to         *time.Duration
@@ -139,6 +140,7 @@ func (f *File) encode() ([]byte, error) {
 		Committee:     encodeGroup(f.Committee),
 		Recovery:      encodeGroup(f.Recovery),
 		RecoveryDelay: f.RecoveryDelay.String(),
+		FeatureLevel:  f.FeatureLevel,
 		Bundle:        f.Bundle,
 	}
 	for _, m := range f.Members {

@@ -141,7 +141,7 @@ func build(t *testing.T, onDisk bool) *world {
 	group := func(name string) record.Threshold {
 		return record.Threshold{M: 1, Keys: []ed25519.PublicKey{public(w.signers[name])}}
 	}
-	w.rules = &record.Rules{Mesh: mesh, Operators: group(record.Operators), Committee: group(record.Committee),
+	w.rules = &record.Rules{Mesh: mesh, Level: record.Level, Operators: group(record.Operators), Committee: group(record.Committee),
 		Recovery: group(record.Recovery), Schemes: subject.Belgian()}
 	for _, m := range members {
 		w.signers[m] = signer()

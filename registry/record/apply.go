@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -52,7 +53,9 @@ type applier struct {
 	index  uint64
 	author string
 	cmd    *registrypb.Command
-	body   []byte // of the record, as sent
+	body   []byte           // of the record, as sent
+	hash   []byte           // SHA-256 of the payload
+	opened *envelope.Opened // nil when history is applied again
 	// removes is set by the rules of the body when a right is taken away.
 	removes bool
 	// forget is set when an accepted command of no chain changed nothing.
@@ -92,6 +95,7 @@ func (a *applier) apply(raw []byte) (res Result, err error) {
 		return res, err
 	}
 	hash := sha256.Sum256(opened.Payload)
+	a.hash, a.opened = hash[:], opened
 	res.Author, res.Kind = a.author, a.kind()
 	res.Public = a.cmd.Chain == registrypb.Chain_PUBLIC
 	known, err := a.Get(hashKey(hash[:]))
@@ -126,6 +130,25 @@ func (a *applier) apply(raw []byte) (res Result, err error) {
 // decode reads the payload strictly: no field twice, none unknown, so that the
 // bytes have one meaning, to every version of this program that accepts them.
 func (a *applier) decode(payload []byte) error {
+	if err := a.parse(payload); err != nil {
+		return err
+	}
+	a.author = a.cmd.Author
+	switch {
+	case a.cmd.Mesh != string(a.rules.Mesh):
+		return refuse("the command is for another mesh than %s", a.rules.Mesh)
+	case a.cmd.TimeUnixMs <= 0:
+		return refuse("the command carries no time")
+	case a.cmd.Chain < registrypb.Chain_PUBLIC || a.cmd.Chain > registrypb.Chain_ANCHORS:
+		return refuse("unknown chain %d", a.cmd.Chain)
+	case len(a.cmd.Nonce) > maxNonce || a.cmd.Chain == registrypb.Chain_DIRECTORY && len(a.cmd.Nonce) < minNonce:
+		return refuse("a nonce of %d bytes: want %d to %d random ones on the chain DIRECTORY, and no more elsewhere", len(a.cmd.Nonce), minNonce, maxNonce)
+	}
+	return nil
+}
+
+// parse reads the form of the payload alone.
+func (a *applier) parse(payload []byte) error {
 	var seen uint64
 	for b := payload; len(b) > 0; {
 		num, typ, n := protowire.ConsumeTag(b)
@@ -157,17 +180,6 @@ func (a *applier) decode(payload []byte) error {
 	}
 	if hasUnknown(a.cmd.ProtoReflect()) {
 		return refuse("the command holds fields this version does not know")
-	}
-	a.author = a.cmd.Author
-	switch {
-	case a.cmd.Mesh != string(a.rules.Mesh):
-		return refuse("the command is for another mesh than %s", a.rules.Mesh)
-	case a.cmd.TimeUnixMs <= 0:
-		return refuse("the command carries no time")
-	case a.cmd.Chain < registrypb.Chain_PUBLIC || a.cmd.Chain > registrypb.Chain_ANCHORS:
-		return refuse("unknown chain %d", a.cmd.Chain)
-	case len(a.cmd.Nonce) > maxNonce || a.cmd.Chain == registrypb.Chain_DIRECTORY && len(a.cmd.Nonce) < minNonce:
-		return refuse("a nonce of %d bytes: want %d to %d random ones on the chain DIRECTORY, and no more elsewhere", len(a.cmd.Nonce), minNonce, maxNonce)
 	}
 	return nil
 }

@@ -76,7 +76,9 @@ func (w *rewind) since(index uint64) error {
 		}
 		w.concerned(c)
 		switch b := c.Body.(type) {
-		case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors:
+		case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors,
+			*registrypb.Command_SetFeatureLevel, *registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery,
+			*registrypb.Command_CancelRecovery, *registrypb.Command_ConfirmRecovery, *registrypb.Command_SetAutopilot:
 		case *registrypb.Command_DeclareReferences:
 			w.directory = w.directory || len(b.DeclareReferences.References) > 0
 		case *registrypb.Command_SetNumbers:
@@ -139,7 +141,9 @@ func (w *rewind) again(at uint64, raw []byte) error {
 	}
 	w.concerned(a.cmd)
 	switch b := a.cmd.Body.(type) {
-	case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors:
+	case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors,
+		*registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery,
+		*registrypb.Command_CancelRecovery, *registrypb.Command_ConfirmRecovery, *registrypb.Command_SetAutopilot:
 		return nil
 	case *registrypb.Command_DeclareReferences:
 		if len(b.DeclareReferences.References) == 0 {

@@ -12,7 +12,10 @@ import (
 // enough of the author's keys signed. Whether the record is the author's own is
 // checked with the record.
 func (a *applier) authorize(opened *envelope.Opened) error {
-	group, isGroup := a.rules.group(a.author)
+	group, isGroup, err := a.view.Group(a.rules, a.author)
+	if err != nil {
+		return err
+	}
 	if !isGroup {
 		if strings.HasPrefix(a.author, "@") {
 			return refuse("unknown author group")
@@ -51,14 +54,25 @@ func (a *applier) authorize(opened *envelope.Opened) error {
 
 // mayWrite holds the table of who writes what, and on which chain.
 func (a *applier) mayWrite(isGroup bool) error {
+	if need := levelOfKind(a.cmd); need > 1 {
+		if err := a.reached(need, a.kind()); err != nil {
+			return err
+		}
+	}
 	var ok bool
 	chain := registrypb.Chain_PUBLIC
 	switch a.cmd.Body.(type) {
 	case *registrypb.Command_SetInstitution, *registrypb.Command_SetMembers,
 		*registrypb.Command_SetDataset, *registrypb.Command_SetSuspended, *registrypb.Command_SetIdentityProvider:
 		ok = a.author == Operators
+	case *registrypb.Command_SetFeatureLevel, *registrypb.Command_SetAutopilot:
+		ok = a.author == Operators
 	case *registrypb.Command_SetAuthorization, *registrypb.Command_RevokeAuthorization:
-		ok = a.author == Committee
+		ok = a.author == Committee || a.author == Operators // what rests on law: see the record
+	case *registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery, *registrypb.Command_CancelRecovery:
+		ok = isGroup
+	case *registrypb.Command_ConfirmRecovery:
+		ok = !isGroup
 	case *registrypb.Command_SetKey: // operators may retire one
 		ok = !isGroup || a.author == Operators
 	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering:
@@ -108,6 +122,18 @@ func (a *applier) applyBody() error {
 		return a.setSuspended(b.SetSuspended)
 	case *registrypb.Command_SetAnchors:
 		return a.setAnchors(b.SetAnchors)
+	case *registrypb.Command_SetFeatureLevel:
+		return a.setFeatureLevel(b.SetFeatureLevel)
+	case *registrypb.Command_SetAutopilot:
+		return a.setAutopilot(b.SetAutopilot)
+	case *registrypb.Command_SetGroup:
+		return a.setGroup(b.SetGroup)
+	case *registrypb.Command_AnnounceRecovery:
+		return a.announceRecovery(b.AnnounceRecovery)
+	case *registrypb.Command_CancelRecovery:
+		return a.cancelRecovery(b.CancelRecovery)
+	case *registrypb.Command_ConfirmRecovery:
+		return a.confirmRecovery(b.ConfirmRecovery)
 	case *registrypb.Command_SetIdentityProvider:
 		return a.setProvider(b.SetIdentityProvider)
 	}

@@ -34,10 +34,13 @@ func Bootstrap(s State, r *Rules) error {
 	case !bytes.Equal(founded, r.Fingerprint()):
 		return ErrOtherRules
 	}
-	return nil
+	return r.checkLevel(s)
 }
 
 func found(s State, r *Rules) error {
+	if r.Level > r.knows() {
+		return r.tooOld(r.Level)
+	}
 	o := newOverlay(s)
 	a := newApplier(o, r)
 	members := new(registrypb.Members)
@@ -59,6 +62,11 @@ func found(s State, r *Rules) error {
 	}
 	if err := errors.Join(o.Set([]byte{tabMembers}, encodeMembers(members)), o.Set([]byte{tabRules}, r.Fingerprint())); err != nil {
 		return err
+	}
+	if r.Level > 1 {
+		if err := o.Set([]byte{tabLevel}, packLevel(r.Level)); err != nil {
+			return err
+		}
 	}
 	return o.commit()
 }

@@ -67,8 +67,8 @@ func (a *applier) dataset(id string) ([]names.FieldName, error) {
 }
 
 func (a *applier) setOffering(o *registrypb.Offering) error {
-	if o.Institution != a.author {
-		return refuse("the offering is another institution's")
+	if err := a.mayOffer(o.Institution); err != nil {
+		return err
 	}
 	if _, err := a.dataset(o.Dataset); err != nil {
 		return err
@@ -82,6 +82,18 @@ func (a *applier) setOffering(o *registrypb.Offering) error {
 	return a.Set(key(tabOffering, o.Dataset, o.Institution), bytes.Clone(a.body))
 }
 
+// mayOffer lets an institution speak for itself, and a managing body for its sector.
+func (a *applier) mayOffer(inst string) error {
+	if inst == a.author {
+		return nil
+	}
+	ok, err := a.manages(a.author, inst)
+	if err != nil || !ok {
+		return orRefuse(err, "the offering is another institution's")
+	}
+	return a.reached(2, "a managing body's offering for its sector")
+}
+
 func checkPeriod(p *registrypb.Period) error {
 	if p == nil {
 		return refuse("no period")
@@ -89,9 +101,34 @@ func checkPeriod(p *registrypb.Period) error {
 	return valid(Period(p).Validate())
 }
 
+// underLaw holds who writes which authorizations. The committee writes its own
+// decisions. What a law grants needs none, and is written by the operators: they are
+// several, sign together, gain nothing by it, and already vouch for other public facts,
+// as admissions. The row says which law, everybody can read both, and the committee,
+// which watches over legality, may revoke it. They never write in each other's name.
+func (a *applier) underLaw(z *registrypb.Authorization) error {
+	l := z.Law
+	switch {
+	case l == nil && a.author != Committee:
+		return refuse("%s may write an authorization that rests on law, and this one cites none: the committee decides on it", a.author)
+	case l == nil:
+		return nil
+	case a.author != Operators:
+		return refuse("an authorization that rests on law is no decision of %s: operators write it", a.author)
+	}
+	if err := a.reached(2, "an authorization that rests on law"); err != nil {
+		return err
+	}
+	return cmp.Or(checkText("title of the law", l.Title, 300), checkText("article of the law", l.Article, 200),
+		checkText("where the law is published", l.Published, 200))
+}
+
 // setAuthorization writes a row that never changes again: what a clearance or a
 // trace names by its id must mean the same for ever.
 func (a *applier) setAuthorization(z *registrypb.Authorization) error {
+	if err := a.underLaw(z); err != nil {
+		return err
+	}
 	if err := valid(cmp.Or(names.AuthorizationID(z.Id).Validate(), names.Deliberation(z.Deliberation).Validate(),
 		names.InstitutionType(z.RequesterType).Validate(), names.Purpose(z.Purpose).Validate())); err != nil {
 		return err
@@ -145,6 +182,8 @@ func (a *applier) revokeAuthorization(id *registrypb.AuthorizationID) error {
 		return refuse("there is no authorization %s", id.Id)
 	case z.Revoked:
 		return refuse("authorization %s is revoked already", id.Id)
+	case a.author != Committee && z.Law == nil:
+		return refuse("%s may not write that: authorization %s is the committee's decision", a.author, id.Id)
 	}
 	a.removes = true
 	return a.Set(key(tabRevoked, id.Id), present)

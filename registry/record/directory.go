@@ -240,8 +240,8 @@ func (a *applier) setNumbers(events *registrypb.NumberEvents) error {
 		if d := names.Date(e.Date); d < names.Always || d > names.Forever {
 			return refuse("row %d: date out of range", i+1)
 		}
-		if e.Kind != registrypb.NumberEvent_REPLACED && e.Successor != nil {
-			return refuse("row %d: only a replaced number has a successor", i+1)
+		if e.Kind != registrypb.NumberEvent_REPLACED && e.Kind != registrypb.NumberEvent_MERGED && e.Successor != nil {
+			return refuse("row %d: only a replaced or merged number has a successor", i+1)
 		}
 		if err := a.numberEvent(id, e, i+1); err != nil {
 			return err
@@ -261,10 +261,16 @@ func (a *applier) numberEvent(id subject.ID, e *registrypb.NumberEvent, row int)
 	case registrypb.NumberEvent_DECEASED:
 		d := names.Date(e.Date)
 		n.deceased = &d
-	case registrypb.NumberEvent_REPLACED:
+	case registrypb.NumberEvent_REPLACED, registrypb.NumberEvent_MERGED:
 		successor, err := a.subject(e.Successor, row)
 		if err != nil {
 			return err
+		}
+		if e.Kind == registrypb.NumberEvent_MERGED {
+			if err := a.reached(2, "a merger of numbers"); err != nil {
+				return err
+			}
+			n.merged = n.merged || n.successor == ""
 		}
 		return a.replace(id, n, successor, row)
 	default:

@@ -33,6 +33,9 @@
 //	c                         counts of subjects and references
 //	d id                      dataset, as sent
 //	E institution 0 index     that command is in this institution's directory chain
+//	F group 0 public key      it signed for this group once
+//	f                         feature level, 4 bytes; none: 1
+//	g group                   keys of a threshold group, once they changed
 //	e author 0 chain          head of a chain: sequence, hash
 //	G type 0 dataset 0 purpose 0 id      index of authorizations
 //	h hash                    index of an accepted command, and whether it took a right away
@@ -50,7 +53,10 @@
 //	R scheme 0 number         references of one subject, packed (pack.go)
 //	S scheme 0 number         history of one number, packed
 //	T                         end of the public history: index, hash
+//	u                         settings of the autopilot, as sent
 //	v                         applied index
+//	W group                   its replacement that waits (recovery.go)
+//	w group 0 institution     what a member said of that
 //	x, X, y                   names that packed rows hold as small numbers
 //
 // Indexes are 8 bytes, big-endian.

@@ -27,7 +27,11 @@ func (a *applier) atDoor(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if group, ok := a.rules.group(a.author); ok {
+	group, isGroup, err := a.view.Group(a.rules, a.author)
+	if err != nil {
+		return err
+	}
+	if isGroup {
 		return a.enoughSigned(opened, group)
 	}
 	inst, err := a.view.Institution(names.InstitutionID(a.author))

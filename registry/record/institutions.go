@@ -158,6 +158,9 @@ func (a *applier) addKey(k *registrypb.Key) error {
 	if known != nil {
 		return refuse("key %s is known already", k.Id)
 	}
+	if err := a.inGroup(k.PublicKey); err != nil {
+		return err
+	}
 	keys, err := a.view.KeysOf(names.InstitutionID(k.Institution))
 	if err != nil {
 		return err

@@ -32,6 +32,12 @@ const (
 	tabReferences    byte = 'R'
 	tabRevoked       byte = 'r'
 	tabNumber        byte = 'S'
+	tabAutopilot     byte = 'u'
+	tabConfirmation  byte = 'w' // what members said of a recovery
+	tabFormer        byte = 'F' // keys that once signed for a group
+	tabGroup         byte = 'g'
+	tabLevel         byte = 'f'
+	tabRecovery      byte = 'W' // a replacement that waits
 	tabSuspended     byte = 's'
 	tabPast          byte = 'T'
 	tabApplied       byte = 'v'

@@ -87,6 +87,7 @@ type numberRow struct {
 	cancelled    bool
 	deceased     *names.Date
 	successor    string
+	merged       bool // successor was a number of the same person at the same time
 	predecessors []string
 }
 
@@ -94,6 +95,7 @@ const (
 	flagReplaced = 1 << iota
 	flagCancelled
 	flagDeceased
+	flagMerged
 )
 
 func (n *numberRow) pack() []byte {
@@ -104,6 +106,9 @@ func (n *numberRow) pack() []byte {
 	}
 	if n.cancelled {
 		b[0] |= flagCancelled
+	}
+	if n.merged {
+		b[0] |= flagMerged
 	}
 	if n.successor != "" {
 		b[0] |= flagReplaced
@@ -119,7 +124,7 @@ func (n *numberRow) pack() []byte {
 func unpackNumber(b []byte) (*numberRow, error) {
 	r := reader{b: b}
 	flags := r.byte()
-	n := &numberRow{cancelled: flags&flagCancelled != 0}
+	n := &numberRow{cancelled: flags&flagCancelled != 0, merged: flags&flagMerged != 0}
 	if flags&flagDeceased != 0 {
 		d := names.Date(r.varint())
 		n.deceased = &d

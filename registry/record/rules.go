@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -43,6 +44,7 @@ const (
 	maxOwnRows   = 64  // references of one institution on one subject
 	maxFamily    = 64  // numbers joined by replacement
 	maxNumberLen = 63  // bytes of a canonical subject number
+	maxGroupKeys = 32  // signatures that one envelope may carry
 	maxQualities = 256 // that one institution ever uses: they are kept for ever
 	minNonce     = 16  // bytes of a directory command's nonce
 	maxNonce     = 32
@@ -65,11 +67,18 @@ type FirstMember struct {
 // are not changed after they are made, and so are safe for concurrent use.
 type Rules struct {
 	Mesh      names.MeshID
-	Operators Threshold     // admissions, members, datasets, suspension
-	Committee Threshold     // authorizations
-	Recovery  Threshold     // no command of this group is known yet
-	Members   []FirstMember // at most 15 voters, as in every later record of members
-	Schemes   subject.Schemes
+	Operators Threshold // admissions, members, datasets, suspension
+	Committee Threshold // authorizations
+	Recovery  Threshold // replaces operators or committee when their threshold is lost
+	// RecoveryDelay is how long a replacement is public before it takes effect.
+	RecoveryDelay time.Duration
+	// Level is the feature level that the mesh begins at; 0: 1.
+	Level uint32
+	// Knows is the highest level that this program knows; 0: Level of this package. It
+	// is no part of what the mesh agrees on; tests lower it to stand for an older one.
+	Knows   uint32
+	Members []FirstMember // at most 15 voters, as in every later record of members
+	Schemes subject.Schemes
 }
 
 // Validate reports whether the rules can found a mesh.
@@ -122,10 +131,13 @@ func (r *Rules) Fingerprint() []byte {
 	for _, s := range slices.Sorted(maps.Keys(r.Schemes)) {
 		put([]byte(s))
 	}
+	if r.Level > 1 { // level 1 had neither
+		put(binary.BigEndian.AppendUint64(packLevel(r.Level), uint64(r.RecoveryDelay)))
+	}
 	return h.Sum(nil)
 }
 
-// group gives the threshold group of an author that is one.
+// group gives the threshold group of an author that is one, as the mesh began with it.
 func (r *Rules) group(author string) (Threshold, bool) {
 	switch author {
 	case Operators:

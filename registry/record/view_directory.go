@@ -27,7 +27,9 @@ type Reference struct {
 type NumberState struct {
 	// Replaced: Successor is the number now in use, at the end of the line of
 	// successors.
-	Replaced  bool
+	Replaced bool
+	// Merged: its subject had the successor as well, at the same time.
+	Merged    bool
 	Successor subject.ID
 	Cancelled bool
 	// DeceasedOn is the day of death, told of this number or one it replaced.
@@ -128,7 +130,7 @@ func (v View) Number(id subject.ID) (NumberState, error) {
 	}
 	s := NumberState{Cancelled: row.cancelled, DeceasedOn: row.deceased}
 	if row.successor != "" {
-		s.Replaced = true
+		s.Replaced, s.Merged = true, row.merged
 		if s.Successor, err = v.last(id); err != nil {
 			return NumberState{}, err
 		}

@@ -83,6 +83,7 @@ const (
 	NumberEvent_REPLACED         NumberEvent_Kind = 1 // by successor
 	NumberEvent_CANCELLED        NumberEvent_Kind = 2
 	NumberEvent_DECEASED         NumberEvent_Kind = 3
+	NumberEvent_MERGED           NumberEvent_Kind = 4 // one person had two numbers; successor is the one that stays
 )
 
 // Enum value maps for NumberEvent_Kind.
@@ -92,12 +93,14 @@ var (
 		1: "REPLACED",
 		2: "CANCELLED",
 		3: "DECEASED",
+		4: "MERGED",
 	}
 	NumberEvent_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"REPLACED":         1,
 		"CANCELLED":        2,
 		"DECEASED":         3,
+		"MERGED":           4,
 	}
 )
 
@@ -735,8 +738,11 @@ type Authorization struct {
 	MinAuthLevel       uint32                 `protobuf:"varint,12,opt,name=min_auth_level,json=minAuthLevel,proto3" json:"min_auth_level,omitempty"` // of the human user, 0: none asked
 	SecondClearingPeer bool                   `protobuf:"varint,13,opt,name=second_clearing_peer,json=secondClearingPeer,proto3" json:"second_clearing_peer,omitempty"`
 	MandateRequired    bool                   `protobuf:"varint,14,opt,name=mandate_required,json=mandateRequired,proto3" json:"mandate_required,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The law that replaces the committee's decision. Then operators write the row,
+	// deliberation cites the law in short, and the committee may still revoke.
+	Law           *Law `protobuf:"bytes,15,opt,name=law,proto3" json:"law,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Authorization) Reset() {
@@ -865,6 +871,13 @@ func (x *Authorization) GetMandateRequired() bool {
 		return x.MandateRequired
 	}
 	return false
+}
+
+func (x *Authorization) GetLaw() *Law {
+	if x != nil {
+		return x.Law
+	}
+	return nil
 }
 
 // Reference: this institution has a file on this subject, in this quality, from .. until.
@@ -1117,6 +1130,12 @@ type Command struct {
 	//	*Command_SetIdentityProvider
 	//	*Command_SetAnchors
 	//	*Command_DeclarePacked
+	//	*Command_SetFeatureLevel
+	//	*Command_SetGroup
+	//	*Command_AnnounceRecovery
+	//	*Command_CancelRecovery
+	//	*Command_ConfirmRecovery
+	//	*Command_SetAutopilot
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1334,6 +1353,60 @@ func (x *Command) GetDeclarePacked() *PackedReferences {
 	return nil
 }
 
+func (x *Command) GetSetFeatureLevel() *FeatureLevel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetFeatureLevel); ok {
+			return x.SetFeatureLevel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetGroup() *Group {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetGroup); ok {
+			return x.SetGroup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAnnounceRecovery() *RecoveryAnnouncement {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AnnounceRecovery); ok {
+			return x.AnnounceRecovery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelRecovery() *Recovery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelRecovery); ok {
+			return x.CancelRecovery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirmRecovery() *Recovery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ConfirmRecovery); ok {
+			return x.ConfirmRecovery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetAutopilot() *Autopilot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetAutopilot); ok {
+			return x.SetAutopilot
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1394,6 +1467,30 @@ type Command_DeclarePacked struct {
 	DeclarePacked *PackedReferences `protobuf:"bytes,50,opt,name=declare_packed,json=declarePacked,proto3,oneof"` // the institution itself; chain DIRECTORY
 }
 
+type Command_SetFeatureLevel struct {
+	SetFeatureLevel *FeatureLevel `protobuf:"bytes,30,opt,name=set_feature_level,json=setFeatureLevel,proto3,oneof"` // operators
+}
+
+type Command_SetGroup struct {
+	SetGroup *Group `protobuf:"bytes,31,opt,name=set_group,json=setGroup,proto3,oneof"` // the group itself; signed by its new threshold too
+}
+
+type Command_AnnounceRecovery struct {
+	AnnounceRecovery *RecoveryAnnouncement `protobuf:"bytes,32,opt,name=announce_recovery,json=announceRecovery,proto3,oneof"` // recovery; for @recovery itself, operators
+}
+
+type Command_CancelRecovery struct {
+	CancelRecovery *Recovery `protobuf:"bytes,33,opt,name=cancel_recovery,json=cancelRecovery,proto3,oneof"` // the group that would be replaced, or who announced
+}
+
+type Command_ConfirmRecovery struct {
+	ConfirmRecovery *Recovery `protobuf:"bytes,34,opt,name=confirm_recovery,json=confirmRecovery,proto3,oneof"` // an institution that has a voting member, twice
+}
+
+type Command_SetAutopilot struct {
+	SetAutopilot *Autopilot `protobuf:"bytes,35,opt,name=set_autopilot,json=setAutopilot,proto3,oneof"` // operators
+}
+
 func (*Command_SetInstitution) isCommand_Body() {}
 
 func (*Command_SetMembers) isCommand_Body() {}
@@ -1421,6 +1518,18 @@ func (*Command_SetIdentityProvider) isCommand_Body() {}
 func (*Command_SetAnchors) isCommand_Body() {}
 
 func (*Command_DeclarePacked) isCommand_Body() {}
+
+func (*Command_SetFeatureLevel) isCommand_Body() {}
+
+func (*Command_SetGroup) isCommand_Body() {}
+
+func (*Command_AnnounceRecovery) isCommand_Body() {}
+
+func (*Command_CancelRecovery) isCommand_Body() {}
+
+func (*Command_ConfirmRecovery) isCommand_Body() {}
+
+func (*Command_SetAutopilot) isCommand_Body() {}
 
 type AuthorizationID struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1656,7 +1765,7 @@ var File_registry_registrypb_record_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\n" +
-	" registry/registrypb/record.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/packed.proto\"?\n" +
+	" registry/registrypb/record.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/packed.proto\x1a registry/registrypb/rights.proto\"?\n" +
 	"\aNodeRef\x12 \n" +
 	"\vinstitution\x18\x01 \x01(\tR\vinstitution\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"9\n" +
@@ -1700,7 +1809,7 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\adataset\x18\x02 \x01(\tR\adataset\x12\x1c\n" +
 	"\tqualities\x18\x03 \x03(\tR\tqualities\x126\n" +
 	"\x06period\x18\x04 \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\x12\x1c\n" +
-	"\twithdrawn\x18\x05 \x01(\bR\twithdrawn\"\xf3\x03\n" +
+	"\twithdrawn\x18\x05 \x01(\bR\twithdrawn\"\xa2\x04\n" +
 	"\rAuthorization\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\fdeliberation\x18\x02 \x01(\tR\fdeliberation\x12\x1f\n" +
@@ -1717,30 +1826,32 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\arevoked\x18\v \x01(\bR\arevoked\x12$\n" +
 	"\x0emin_auth_level\x18\f \x01(\rR\fminAuthLevel\x120\n" +
 	"\x14second_clearing_peer\x18\r \x01(\bR\x12secondClearingPeer\x12)\n" +
-	"\x10mandate_required\x18\x0e \x01(\bR\x0fmandateRequired\"\xb6\x01\n" +
+	"\x10mandate_required\x18\x0e \x01(\bR\x0fmandateRequired\x12-\n" +
+	"\x03law\x18\x0f \x01(\v2\x1b.crossroads.registry.v1.LawR\x03law\"\xb6\x01\n" +
 	"\tReference\x129\n" +
 	"\asubject\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\asubject\x12\x18\n" +
 	"\aquality\x18\x02 \x01(\tR\aquality\x126\n" +
 	"\x06period\x18\x03 \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\x12\x1c\n" +
-	"\twithdrawn\x18\x04 \x01(\bR\twithdrawn\"\xa2\x02\n" +
+	"\twithdrawn\x18\x04 \x01(\bR\twithdrawn\"\xae\x02\n" +
 	"\vNumberEvent\x129\n" +
 	"\asubject\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\asubject\x12<\n" +
 	"\x04kind\x18\x02 \x01(\x0e2(.crossroads.registry.v1.NumberEvent.KindR\x04kind\x12=\n" +
 	"\tsuccessor\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor\x12\x12\n" +
-	"\x04date\x18\x04 \x01(\x11R\x04date\"G\n" +
+	"\x04date\x18\x04 \x01(\x11R\x04date\"S\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bREPLACED\x10\x01\x12\r\n" +
 	"\tCANCELLED\x10\x02\x12\f\n" +
-	"\bDECEASED\x10\x03\"\x89\x01\n" +
+	"\bDECEASED\x10\x03\x12\n" +
+	"\n" +
+	"\x06MERGED\x10\x04\"\x89\x01\n" +
 	"\x10IdentityProvider\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
 	"\vpublic_keys\x18\x03 \x03(\fR\n" +
 	"publicKeys\x12\x16\n" +
 	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
-	"\aretired\x18\x05 \x01(\bR\aretired\"\x88\n" +
-	"\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\xdd\r\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -1768,7 +1879,13 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\x15set_identity_provider\x18\x15 \x01(\v2(.crossroads.registry.v1.IdentityProviderH\x00R\x13setIdentityProvider\x12B\n" +
 	"\vset_anchors\x18\x16 \x01(\v2\x1f.crossroads.registry.v1.AnchorsH\x00R\n" +
 	"setAnchors\x12Q\n" +
-	"\x0edeclare_packed\x182 \x01(\v2(.crossroads.registry.v1.PackedReferencesH\x00R\rdeclarePackedB\x06\n" +
+	"\x0edeclare_packed\x182 \x01(\v2(.crossroads.registry.v1.PackedReferencesH\x00R\rdeclarePacked\x12R\n" +
+	"\x11set_feature_level\x18\x1e \x01(\v2$.crossroads.registry.v1.FeatureLevelH\x00R\x0fsetFeatureLevel\x12<\n" +
+	"\tset_group\x18\x1f \x01(\v2\x1d.crossroads.registry.v1.GroupH\x00R\bsetGroup\x12[\n" +
+	"\x11announce_recovery\x18  \x01(\v2,.crossroads.registry.v1.RecoveryAnnouncementH\x00R\x10announceRecovery\x12K\n" +
+	"\x0fcancel_recovery\x18! \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0ecancelRecovery\x12M\n" +
+	"\x10confirm_recovery\x18\" \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0fconfirmRecovery\x12H\n" +
+	"\rset_autopilot\x18# \x01(\v2!.crossroads.registry.v1.AutopilotH\x00R\fsetAutopilotB\x06\n" +
 	"\x04body\"!\n" +
 	"\x0fAuthorizationID\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"L\n" +
@@ -1806,28 +1923,34 @@ func file_registry_registrypb_record_proto_rawDescGZIP() []byte {
 var file_registry_registrypb_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_registry_registrypb_record_proto_goTypes = []any{
-	(Chain)(0),               // 0: crossroads.registry.v1.Chain
-	(NumberEvent_Kind)(0),    // 1: crossroads.registry.v1.NumberEvent.Kind
-	(*NodeRef)(nil),          // 2: crossroads.registry.v1.NodeRef
-	(*Subject)(nil),          // 3: crossroads.registry.v1.Subject
-	(*Period)(nil),           // 4: crossroads.registry.v1.Period
-	(*Institution)(nil),      // 5: crossroads.registry.v1.Institution
-	(*Key)(nil),              // 6: crossroads.registry.v1.Key
-	(*Node)(nil),             // 7: crossroads.registry.v1.Node
-	(*Members)(nil),          // 8: crossroads.registry.v1.Members
-	(*Dataset)(nil),          // 9: crossroads.registry.v1.Dataset
-	(*Offering)(nil),         // 10: crossroads.registry.v1.Offering
-	(*Authorization)(nil),    // 11: crossroads.registry.v1.Authorization
-	(*Reference)(nil),        // 12: crossroads.registry.v1.Reference
-	(*NumberEvent)(nil),      // 13: crossroads.registry.v1.NumberEvent
-	(*IdentityProvider)(nil), // 14: crossroads.registry.v1.IdentityProvider
-	(*Command)(nil),          // 15: crossroads.registry.v1.Command
-	(*AuthorizationID)(nil),  // 16: crossroads.registry.v1.AuthorizationID
-	(*Suspension)(nil),       // 17: crossroads.registry.v1.Suspension
-	(*References)(nil),       // 18: crossroads.registry.v1.References
-	(*NumberEvents)(nil),     // 19: crossroads.registry.v1.NumberEvents
-	(*Anchors)(nil),          // 20: crossroads.registry.v1.Anchors
-	(*PackedReferences)(nil), // 21: crossroads.registry.v1.PackedReferences
+	(Chain)(0),                   // 0: crossroads.registry.v1.Chain
+	(NumberEvent_Kind)(0),        // 1: crossroads.registry.v1.NumberEvent.Kind
+	(*NodeRef)(nil),              // 2: crossroads.registry.v1.NodeRef
+	(*Subject)(nil),              // 3: crossroads.registry.v1.Subject
+	(*Period)(nil),               // 4: crossroads.registry.v1.Period
+	(*Institution)(nil),          // 5: crossroads.registry.v1.Institution
+	(*Key)(nil),                  // 6: crossroads.registry.v1.Key
+	(*Node)(nil),                 // 7: crossroads.registry.v1.Node
+	(*Members)(nil),              // 8: crossroads.registry.v1.Members
+	(*Dataset)(nil),              // 9: crossroads.registry.v1.Dataset
+	(*Offering)(nil),             // 10: crossroads.registry.v1.Offering
+	(*Authorization)(nil),        // 11: crossroads.registry.v1.Authorization
+	(*Reference)(nil),            // 12: crossroads.registry.v1.Reference
+	(*NumberEvent)(nil),          // 13: crossroads.registry.v1.NumberEvent
+	(*IdentityProvider)(nil),     // 14: crossroads.registry.v1.IdentityProvider
+	(*Command)(nil),              // 15: crossroads.registry.v1.Command
+	(*AuthorizationID)(nil),      // 16: crossroads.registry.v1.AuthorizationID
+	(*Suspension)(nil),           // 17: crossroads.registry.v1.Suspension
+	(*References)(nil),           // 18: crossroads.registry.v1.References
+	(*NumberEvents)(nil),         // 19: crossroads.registry.v1.NumberEvents
+	(*Anchors)(nil),              // 20: crossroads.registry.v1.Anchors
+	(*Law)(nil),                  // 21: crossroads.registry.v1.Law
+	(*PackedReferences)(nil),     // 22: crossroads.registry.v1.PackedReferences
+	(*FeatureLevel)(nil),         // 23: crossroads.registry.v1.FeatureLevel
+	(*Group)(nil),                // 24: crossroads.registry.v1.Group
+	(*RecoveryAnnouncement)(nil), // 25: crossroads.registry.v1.RecoveryAnnouncement
+	(*Recovery)(nil),             // 26: crossroads.registry.v1.Recovery
+	(*Autopilot)(nil),            // 27: crossroads.registry.v1.Autopilot
 }
 var file_registry_registrypb_record_proto_depIdxs = []int32{
 	6,  // 0: crossroads.registry.v1.Institution.first_key:type_name -> crossroads.registry.v1.Key
@@ -1835,33 +1958,40 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	2,  // 2: crossroads.registry.v1.Members.voters:type_name -> crossroads.registry.v1.NodeRef
 	4,  // 3: crossroads.registry.v1.Offering.period:type_name -> crossroads.registry.v1.Period
 	4,  // 4: crossroads.registry.v1.Authorization.period:type_name -> crossroads.registry.v1.Period
-	3,  // 5: crossroads.registry.v1.Reference.subject:type_name -> crossroads.registry.v1.Subject
-	4,  // 6: crossroads.registry.v1.Reference.period:type_name -> crossroads.registry.v1.Period
-	3,  // 7: crossroads.registry.v1.NumberEvent.subject:type_name -> crossroads.registry.v1.Subject
-	1,  // 8: crossroads.registry.v1.NumberEvent.kind:type_name -> crossroads.registry.v1.NumberEvent.Kind
-	3,  // 9: crossroads.registry.v1.NumberEvent.successor:type_name -> crossroads.registry.v1.Subject
-	0,  // 10: crossroads.registry.v1.Command.chain:type_name -> crossroads.registry.v1.Chain
-	5,  // 11: crossroads.registry.v1.Command.set_institution:type_name -> crossroads.registry.v1.Institution
-	8,  // 12: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
-	9,  // 13: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
-	11, // 14: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
-	16, // 15: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
-	6,  // 16: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
-	7,  // 17: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
-	10, // 18: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
-	18, // 19: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
-	19, // 20: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
-	17, // 21: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
-	14, // 22: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
-	20, // 23: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
-	21, // 24: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
-	12, // 25: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
-	13, // 26: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 5: crossroads.registry.v1.Authorization.law:type_name -> crossroads.registry.v1.Law
+	3,  // 6: crossroads.registry.v1.Reference.subject:type_name -> crossroads.registry.v1.Subject
+	4,  // 7: crossroads.registry.v1.Reference.period:type_name -> crossroads.registry.v1.Period
+	3,  // 8: crossroads.registry.v1.NumberEvent.subject:type_name -> crossroads.registry.v1.Subject
+	1,  // 9: crossroads.registry.v1.NumberEvent.kind:type_name -> crossroads.registry.v1.NumberEvent.Kind
+	3,  // 10: crossroads.registry.v1.NumberEvent.successor:type_name -> crossroads.registry.v1.Subject
+	0,  // 11: crossroads.registry.v1.Command.chain:type_name -> crossroads.registry.v1.Chain
+	5,  // 12: crossroads.registry.v1.Command.set_institution:type_name -> crossroads.registry.v1.Institution
+	8,  // 13: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
+	9,  // 14: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
+	11, // 15: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
+	16, // 16: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
+	6,  // 17: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
+	7,  // 18: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
+	10, // 19: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
+	18, // 20: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
+	19, // 21: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
+	17, // 22: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
+	14, // 23: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
+	20, // 24: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
+	22, // 25: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
+	23, // 26: crossroads.registry.v1.Command.set_feature_level:type_name -> crossroads.registry.v1.FeatureLevel
+	24, // 27: crossroads.registry.v1.Command.set_group:type_name -> crossroads.registry.v1.Group
+	25, // 28: crossroads.registry.v1.Command.announce_recovery:type_name -> crossroads.registry.v1.RecoveryAnnouncement
+	26, // 29: crossroads.registry.v1.Command.cancel_recovery:type_name -> crossroads.registry.v1.Recovery
+	26, // 30: crossroads.registry.v1.Command.confirm_recovery:type_name -> crossroads.registry.v1.Recovery
+	27, // 31: crossroads.registry.v1.Command.set_autopilot:type_name -> crossroads.registry.v1.Autopilot
+	12, // 32: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
+	13, // 33: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_record_proto_init() }
@@ -1870,6 +2000,7 @@ func file_registry_registrypb_record_proto_init() {
 		return
 	}
 	file_registry_registrypb_packed_proto_init()
+	file_registry_registrypb_rights_proto_init()
 	file_registry_registrypb_record_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_SetInstitution)(nil),
 		(*Command_SetMembers)(nil),
@@ -1885,6 +2016,12 @@ func file_registry_registrypb_record_proto_init() {
 		(*Command_SetIdentityProvider)(nil),
 		(*Command_SetAnchors)(nil),
 		(*Command_DeclarePacked)(nil),
+		(*Command_SetFeatureLevel)(nil),
+		(*Command_SetGroup)(nil),
+		(*Command_AnnounceRecovery)(nil),
+		(*Command_CancelRecovery)(nil),
+		(*Command_ConfirmRecovery)(nil),
+		(*Command_SetAutopilot)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -599,6 +599,10 @@ type StatusResponse struct {
 	GrantValid    bool                   `protobuf:"varint,7,opt,name=grant_valid,json=grantValid,proto3" json:"grant_valid,omitempty"`
 	Subjects      uint64                 `protobuf:"varint,8,opt,name=subjects,proto3" json:"subjects,omitempty"`
 	References    uint64                 `protobuf:"varint,9,opt,name=references,proto3" json:"references,omitempty"`
+	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`   // of the rules in force here
+	KnowsLevel    uint32                 `protobuf:"varint,11,opt,name=knows_level,json=knowsLevel,proto3" json:"knows_level,omitempty"`         // up to which this node's program knows them
+	LastLogIndex  uint64                 `protobuf:"varint,12,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"` // of a member's consensus log
+	Votes         bool                   `protobuf:"varint,13,opt,name=votes,proto3" json:"votes,omitempty"`                                     // in consensus, as this member knows its configuration
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +700,34 @@ func (x *StatusResponse) GetReferences() uint64 {
 	return 0
 }
 
+func (x *StatusResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetKnowsLevel() uint32 {
+	if x != nil {
+		return x.KnowsLevel
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetLastLogIndex() uint64 {
+	if x != nil {
+		return x.LastLogIndex
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetVotes() bool {
+	if x != nil {
+		return x.Votes
+	}
+	return false
+}
+
 var File_registry_registrypb_service_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_service_proto_rawDesc = "" +
@@ -737,7 +769,7 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"WatchEvent\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\benvelope\x18\x02 \x01(\fR\benvelope\"\x0f\n" +
-	"\rStatusRequest\"\xcd\x02\n" +
+	"\rStatusRequest\"\xcf\x03\n" +
 	"\x0eStatusResponse\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x127\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06leader\x12\x14\n" +
@@ -750,7 +782,13 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\bsubjects\x18\b \x01(\x04R\bsubjects\x12\x1e\n" +
 	"\n" +
 	"references\x18\t \x01(\x04R\n" +
-	"referencesB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"references\x12#\n" +
+	"\rfeature_level\x18\n" +
+	" \x01(\rR\ffeatureLevel\x12\x1f\n" +
+	"\vknows_level\x18\v \x01(\rR\n" +
+	"knowsLevel\x12$\n" +
+	"\x0elast_log_index\x18\f \x01(\x04R\flastLogIndex\x12\x14\n" +
+	"\x05votes\x18\r \x01(\bR\x05votesB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_service_proto_rawDescOnce sync.Once

@@ -64,6 +64,10 @@ func (s *Store) takeBatch(entries []Entry, strict bool) ([]record.Result, error)
 	if errors.As(err, &refused) {
 		return nil, err
 	}
+	if errors.Is(err, record.ErrOldProgram) { // nothing is wrong with the disk
+		s.failed = err
+		return nil, err
+	}
 	if err != nil {
 		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 		return nil, s.failed

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -50,7 +51,7 @@ func New(t testing.TB, members ...string) *World {
 	w := &World{t: t, heads: make(map[string]*registrypb.Command), Time: 1_700_000_000_000}
 	w.Rules = &record.Rules{
 		Mesh: Mesh, Operators: group("operator"), Committee: group("committee"), Recovery: group("recovery"),
-		Schemes: subject.Belgian(),
+		RecoveryDelay: 7 * 24 * time.Hour, Level: record.Level, Schemes: subject.Belgian(),
 	}
 	for _, id := range members {
 		w.Rules.Members = append(w.Rules.Members, record.FirstMember{
@@ -103,6 +104,18 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 	case *registrypb.Command_SetAnchors:
 		c.Body, c.Chain = b, registrypb.Chain_ANCHORS
 	case *registrypb.Command_SetIdentityProvider:
+		c.Body = b
+	case *registrypb.Command_SetFeatureLevel:
+		c.Body = b
+	case *registrypb.Command_SetGroup:
+		c.Body = b
+	case *registrypb.Command_AnnounceRecovery:
+		c.Body = b
+	case *registrypb.Command_CancelRecovery:
+		c.Body = b
+	case *registrypb.Command_ConfirmRecovery:
+		c.Body = b
+	case *registrypb.Command_SetAutopilot:
 		c.Body = b
 	default:
 		w.t.Fatalf("no body of a command: %T", body)
