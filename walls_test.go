@@ -19,6 +19,7 @@ var walls = []struct {
 	{"registry/subject", nil},
 	{"registry/badgerdb", nil},
 	{"registry/registrypb", nil},
+	{"registry/statehash", nil},
 	{"registry/checkpoint", []string{"registry/names", "certs/envelope"}},
 	{"registry/record", []string{"registry/names", "registry/subject", "registry/registrypb", "registry/checkpoint", "certs/envelope"}},
 	{"registry/...", []string{"registry/...", "certs/..."}},

@@ -38,6 +38,7 @@
 //	g group                   keys of a threshold group, once they changed
 //	e author 0 chain          head of a chain: sequence, hash
 //	G type 0 dataset 0 purpose 0 id      index of authorizations
+//	H ...                     hash of all other rows, kept by the store (package statehash)
 //	h hash                    index of an accepted command, and whether it took a right away
 //	i id                      institution, as sent        s id              it is suspended
 //	k id                      key: retired, public key, institution

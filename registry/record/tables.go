@@ -15,3 +15,29 @@ func OfCatalogue(key []byte) bool {
 	}
 	return false
 }
+
+// OfPublic reports whether a row belongs to one of the tables that follow from the genesis
+// file and the public chain alone, so that every node holds all of it: members, and all
+// who follow. A watcher compares these with the members'.
+func OfPublic(key []byte) bool {
+	if len(key) == 0 {
+		return false
+	}
+	switch key[0] {
+	case tabRules, tabProvider, tabPublic, tabPast:
+		return true
+	}
+	return OfCatalogue(key)
+}
+
+// tabStateHash keeps the hash of all other tables; see package store.
+const tabStateHash byte = 'H'
+
+// StateHashKey gives the key of a row of the table that a store keeps its state hash in.
+func StateHashKey(kind byte, rest ...byte) []byte { return append([]byte{tabStateHash, kind}, rest...) }
+
+// Hashed reports whether a row belongs to what replicas must hold alike at the same index:
+// all rows but the index itself, which stands apart, and the hash.
+func Hashed(key []byte) bool {
+	return len(key) > 0 && key[0] != tabStateHash && key[0] != tabApplied
+}

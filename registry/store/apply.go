@@ -8,16 +8,18 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/statehash"
 )
 
 // A Badger transaction takes 15 % of the memory table in bytes, and one row for
 // each 96 of them: 2.5 MB and 26,214 rows. One command writes at most
 // record.MaxWrite bytes and two rows for each of its own, besides itself, which
-// goes to the value log or counts less than 64 KB. So a command always fits into
-// a transaction that holds no more than softBytes and softRows before it.
+// goes to the value log or counts less than 64 KB; the state hash adds at most 160 KB
+// in 260 rows. So a command always fits into a transaction that holds no more than
+// softBytes and softRows before it.
 const (
 	memTableMB = 16
-	softBytes  = 256 << 10
+	softBytes  = 192 << 10
 	softRows   = 4_096
 )
 
@@ -113,10 +115,20 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 			}
 		}
 		if w == nil {
-			w = newWriter(g.db)
+			w = newWriter(g)
+		}
+		if at, ok := passed(last, e.Index); ok {
+			if err := w.mark(at); err != nil {
+				return nil, err
+			}
 		}
 		if len(e.Envelope) == 0 {
 			last = e.Index
+			if last%MarkEvery == 0 {
+				if err := w.mark(last); err != nil {
+					return nil, err
+				}
+			}
 			continue
 		}
 		if results[i], err = record.Apply(w, s.rules, e.Index, e.Envelope); err != nil {
@@ -131,6 +143,11 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 			return nil, &RefusedError{e.Index, results[i]}
 		}
 		last = e.Index
+		if last%MarkEvery == 0 || results[i].Accepted && results[i].RemovesRight && !results[i].Repeated {
+			if err := w.mark(last); err != nil {
+				return nil, err
+			}
+		}
 		changes = append(changes, Change{e.Index, results[i], e.Envelope})
 	}
 	return results, flush()
@@ -142,7 +159,7 @@ func (s *Store) decided(g *generation, e Entry) (record.Result, error) {
 	if len(e.Envelope) == 0 {
 		return record.Result{}, nil
 	}
-	w := newWriter(g.db)
+	w := newWriter(g)
 	defer w.discard()
 	res, err := record.Apply(w, s.rules, e.Index, e.Envelope)
 	if err == nil && !res.Repeated {
@@ -151,21 +168,34 @@ func (s *Store) decided(g *generation, e Entry) (record.Result, error) {
 	return res, err
 }
 
-// writer is a record.State on one transaction that knows how full it is.
+// writer is a record.State on one transaction that knows how full it is, and keeps
+// the hash of the state.
 type writer struct {
 	rows
 	bytes, count int
+
+	hash    *hasher                // as before the transaction
+	touched map[string]*change     // rows read and written
+	sums    map[int]*statehash.Sum // of the buckets that changed
+	marks   []uint64               // set in this transaction
 }
 
-func newWriter(db *badger.DB) *writer { return &writer{rows: rows{db.NewTransaction(true)}} }
+func newWriter(g *generation) *writer {
+	return &writer{rows: rows{g.db.NewTransaction(true)}, hash: g.hash, touched: make(map[string]*change), sums: make(map[int]*statehash.Sum)}
+}
 
 // full reports whether the next command might not fit.
-func (w *writer) full() bool { return w != nil && (w.bytes > softBytes || w.count > softRows) }
+func (w *writer) full() bool {
+	return w != nil && (w.bytes > softBytes || w.count > softRows || len(w.marks) > 0)
+}
 
 // Set writes a row.
 func (w *writer) Set(k, v []byte) error {
 	w.bytes += len(k) + min(len(v), 64<<10) + 16
 	w.count++
+	if err := w.note(k, v); err != nil {
+		return err
+	}
 	return w.txn.Set(k, v)
 }
 
@@ -173,15 +203,22 @@ func (w *writer) Set(k, v []byte) error {
 func (w *writer) Delete(k []byte) error {
 	w.bytes += len(k) + 16
 	w.count++
+	if err := w.note(k, nil); err != nil {
+		return err
+	}
 	return w.txn.Delete(k)
 }
 
 // commit makes what was written durable, and with it that index is applied.
 func (w *writer) commit(index uint64) error {
-	if err := record.SetAppliedIndex(w, index); err != nil {
+	if err := errors.Join(record.SetAppliedIndex(w, index), w.saveHash()); err != nil {
 		return err
 	}
-	return w.txn.Commit()
+	if err := w.txn.Commit(); err != nil {
+		return err
+	}
+	w.saved()
+	return nil
 }
 
 func (w *writer) discard() { w.txn.Discard() }

@@ -74,7 +74,7 @@ func (s *Store) rebuild(dir string, r io.Reader) (*generation, uint64, error) {
 }
 
 func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
-	w := newWriter(g.db)
+	w := newWriter(g)
 	defer func() { w.discard() }()
 	if err := record.Bootstrap(w, s.rules); err != nil {
 		return 0, err
@@ -85,7 +85,7 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 			if err := g.commit(w, last); err != nil {
 				return err
 			}
-			w = newWriter(g.db)
+			w = newWriter(g)
 		}
 		last = index
 		res, err := record.Apply(w, s.rules, index, envelope)
@@ -104,6 +104,11 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 	}
 	if have := s.applied.Load(); index < have {
 		return 0, fmt.Errorf("%w: it ends at index %d, this replica stands at %d", ErrBadSnapshot, index, have)
+	}
+	if index%MarkEvery == 0 && index > 0 {
+		if err := w.mark(index); err != nil {
+			return 0, err
+		}
 	}
 	return index, g.commit(w, index)
 }

@@ -68,6 +68,7 @@ type generation struct {
 	db    *badger.DB
 	names *record.Interned
 	cache atomic.Pointer[cache] // nil while a commit is under way
+	hash  *hasher               // owned by whoever applies
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 }
@@ -108,14 +109,18 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{db: db, dir: dir, names: new(record.Interned)}
+	h, err := loadHash(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	g := &generation{db: db, dir: dir, names: new(record.Interned), hash: h}
 	g.cache.Store(newCache())
 	return g, nil
 }
 
 // found writes the first rows, or checks that they are those of the rules.
 func (s *Store) found(g *generation) error {
-	w := newWriter(g.db)
+	w := newWriter(g)
 	defer w.discard()
 	if err := record.Bootstrap(w, s.rules); err != nil {
 		return err

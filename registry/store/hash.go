@@ -1,0 +1,241 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/statehash"
+)
+
+// MarkEvery is how many indexes lie between those at which every replica writes down
+// the hash of its state. It does so too at each command that took a right away.
+const MarkEvery = 256
+
+// How many marks are kept, and of how many the digests of all buckets.
+const (
+	keptMarks   = 256
+	keptDigests = 16
+)
+
+// The rows of the state hash; indexes are 8 bytes, big-endian.
+const (
+	hashVersion = 'v' //         1
+	hashSum     = 's' // bucket  its Sum
+	hashMark    = 'm' // index   Root, public Root
+	hashDigests = 'd' // index   digest of every bucket
+)
+
+// Mark is the hash of a state as it was when everything up to Index was decided.
+type Mark struct {
+	Index uint64
+	// Root is over all tables; only members can have the same. Public is over the tables
+	// that every node holds.
+	Root, Public statehash.Root
+}
+
+// hasher keeps the hash of one database as it was last committed; owned by whoever
+// applies.
+type hasher struct {
+	statehash.Hasher
+	sums    statehash.State
+	digests []statehash.Digest
+	marks   []uint64 // that are kept, ascending
+	unsaved bool     // no row of the hash was ever written
+}
+
+// loadHash reads the hash, or makes it anew for a database that has none: a new one, or
+// one of a version that kept none. The next commit then writes it.
+func loadHash(db *badger.DB) (*hasher, error) {
+	h := new(hasher)
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	r := rows{txn}
+	version, err := r.Get(record.StateHashKey(hashVersion))
+	if err != nil {
+		return nil, err
+	}
+	if h.unsaved = version == nil; h.unsaved {
+		err = sumRows(r, &h.Hasher, &h.sums)
+	} else {
+		err = readSums(r, &h.sums)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h.digests = h.sums.Digests()
+	return h, r.Scan(record.StateHashKey(hashMark), nil, func(k, _ []byte) error {
+		h.marks = append(h.marks, binary.BigEndian.Uint64(k[2:]))
+		return nil
+	})
+}
+
+// sumRows makes the hash anew from all rows.
+func sumRows(r record.Getter, h *statehash.Hasher, into *statehash.State) error {
+	return r.Scan(nil, nil, func(k, v []byte) error {
+		if record.Hashed(k) {
+			b, _ := statehash.Bucket(k, record.OfPublic(k))
+			h.Add(&into[b], k, v)
+		}
+		return nil
+	})
+}
+
+func readSums(r record.Getter, into *statehash.State) error {
+	return r.Scan(record.StateHashKey(hashSum), nil, func(k, v []byte) (err error) {
+		if len(k) != 3 {
+			return fmt.Errorf("%w: bucket", record.ErrCorrupt)
+		}
+		into[k[2]], err = statehash.SumOf(v)
+		return err
+	})
+}
+
+// change is a row that was read or written in a transaction.
+type change struct {
+	was, now []byte // since the hash was last brought up to date; nil: no row
+	written  bool
+}
+
+// Get gives a copy of the value of k, or nil. What it read is remembered: whoever
+// writes a row has mostly read it, and the hash needs to know what it was.
+func (w *writer) Get(k []byte) ([]byte, error) {
+	if c, ok := w.touched[string(k)]; ok {
+		return c.now, nil
+	}
+	v, err := w.rows.Get(k)
+	if err == nil && record.Hashed(k) {
+		w.touched[string(k)] = &change{was: v, now: v}
+	}
+	return v, err
+}
+
+func (w *writer) note(k, v []byte) error {
+	if !record.Hashed(k) {
+		return nil
+	}
+	c, ok := w.touched[string(k)]
+	if !ok {
+		was, err := w.rows.Get(k)
+		if err != nil {
+			return err
+		}
+		c = &change{was: was}
+		w.touched[string(k)] = c
+	}
+	c.now, c.written = v, true
+	return nil
+}
+
+// fold brings the sums of the transaction up to date with what it wrote. A row that was
+// written many times counts as it was before, and as it is now.
+func (w *writer) fold() {
+	for k, c := range w.touched {
+		if !c.written {
+			continue
+		}
+		c.written = false
+		if bytes.Equal(c.was, c.now) && (c.was == nil) == (c.now == nil) {
+			continue
+		}
+		key := []byte(k)
+		b, _ := statehash.Bucket(key, record.OfPublic(key))
+		s := w.sums[b]
+		if s == nil {
+			s = new(statehash.Sum)
+			*s = w.hash.sums[b]
+			w.sums[b] = s
+		}
+		if c.was != nil {
+			w.hash.Remove(s, key, c.was)
+		}
+		if c.now != nil {
+			w.hash.Add(s, key, c.now)
+		}
+		c.was = c.now
+	}
+}
+
+// mark writes down the hash as it is with everything up to index decided.
+func (w *writer) mark(index uint64) error {
+	w.fold()
+	digests := append([]statehash.Digest(nil), w.hash.digests...)
+	for b, s := range w.sums {
+		digests[b] = s.Digest()
+	}
+	m, all := markOf(index, digests), make([]byte, 0, len(digests)*len(digests[0]))
+	for _, d := range digests {
+		all = append(all, d[:]...)
+	}
+	at := binary.BigEndian.AppendUint64(nil, index)
+	w.marks = append(w.marks, index)
+	if err := w.Set(record.StateHashKey(hashMark, at...), append(m.Root[:], m.Public[:]...)); err != nil {
+		return err
+	}
+	return w.Set(record.StateHashKey(hashDigests, at...), all)
+}
+
+func markOf(index uint64, digests []statehash.Digest) Mark {
+	return Mark{index, statehash.RootOf(digests), statehash.RootOf(digests[:statehash.PublicBuckets])}
+}
+
+// saveHash writes the sums that changed, and takes away marks that are too many.
+func (w *writer) saveHash() error {
+	w.fold()
+	if w.hash.unsaved {
+		if err := w.Set(record.StateHashKey(hashVersion), []byte{1}); err != nil {
+			return err
+		}
+		for b, s := range w.hash.sums {
+			if w.sums[b] == nil && s != (statehash.Sum{}) {
+				w.sums[b] = &s
+			}
+		}
+	}
+	for b, s := range w.sums {
+		if err := w.Set(record.StateHashKey(hashSum, byte(b)), s.Bytes()); err != nil {
+			return err
+		}
+	}
+	for i := range w.marks {
+		if err := w.forgetMark(len(w.hash.marks) + i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetMark makes room for the nth mark.
+func (w *writer) forgetMark(n int) error {
+	for kind, keep := range map[byte]int{hashMark: keptMarks, hashDigests: keptDigests} {
+		if old := n - keep; old >= 0 && old < len(w.hash.marks) {
+			at := binary.BigEndian.AppendUint64(nil, w.hash.marks[old])
+			if err := w.Delete(record.StateHashKey(kind, at...)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// saved takes over what the transaction, now committed, made of the hash.
+func (w *writer) saved() {
+	h := w.hash
+	h.unsaved = false
+	for b, s := range w.sums {
+		h.sums[b], h.digests[b] = *s, s.Digest()
+	}
+	h.marks = append(h.marks, w.marks...)
+	if n := len(h.marks); n > keptMarks {
+		h.marks = append([]uint64(nil), h.marks[n-keptMarks:]...)
+	}
+}
+
+// passed gives the last index to mark between what is decided and the next entry.
+func passed(last, next uint64) (uint64, bool) {
+	at := (next - 1) / MarkEvery * MarkEvery
+	return at, at > last
+}
