@@ -30,6 +30,8 @@ type fabric struct {
 	conns map[*fabricConn]struct{}
 	// lie, if set, may change what a member sends on a watch, or drop it.
 	lie func(member names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent
+	// answer, if set, may change what a node answers.
+	answer func(to names.NodeID, method string, req, resp any)
 	// lose, if set, says that an answer is lost on its way back.
 	lose func(to names.NodeID, method string) bool
 }
@@ -260,12 +262,17 @@ func (p peers) Call(ctx context.Context, to names.NodeID, method string, req, re
 		out, err = r.HandleGrant(ctx, p.self, q)
 	case *registrypb.HeadRequest:
 		out, err = r.HandleHead(ctx, p.self, q)
+	case *registrypb.StateRequest:
+		out, err = r.HandleState(ctx, p.self, q)
 	case *registrypb.StatusRequest:
 		out, err = r.HandleStatus(ctx, p.self, q)
 	}
 	p.f.mu.Lock()
-	held, lose := p.f.held[p.self], p.f.lose
+	held, lose, answer := p.f.held[p.self], p.f.lose, p.f.answer
 	p.f.mu.Unlock()
+	if answer != nil && err == nil {
+		answer(to, method, req, out)
+	}
 	if held != nil {
 		select {
 		case <-held.rest:

@@ -43,6 +43,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 		entries[i].Index = l.Index
 		if l.Type == raft.LogCommand { // a change of raft's configuration only moves the index
 			entries[i].Envelope = l.Data
+			if len(l.Data) == 0 {
+				entries[i].Envelope = store.MarkHere
+			}
 		}
 	}
 	if len(logs) > 0 {

@@ -33,6 +33,7 @@ const (
 	MethodGrant  = "registry.grant"
 	MethodStatus = "registry.status"
 	MethodWatch  = "registry.watch"
+	MethodState  = "registry.state"
 )
 
 var (

@@ -35,8 +35,10 @@ const (
 // this mesh, or is signed by nobody who ever could sign for its author, the leader does
 // not put before the replicas. It costs nobody anything, and is not remembered.
 //
-// A command that takes a right away is answered only when nobody relies on the
-// right any more: lease + release life + twice the skew after it was committed.
+// A command that takes a right away, or might, is answered only when nobody relies on the
+// right any more: lease + release life + twice the skew after it was committed. That is
+// not the leader's word alone: a majority of the members must have signed states that
+// hold the command, and the wait counts from then. The answer carries what they signed.
 //
 // When ctx ends it is unknown whether the command was decided; submitting the same
 // bytes again tells.
@@ -68,6 +70,11 @@ func (r *Registry) Submit(ctx context.Context, envelope []byte) (*registrypb.Sub
 	defer next.Stop()
 	underWay, retry := 0, retryLeast
 	last := ErrNoLeader
+	c, err := r.confirm(ctx, envelope)
+	if err != nil {
+		return nil, fmt.Errorf("submit: %w", err)
+	}
+	defer c.end()
 	for {
 		select {
 		case <-next.C:
@@ -84,7 +91,7 @@ func (r *Registry) Submit(ctx context.Context, envelope []byte) (*registrypb.Sub
 		case o := <-outcomes:
 			underWay--
 			if o.err == nil {
-				return o.resp, nil
+				return r.acknowledged(ctx, c, o.resp)
 			}
 			last = o.err
 			next.Reset(retry/2 + rand.N(retry/2))
@@ -156,7 +163,7 @@ func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.Subm
 	if !ok { // the state failed: this member is about to end
 		return nil, fmt.Errorf("%w: %v", ErrNotLeader, f.Response())
 	}
-	resp := &registrypb.SubmitResponse{Index: f.Index(), Accepted: res.Accepted, Refusal: res.Refusal, Repeated: res.Repeated}
+	resp := &registrypb.SubmitResponse{Index: f.Index(), Accepted: res.Accepted, Refusal: res.Refusal, Repeated: res.Repeated, RemovesRight: res.RemovesRight}
 	if res.Repeated {
 		resp.Index = res.FirstIndex
 	}

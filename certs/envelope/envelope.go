@@ -69,6 +69,7 @@ const (
 	Tombstone Type = "application/vnd.crossroads.tombstone.v1+protobuf"
 	Epoch     Type = "application/vnd.crossroads.epoch.v1+protobuf"
 	Archive   Type = "application/vnd.crossroads.archive.v1+protobuf"
+	StateHash Type = "application/vnd.crossroads.state-hash.v1+protobuf"
 
 	IdentityToken   Type = "application/vnd.crossroads.identity-token.v1+protobuf"
 	InspectionOrder Type = "application/vnd.crossroads.inspection-order.v1+protobuf"

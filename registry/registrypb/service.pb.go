@@ -69,11 +69,15 @@ func (x *SubmitRequest) GetEnvelope() []byte {
 }
 
 type SubmitResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // at which it was decided; for a repeat, where it was first; 0: refused at the door, see registry.Submit
-	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	Refusal       string                 `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`    // why it changed nothing; empty when accepted
-	Repeated      bool                   `protobuf:"varint,4,opt,name=repeated,proto3" json:"repeated,omitempty"` // this very command had been decided before
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Index    uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // at which it was decided; for a repeat, where it was first; 0: refused at the door, see registry.Submit
+	Accepted bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Refusal  string                 `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`    // why it changed nothing; empty when accepted
+	Repeated bool                   `protobuf:"varint,4,opt,name=repeated,proto3" json:"repeated,omitempty"` // this very command had been decided before
+	// Set by the node that submitted, never by who answered it: envelopes of StateHash of a
+	// majority of the members that hold the command, if it takes a right away or might.
+	States        [][]byte `protobuf:"bytes,5,rep,name=states,proto3" json:"states,omitempty"`
+	RemovesRight  bool     `protobuf:"varint,6,opt,name=removes_right,json=removesRight,proto3" json:"removes_right,omitempty"` // it took a right away
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +136,20 @@ func (x *SubmitResponse) GetRefusal() string {
 func (x *SubmitResponse) GetRepeated() bool {
 	if x != nil {
 		return x.Repeated
+	}
+	return false
+}
+
+func (x *SubmitResponse) GetStates() [][]byte {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *SubmitResponse) GetRemovesRight() bool {
+	if x != nil {
+		return x.RemovesRight
 	}
 	return false
 }
@@ -734,12 +752,14 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\n" +
 	"!registry/registrypb/service.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\"+\n" +
 	"\rSubmitRequest\x12\x1a\n" +
-	"\benvelope\x18\x01 \x01(\fR\benvelope\"x\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"\xb5\x01\n" +
 	"\x0eSubmitResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x18\n" +
 	"\arefusal\x18\x03 \x01(\tR\arefusal\x12\x1a\n" +
-	"\brepeated\x18\x04 \x01(\bR\brepeated\";\n" +
+	"\brepeated\x18\x04 \x01(\bR\brepeated\x12\x16\n" +
+	"\x06states\x18\x05 \x03(\fR\x06states\x12#\n" +
+	"\rremoves_right\x18\x06 \x01(\bR\fremovesRight\";\n" +
 	"\vHeadRequest\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\tR\x06author\x12\x14\n" +
 	"\x05chain\x18\x02 \x01(\rR\x05chain\">\n" +

@@ -122,9 +122,9 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 				return nil, err
 			}
 		}
-		if len(e.Envelope) == 0 {
+		if e.empty() {
 			last = e.Index
-			if last%MarkEvery == 0 {
+			if last%MarkEvery == 0 || len(e.Envelope) > 0 {
 				if err := w.mark(last); err != nil {
 					return nil, err
 				}
@@ -153,10 +153,12 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 	return results, flush()
 }
 
+func (e Entry) empty() bool { return len(e.Envelope) == 0 || bytes.Equal(e.Envelope, MarkHere) }
+
 // decided finds the verdict on an entry that comes again, as a restart replays
 // the end of the log. It writes nothing.
 func (s *Store) decided(g *generation, e Entry) (record.Result, error) {
-	if len(e.Envelope) == 0 {
+	if e.empty() {
 		return record.Result{}, nil
 	}
 	w := newWriter(g)

@@ -12,7 +12,8 @@ import (
 )
 
 // MarkEvery is how many indexes lie between those at which every replica writes down
-// the hash of its state. It does so too at each command that took a right away.
+// the hash of its state. It does so too at each command that took a right away, and
+// where an Entry says so.
 const MarkEvery = 256
 
 // How many marks are kept, and of how many the digests of all buckets.

@@ -37,9 +37,14 @@ var (
 type Entry struct {
 	// Index is above that of the entry before; gaps are allowed.
 	Index uint64
-	// Envelope is the signed command. Empty: none, the index only moves on.
+	// Envelope is the signed command. Empty: none, the index only moves on. MarkHere: the
+	// same, and the hash of the state is written down.
 	Envelope []byte
 }
+
+// MarkHere is an Entry's Envelope, of which no command has the form. All replicas must mark
+// the same indexes; members do at the empty commands that leaders propose.
+var MarkHere = []byte{0}
 
 // Change tells what became of one entry that held a command.
 type Change struct {
