@@ -71,6 +71,14 @@ const (
 	Archive   Type = "application/vnd.crossroads.archive.v1+protobuf"
 	StateHash Type = "application/vnd.crossroads.state-hash.v1+protobuf"
 
+	// Of lots.
+	LotOrder     Type = "application/vnd.crossroads.lot-order.v1+protobuf"
+	LotChunk     Type = "application/vnd.crossroads.lot-chunk.v1+protobuf"
+	LotClearance Type = "application/vnd.crossroads.lot-clearance.v1+protobuf"
+	LotDecision  Type = "application/vnd.crossroads.lot-decision.v1+protobuf"
+	LotDemand    Type = "application/vnd.crossroads.lot-demand.v1+protobuf"
+	LotAnswer    Type = "application/vnd.crossroads.lot-answer.v1+protobuf"
+
 	IdentityToken   Type = "application/vnd.crossroads.identity-token.v1+protobuf"
 	InspectionOrder Type = "application/vnd.crossroads.inspection-order.v1+protobuf"
 )

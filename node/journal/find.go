@@ -120,7 +120,8 @@ func (s *search) month(ctx context.Context, month period) error {
 	if !ok {
 		return nil // erased since we asked which months there are
 	}
-	return s.journal.index.each(prefix, millis(s.From, 0), millis(s.Until, math.MaxInt64), s.NewestFirst, func(p posted) (bool, error) {
+	from, until := millis(s.From, 0), millis(s.Until, math.MaxInt64)
+	add := func(p posted) (bool, error) {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -135,13 +136,25 @@ func (s *search) month(ctx context.Context, month period) error {
 			s.found = append(s.found, e)
 		}
 		return len(s.found) < s.Limit, nil
-	})
+	}
+	if kind != bySubject {
+		return s.journal.index.each(prefix, from, until, s.NewestFirst, add)
+	}
+	many, err := s.journal.index.amongMany(month, term, from, until)
+	if err != nil {
+		return err
+	}
+	m := merge{rest: many, reverse: s.NewestFirst, add: add}
+	if err := s.journal.index.each(prefix, from, until, s.NewestFirst, m.next); err != nil {
+		return err
+	}
+	return m.end()
 }
 
 func (s *search) matches(e *nodepb.Entry) bool {
 	t := termsOf(e)
 	return (s.Ticket == "" || t.ticket == string(s.Ticket)) &&
-		(s.Subject.IsZero() || slices.Contains(t.subjects, string(s.Subject.Key()))) &&
+		(s.Subject.IsZero() || slices.Contains(t.subjects, string(s.Subject.Key())) || InLot(e, s.Subject) != nil) &&
 		(s.User == "" || t.user == string(s.User)) &&
 		(s.Requester == "" || e.GetRequester().GetInstitution() == string(s.Requester)) &&
 		(s.From.IsZero() || !t.time.Before(s.From)) &&

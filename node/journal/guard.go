@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/registry/packed"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
@@ -19,6 +20,8 @@ const (
 	MaxEntry    = 128 << 10
 	MaxDetail   = 200
 	MaxEvidence = 3 // envelopes: request, clearance, answer
+	// MaxLotSubjects is how many subjects an entry on a chunk of a lot may be about.
+	MaxLotSubjects = 8192
 	// MaxAlsoSubjects is how many numbers an entry may be about beside its subject's.
 	MaxAlsoSubjects = 16
 )
@@ -84,9 +87,38 @@ func guard(e *nodepb.Entry) error {
 	case len(e.ClearanceId) > 32:
 		return fmt.Errorf("its clearance id has %d bytes, at most 32 are taken", len(e.ClearanceId))
 	}
+	if err := guardLot(e.GetLot()); err != nil {
+		return err
+	}
 	for _, h := range [][]byte{e.RequestHash, e.ClearanceHash, e.AnswerCommitment} {
 		if len(h) != 0 && len(h) != 32 {
 			return fmt.Errorf("one of its hashes has %d bytes, want 32", len(h))
+		}
+	}
+	return nil
+}
+
+// guardLot keeps out lists of subjects that are not as they should be.
+func guardLot(l *nodepb.LotPart) error {
+	n := 0
+	for _, g := range l.GetGroups() {
+		if err := packed.CheckForm(g.GetSubjects(), MaxLotSubjects); err != nil {
+			return err
+		}
+		n += packed.Len(g.Subjects)
+	}
+	if n > MaxLotSubjects {
+		return fmt.Errorf("it is about %d subjects of a lot, at most %d are taken", n, MaxLotSubjects)
+	}
+	return nil
+}
+
+// InLot gives how a subject fared in a chunk of a lot that an entry tells of; nil when it
+// is not one of its subjects.
+func InLot(e *nodepb.Entry, id subject.ID) *nodepb.LotSubjects {
+	for _, g := range e.GetLot().GetGroups() {
+		if packed.Find(g.GetSubjects(), id) >= 0 {
+			return g
 		}
 	}
 	return nil
@@ -97,6 +129,7 @@ type terms struct {
 	time     time.Time
 	ticket   string
 	subjects []string // subject.ID.Key of each number it is about
+	many     []*registrypb.Subjects
 	user     string
 }
 
@@ -110,6 +143,9 @@ func termsOf(e *nodepb.Entry) terms {
 		if !slices.Contains(t.subjects, key) {
 			t.subjects = append(t.subjects, key)
 		}
+	}
+	for _, g := range e.GetLot().GetGroups() {
+		t.many = append(t.many, g.GetSubjects())
 	}
 	return t
 }

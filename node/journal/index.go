@@ -101,6 +101,7 @@ func (j *Journal) catchUp() error {
 		j.log.Info("journal: rebuilding the index", "entries", until-from)
 	}
 	var rows []row
+	weight := 0
 	err = j.scanAll(from, until, func(at location, h header, b []byte) error {
 		e, err := j.decrypt(at, h, b)
 		if errors.Is(err, ErrErased) {
@@ -110,11 +111,11 @@ func (j *Journal) catchUp() error {
 			return err
 		}
 		rows = append(rows, row{termsOf(e.Entry), h.sequence, at})
-		if len(rows) < maxRows {
+		if weight += rows[len(rows)-1].weight(); weight < maxRows {
 			return nil
 		}
 		err = x.put(rows)
-		rows = rows[:0]
+		rows, weight = rows[:0], 0
 		return err
 	})
 	if err == nil {
@@ -202,8 +203,14 @@ func (x *index) run(work <-chan []row, fail func(error) error) {
 func (x *index) gather(rows []row, work <-chan []row) []row {
 	enough := time.NewTimer(linger)
 	defer enough.Stop()
-	hurry := false
-	for len(rows) < maxRows {
+	hurry, weighed, weight := false, 0, 0
+	for {
+		for ; weighed < len(rows); weighed++ {
+			weight += rows[weighed].weight()
+		}
+		if weight >= maxRows {
+			return rows
+		}
 		if hurry {
 			select {
 			case r := <-work: // nil when it is closed
@@ -228,7 +235,6 @@ func (x *index) gather(rows []row, work <-chan []row) []row {
 			return rows
 		}
 	}
-	return rows
 }
 
 func (x *index) advance(next uint64, err error) {

@@ -28,6 +28,7 @@ const (
 	bySubject byte = 's'
 	byUser    byte = 'u'
 	byTime    byte = 'a'
+	amongMany byte = 'm' // see many.go
 
 	macSize  = 16
 	tailSize = 16 // second and sequence
@@ -56,7 +57,11 @@ func (k postingKey) row(first uint64) []byte {
 
 func appendPrefix(b []byte, month period, kind byte, mac [macSize]byte) []byte {
 	b = append(binary.BigEndian.AppendUint32(b, uint32(month)), kind)
-	if kind != byTime {
+	switch kind {
+	case byTime:
+	case amongMany:
+		b = append(b, mac[0])
+	default:
 		b = append(b, mac[:]...)
 	}
 	return b
@@ -117,6 +122,9 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 		}
 		for _, s := range r.terms.subjects {
 			add(bySubject, s)
+		}
+		if len(r.terms.many) > 0 {
+			addMany(made, month, secret, r)
 		}
 	}
 	return made, months

@@ -105,24 +105,46 @@ func (m *Checker) Check(v record.View, now time.Time, b genesis.Bounds, mesh nam
 	if err != nil {
 		return nil, invalid("malformed request")
 	}
+	return m.CheckPart(v, now, b, mesh, self, from, Part{
+		Ticket: names.TicketOf(request), Request: req, RequestHash: sum(request), Signed: signed,
+		Clearance: c, Hash: sum(clearance), Opened: opened,
+	})
+}
+
+// Part is a clearance and its request, taken apart: what Check reads from two envelopes.
+// A clearance for many subjects has several, one for each group that was decided alike.
+type Part struct {
+	Ticket      names.Ticket
+	Request     *registrypb.Request
+	RequestHash []byte
+	Signed      *envelope.Opened // what the requester signed of it
+	Clearance   *registrypb.Clearance
+	Hash        []byte           // of what the clearing peer signed
+	Opened      *envelope.Opened // likewise
+}
+
+// CheckPart is Check from where the form of both was read.
+func (m *Checker) CheckPart(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, p Part) (_ *Checked, r *Refusal) {
+	req, c := p.Request, p.Clearance
 	if record.NodeID(c.Clearer).Validate() != nil || names.AuthorizationID(c.Authorization).Validate() != nil {
 		return nil, invalid("malformed clearance")
 	}
 	k := &Checked{
-		Ticket: names.TicketOf(request), Clearer: record.NodeID(c.Clearer), Requester: from, Supplier: self,
+		Ticket: p.Ticket, Clearer: record.NodeID(c.Clearer), Requester: from, Supplier: self,
 		Subject: subject.Raw(subject.Scheme(req.Subject.Scheme), req.Subject.Number),
 		Dataset: names.DatasetID(req.Dataset), Period: record.Period(req.Period),
 		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
 		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
-		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: opened, request: signed, verifier: &m.verifier,
+		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: p.Opened, request: p.Signed, verifier: &m.verifier,
 	}
 	for _, id := range c.FiledUnder {
 		k.FiledUnder = append(k.FiledUnder, subject.Raw(subject.Scheme(id.GetScheme()), id.GetNumber()))
 	}
-	k.RequestHash, k.Hash = sum(request), sum(clearance)
+	k.RequestHash, k.Hash = p.RequestHash, p.Hash
 	if r := k.bound(c, mesh); r != nil {
 		return nil, r
 	}
+	var err error
 	if k.grant, err = m.grant(mesh, c.Grant, trust(v)); err != nil {
 		return nil, invalid("it shows no grant by a registry member")
 	}

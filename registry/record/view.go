@@ -18,6 +18,7 @@ import (
 type View struct {
 	g     Getter
 	names *Interned // may be nil
+	memo  *memo     // nil: nothing is remembered
 }
 
 // NewView makes a view of what g holds.
@@ -62,6 +63,13 @@ func ended(err error) error {
 
 // Institution gives an admitted institution; Suspended is as it now stands.
 func (v View) Institution(id names.InstitutionID) (*registrypb.Institution, error) {
+	if v.memo == nil {
+		return v.institution(id)
+	}
+	return remember(v.memo.institutions, id, func() (*registrypb.Institution, error) { return v.institution(id) })
+}
+
+func (v View) institution(id names.InstitutionID) (*registrypb.Institution, error) {
 	i := new(registrypb.Institution)
 	ok, err := v.message(key(tabInstitution, string(id)), i)
 	if err != nil || !ok {
@@ -118,6 +126,13 @@ func (v View) KeysOf(inst names.InstitutionID) (keys []*registrypb.Key, err erro
 
 // Node gives a node, also a removed one.
 func (v View) Node(id names.NodeID) (*registrypb.Node, error) {
+	if v.memo == nil {
+		return v.node(id)
+	}
+	return remember(v.memo.nodes, id, func() (*registrypb.Node, error) { return v.node(id) })
+}
+
+func (v View) node(id names.NodeID) (*registrypb.Node, error) {
 	n := new(registrypb.Node)
 	ok, err := v.message(nodeKey(id), n)
 	if err != nil || !ok {

@@ -10,6 +10,13 @@ import (
 
 // Dataset gives a dataset.
 func (v View) Dataset(id names.DatasetID) (*registrypb.Dataset, error) {
+	if v.memo == nil {
+		return v.dataset(id)
+	}
+	return remember(v.memo.datasets, id, func() (*registrypb.Dataset, error) { return v.dataset(id) })
+}
+
+func (v View) dataset(id names.DatasetID) (*registrypb.Dataset, error) {
 	d := new(registrypb.Dataset)
 	ok, err := v.message(key(tabDataset, string(id)), d)
 	if err != nil || !ok {
@@ -47,7 +54,14 @@ func (v View) Offerings(fn func(*registrypb.Offering) error) error {
 
 // OfferingsOf gives the offerings of one dataset, withdrawn ones too, in order of
 // institution.
-func (v View) OfferingsOf(dataset names.DatasetID) (offerings []*registrypb.Offering, err error) {
+func (v View) OfferingsOf(dataset names.DatasetID) ([]*registrypb.Offering, error) {
+	if v.memo == nil {
+		return v.offeringsOf(dataset)
+	}
+	return rememberAll(v.memo.offerings, dataset, func() ([]*registrypb.Offering, error) { return v.offeringsOf(dataset) })
+}
+
+func (v View) offeringsOf(dataset names.DatasetID) (offerings []*registrypb.Offering, err error) {
 	err = v.offerings(under(tabOffering, string(dataset)), func(o *registrypb.Offering) error {
 		offerings = append(offerings, o)
 		return nil
@@ -94,7 +108,14 @@ func (v View) Authorizations(fn func(*registrypb.Authorization) error) error {
 
 // AuthorizationsFor gives the rows that speak of a type of requester, a dataset
 // and a purpose, revoked and expired ones too, in order of id.
-func (v View) AuthorizationsFor(t names.InstitutionType, d names.DatasetID, p names.Purpose) (rows []*registrypb.Authorization, err error) {
+func (v View) AuthorizationsFor(t names.InstitutionType, d names.DatasetID, p names.Purpose) ([]*registrypb.Authorization, error) {
+	if v.memo == nil {
+		return v.authorizationsFor(t, d, p)
+	}
+	return rememberAll(v.memo.authorizations, grantOf{t, d, p}, func() ([]*registrypb.Authorization, error) { return v.authorizationsFor(t, d, p) })
+}
+
+func (v View) authorizationsFor(t names.InstitutionType, d names.DatasetID, p names.Purpose) (rows []*registrypb.Authorization, err error) {
 	if err := errors.Join(t.Validate(), d.Validate(), p.Validate()); err != nil {
 		return nil, nil // no row speaks of what is no name
 	}

@@ -103,6 +103,9 @@ const (
 	Reason_JOURNAL_UNAVAILABLE    Reason = 28
 	Reason_LOCAL_POLICY           Reason = 29 // the institution's own policy forbids it
 	Reason_CLEARING_UNAVAILABLE   Reason = 30
+	Reason_DUPLICATE_LINE         Reason = 55 // of a lot: another line is about the same subject
+	Reason_LOT_CANCELLED          Reason = 56 // before this line was asked
+	Reason_CHUNK_TOO_LARGE        Reason = 57 // to be answered at once, in time: asked again in parts
 	Reason_STALE_REQUEST          Reason = 31 // the request's time is outside the skew bound
 )
 
@@ -133,6 +136,9 @@ var (
 		28: "JOURNAL_UNAVAILABLE",
 		29: "LOCAL_POLICY",
 		30: "CLEARING_UNAVAILABLE",
+		55: "DUPLICATE_LINE",
+		56: "LOT_CANCELLED",
+		57: "CHUNK_TOO_LARGE",
 		31: "STALE_REQUEST",
 	}
 	Reason_value = map[string]int32{
@@ -160,6 +166,9 @@ var (
 		"JOURNAL_UNAVAILABLE":    28,
 		"LOCAL_POLICY":           29,
 		"CLEARING_UNAVAILABLE":   30,
+		"DUPLICATE_LINE":         55,
+		"LOT_CANCELLED":          56,
+		"CHUNK_TOO_LARGE":        57,
 		"STALE_REQUEST":          31,
 	}
 )
@@ -1179,7 +1188,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\n" +
 	"\x06PERMIT\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\x12\n" +
-	"\x0eNOT_APPLICABLE\x10\x03*\xae\x04\n" +
+	"\x0eNOT_APPLICABLE\x10\x03*\xea\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fUNKNOWN_SUBJECT\x10\x01\x12\x13\n" +
@@ -1205,7 +1214,10 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0eREGISTRY_STALE\x10\x1b\x12\x17\n" +
 	"\x13JOURNAL_UNAVAILABLE\x10\x1c\x12\x10\n" +
 	"\fLOCAL_POLICY\x10\x1d\x12\x18\n" +
-	"\x14CLEARING_UNAVAILABLE\x10\x1e\x12\x11\n" +
+	"\x14CLEARING_UNAVAILABLE\x10\x1e\x12\x12\n" +
+	"\x0eDUPLICATE_LINE\x107\x12\x11\n" +
+	"\rLOT_CANCELLED\x108\x12\x13\n" +
+	"\x0fCHUNK_TOO_LARGE\x109\x12\x11\n" +
 	"\rSTALE_REQUEST\x10\x1fB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
