@@ -102,11 +102,11 @@ const (
 	Event_DECLARED      Event = 9  // declarer
 	Event_WITHDRAWN     Event = 10 // declarer
 	Event_ERASED        Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
-	Event_LOT_SUBMITTED Event = 40 // consultant: before the voucher is given; evidence: the order
-	Event_LOT_ENDED     Event = 41 // consultant: finished, or cancelled
 	Event_EPOCH_BEGUN   Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
 	Event_INQUIRED      Event = 13 // consultant: before the first part of an inquiry is asked
 	Event_CONCLUDED     Event = 14 // consultant: before the application is answered
+	Event_LOT_SUBMITTED Event = 40 // consultant: before the voucher is given; evidence: the order
+	Event_LOT_ENDED     Event = 41 // consultant: finished, or cancelled
 )
 
 // Enum value maps for Event.
@@ -124,11 +124,11 @@ var (
 		9:  "DECLARED",
 		10: "WITHDRAWN",
 		11: "ERASED",
-		40: "LOT_SUBMITTED",
-		41: "LOT_ENDED",
 		12: "EPOCH_BEGUN",
 		13: "INQUIRED",
 		14: "CONCLUDED",
+		40: "LOT_SUBMITTED",
+		41: "LOT_ENDED",
 	}
 	Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED": 0,
@@ -143,11 +143,11 @@ var (
 		"DECLARED":          9,
 		"WITHDRAWN":         10,
 		"ERASED":            11,
-		"LOT_SUBMITTED":     40,
-		"LOT_ENDED":         41,
 		"EPOCH_BEGUN":       12,
 		"INQUIRED":          13,
 		"CONCLUDED":         14,
+		"LOT_SUBMITTED":     40,
+		"LOT_ENDED":         41,
 	}
 )
 
@@ -221,6 +221,7 @@ type Entry struct {
 	AlsoSubjects  []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
 	Inquiry       string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
 	Parts         []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
+	Lot           *LotPart              `protobuf:"bytes,58,opt,name=lot,proto3" json:"lot,omitempty"`         // of a lot, or of one chunk of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +501,13 @@ func (x *Entry) GetParts() []*InquiryPart {
 	return nil
 }
 
+func (x *Entry) GetLot() *LotPart {
+	if x != nil {
+		return x.Lot
+	}
+	return nil
+}
+
 // InquiryPart is one consultation of an inquiry.
 type InquiryPart struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +516,6 @@ type InquiryPart struct {
 	Ticket        string                 `protobuf:"bytes,3,opt,name=ticket,proto3" json:"ticket,omitempty"`                                 // of CONCLUDED
 	Status        Status                 `protobuf:"varint,4,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"` // likewise
 	Reason        registrypb.Reason      `protobuf:"varint,5,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
-	Lot           *LotPart               `protobuf:"bytes,58,opt,name=lot,proto3" json:"lot,omitempty"` // of a lot, or of one chunk of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,13 +583,6 @@ func (x *InquiryPart) GetReason() registrypb.Reason {
 		return x.Reason
 	}
 	return registrypb.Reason(0)
-}
-
-func (x *InquiryPart) GetLot() *LotPart {
-	if x != nil {
-		return x.Lot
-	}
-	return nil
 }
 
 // StoredEntry is an entry with what proves it.
@@ -758,7 +758,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\x84\v\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\xb3\v\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -797,14 +797,14 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
 	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x18\n" +
 	"\ainquiry\x18( \x01(\tR\ainquiry\x125\n" +
-	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\"\xff\x01\n" +
+	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12-\n" +
+	"\x03lot\x18: \x01(\v2\x1b.crossroads.node.v1.LotPartR\x03lot\"\xd0\x01\n" +
 	"\vInquiryPart\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12#\n" +
 	"\rclient_ticket\x18\x02 \x01(\tR\fclientTicket\x12\x16\n" +
 	"\x06ticket\x18\x03 \x01(\tR\x06ticket\x122\n" +
 	"\x06status\x18\x04 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x126\n" +
-	"\x06reason\x18\x05 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12-\n" +
-	"\x03lot\x18: \x01(\v2\x1b.crossroads.node.v1.LotPartR\x03lot\"s\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\"s\n" +
 	"\vStoredEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05entry\x18\x02 \x01(\fR\x05entry\x12\x12\n" +
@@ -843,12 +843,12 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\tWITHDRAWN\x10\n" +
 	"\x12\n" +
 	"\n" +
-	"\x06ERASED\x10\v\x12\x11\n" +
-	"\rLOT_SUBMITTED\x10(\x12\r\n" +
-	"\tLOT_ENDED\x10)\x12\x0f\n" +
+	"\x06ERASED\x10\v\x12\x0f\n" +
 	"\vEPOCH_BEGUN\x10\f\x12\f\n" +
 	"\bINQUIRED\x10\r\x12\r\n" +
-	"\tCONCLUDED\x10\x0eB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\tCONCLUDED\x10\x0e\x12\x11\n" +
+	"\rLOT_SUBMITTED\x10(\x12\r\n" +
+	"\tLOT_ENDED\x10)B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once
@@ -893,9 +893,9 @@ var file_node_nodepb_journal_proto_depIdxs = []int32{
 	12, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
 	8,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
 	3,  // 11: crossroads.node.v1.Entry.parts:type_name -> crossroads.node.v1.InquiryPart
-	11, // 12: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
-	12, // 13: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
-	13, // 14: crossroads.node.v1.InquiryPart.lot:type_name -> crossroads.node.v1.LotPart
+	13, // 12: crossroads.node.v1.Entry.lot:type_name -> crossroads.node.v1.LotPart
+	11, // 13: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
+	12, // 14: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
 	4,  // 15: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
 	16, // [16:16] is the sub-list for method output_type
 	16, // [16:16] is the sub-list for method input_type

@@ -31,9 +31,19 @@ func SignedBy(v record.View, verifier *envelope.Verifier, o *envelope.Opened, by
 // Fresh reports whether a request made at made may be decided at now.
 func Fresh(now, made time.Time, b genesis.Bounds) bool { return fresh(now, made, b) }
 
-// DecideAgain decides in the clearer's place, as of the clearance's index and for its
-// supplier alone. The error is record.ErrNotReached, that of stop, or the view's.
-func DecideAgain(v record.View, rules *record.Rules, req *registrypb.Request, c *registrypb.Clearance, stop func() error) (*registrypb.RedecideResponse, error) {
-	resp := &registrypb.RedecideResponse{RegistryIndex: c.RegistryIndex}
-	return resp, decideAgain(v, rules, req, c, stop, resp)
+// RulingOn gives what a clearing peer signed as one that was read; either is nil.
+func RulingOn(c *registrypb.Clearance, d *registrypb.Decision) *Ruling {
+	if d != nil {
+		return &Ruling{Clearer: record.NodeID(d.Clearer), Ticket: names.Ticket(d.Ticket), RegistryIndex: d.RegistryIndex, mesh: d.Mesh,
+			requestHash: d.RequestHash, at: time.UnixMilli(d.TimeUnixMs), decision: d}
+	}
+	return &Ruling{Clearer: record.NodeID(c.Clearer), Ticket: names.Ticket(c.Ticket), RegistryIndex: c.RegistryIndex, mesh: c.Mesh,
+		requestHash: c.RequestHash, at: time.UnixMilli(c.IssuedUnixMs), clearance: c}
+}
+
+// DecideAgain decides in the clearer's place, as of the ruling's index. Nothing is checked
+// of who signed it. The error is record.ErrNotReached, that of stop, or the view's.
+func (r *Redecider) DecideAgain(v record.View, req *registrypb.Request, was *Ruling, stop func() error) (*registrypb.RedecideResponse, error) {
+	resp := &registrypb.RedecideResponse{RegistryIndex: was.RegistryIndex}
+	return resp, r.decideAgain(v, req, was, stop, resp)
 }

@@ -846,17 +846,20 @@ func (x *FiledUnder) GetNumbers() []string {
 // "application/vnd.crossroads.lot-decision.v1+protobuf", signed by the clearing peer's
 // institution: the subjects of a chunk that it did not permit.
 type ChunkDecision struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	Ticket        string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	Clearer       *NodeRef               `protobuf:"bytes,3,opt,name=clearer,proto3" json:"clearer,omitempty"`
-	Requester     *NodeRef               `protobuf:"bytes,4,opt,name=requester,proto3" json:"requester,omitempty"`
-	RequestHash   []byte                 `protobuf:"bytes,5,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
-	Groups        []*RefusedGroup        `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
-	RegistryIndex uint64                 `protobuf:"varint,7,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
-	TimeUnixMs    int64                  `protobuf:"varint,8,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Mesh              string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Ticket            string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Clearer           *NodeRef               `protobuf:"bytes,3,opt,name=clearer,proto3" json:"clearer,omitempty"`
+	Requester         *NodeRef               `protobuf:"bytes,4,opt,name=requester,proto3" json:"requester,omitempty"`
+	RequestHash       []byte                 `protobuf:"bytes,5,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	Groups            []*RefusedGroup        `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
+	RegistryIndex     uint64                 `protobuf:"varint,7,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
+	TimeUnixMs        int64                  `protobuf:"varint,8,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Cleared           []string               `protobuf:"bytes,9,rep,name=cleared,proto3" json:"cleared,omitempty"` // suppliers that others had cleared, as the requester said
+	OrderHash         []byte                 `protobuf:"bytes,10,opt,name=order_hash,json=orderHash,proto3" json:"order_hash,omitempty"`
+	RequestTimeUnixMs int64                  `protobuf:"varint,11,opt,name=request_time_unix_ms,json=requestTimeUnixMs,proto3" json:"request_time_unix_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ChunkDecision) Reset() {
@@ -941,6 +944,27 @@ func (x *ChunkDecision) GetRegistryIndex() uint64 {
 func (x *ChunkDecision) GetTimeUnixMs() int64 {
 	if x != nil {
 		return x.TimeUnixMs
+	}
+	return 0
+}
+
+func (x *ChunkDecision) GetCleared() []string {
+	if x != nil {
+		return x.Cleared
+	}
+	return nil
+}
+
+func (x *ChunkDecision) GetOrderHash() []byte {
+	if x != nil {
+		return x.OrderHash
+	}
+	return nil
+}
+
+func (x *ChunkDecision) GetRequestTimeUnixMs() int64 {
+	if x != nil {
+		return x.RequestTimeUnixMs
 	}
 	return 0
 }
@@ -1101,12 +1125,13 @@ func (x *ChunkDemand) GetTimeUnixMs() int64 {
 }
 
 // clearing.redecide-chunk: a member, or a party, has a member decide some subjects of a
-// clearance again, as of the same state of the registry.
+// clearance, or of a decision, again, as of the same state of the registry.
 type RedecideChunkRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`           // envelope of the LotOrder
 	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"`   // envelope of a ChunkClearance
 	Places        []uint32               `protobuf:"varint,3,rep,packed,name=places,proto3" json:"places,omitempty"` // over all groups, in order; at most 32
+	Decision      []byte                 `protobuf:"bytes,4,opt,name=decision,proto3" json:"decision,omitempty"`     // instead of clearance: envelope of a ChunkDecision
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1158,6 +1183,13 @@ func (x *RedecideChunkRequest) GetClearance() []byte {
 func (x *RedecideChunkRequest) GetPlaces() []uint32 {
 	if x != nil {
 		return x.Places
+	}
+	return nil
+}
+
+func (x *RedecideChunkRequest) GetDecision() []byte {
+	if x != nil {
+		return x.Decision
 	}
 	return nil
 }
@@ -1292,7 +1324,7 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"\n" +
 	"FiledUnder\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\rR\x02at\x12\x18\n" +
-	"\anumbers\x18\x02 \x03(\tR\anumbers\"\xdf\x02\n" +
+	"\anumbers\x18\x02 \x03(\tR\anumbers\"\xc9\x03\n" +
 	"\rChunkDecision\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x129\n" +
@@ -1302,7 +1334,12 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"\x06groups\x18\x06 \x03(\v2$.crossroads.registry.v1.RefusedGroupR\x06groups\x12%\n" +
 	"\x0eregistry_index\x18\a \x01(\x04R\rregistryIndex\x12 \n" +
 	"\ftime_unix_ms\x18\b \x01(\x03R\n" +
-	"timeUnixMs\"\xa1\x02\n" +
+	"timeUnixMs\x12\x18\n" +
+	"\acleared\x18\t \x03(\tR\acleared\x12\x1d\n" +
+	"\n" +
+	"order_hash\x18\n" +
+	" \x01(\fR\torderHash\x12/\n" +
+	"\x14request_time_unix_ms\x18\v \x01(\x03R\x11requestTimeUnixMs\"\xa1\x02\n" +
 	"\fRefusedGroup\x12<\n" +
 	"\bsubjects\x18\x01 \x01(\v2 .crossroads.registry.v1.SubjectsR\bsubjects\x129\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
@@ -1317,11 +1354,12 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"\x05order\x18\x02 \x01(\fR\x05order\x12%\n" +
 	"\x0eclearance_hash\x18\x03 \x01(\fR\rclearanceHash\x12 \n" +
 	"\ftime_unix_ms\x18\x04 \x01(\x03R\n" +
-	"timeUnixMs\"b\n" +
+	"timeUnixMs\"~\n" +
 	"\x14RedecideChunkRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\x12\x1c\n" +
 	"\tclearance\x18\x02 \x01(\fR\tclearance\x12\x16\n" +
-	"\x06places\x18\x03 \x03(\rR\x06places\"_\n" +
+	"\x06places\x18\x03 \x03(\rR\x06places\x12\x1a\n" +
+	"\bdecision\x18\x04 \x01(\fR\bdecision\"_\n" +
 	"\x15RedecideChunkResponse\x12F\n" +
 	"\tdecisions\x18\x01 \x03(\v2(.crossroads.registry.v1.RedecideResponseR\tdecisionsB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 

@@ -226,6 +226,7 @@ func (s *Service) issue(d *Decided, all *rulings, standing lease.Standing) error
 	d.Decision = &registrypb.ChunkDecision{
 		Mesh: string(s.cfg.Mesh), Ticket: string(o.Ticket), Clearer: clearer, Requester: o.Requester, RequestHash: d.Request.Hash,
 		Groups: all.refusedGroups(scheme), RegistryIndex: d.RegistryIndex, TimeUnixMs: d.Time.UnixMilli(),
+		Cleared: d.Asked.Cleared, OrderHash: o.Hash, RequestTimeUnixMs: d.Request.TimeUnixMs,
 	}
 	var err error
 	d.Signed, err = s.sign(envelope.LotDecision, d.Decision)
