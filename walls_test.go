@@ -29,6 +29,7 @@ var walls = []struct {
 	{"node/nodepb", []string{"registry/registrypb"}},
 	{"node/config", []string{"registry/names"}},
 	{"node/journal/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/names", "registry/subject", "registry/packed", "registry/badgerdb", "registry/registrypb"}},
+	{"node/profile", nil},
 	{"node/trace/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/checkpoint", "registry/names", "registry/subject", "registry/registrypb"}},
 	{"node/reading/...", []string{"node/reading/...", "node/journal/...", "node/trace/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/audit/...", []string{"node/journal/...", "node/nodepb", "registry/...", "certs/envelope"}},

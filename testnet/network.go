@@ -147,7 +147,7 @@ func (n *Network) StartNode(id names.InstitutionID, adjust func(*node.Deps)) (er
 	s := n.site(id)
 	var r running
 	if n.options.Processes {
-		r, err = startProcess(n.options.Binary, s)
+		r, err = startProcess(n.options, s)
 	} else {
 		r, err = startInProcess(s, n.options.Log, adjust)
 	}

@@ -27,6 +27,9 @@ type Options struct {
 	Log       *slog.Logger // of the nodes when they run in this process; default: discarded
 	// Binary is the crossroads binary that node processes run; default: this one.
 	Binary string
+	// Profile is a folder for profiles of node processes, which package node/profile
+	// takes on its signal; default: none are taken.
+	Profile string
 
 	temporary bool // Dir is ours to remove
 }

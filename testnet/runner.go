@@ -86,12 +86,16 @@ type process struct {
 	why   error
 }
 
-func startProcess(binary string, s *site) (running, error) {
+func startProcess(o Options, s *site) (running, error) {
 	log, err := os.OpenFile(filepath.Join(s.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(binary, "node", "run", "--config", s.configFile())
+	args := []string{"node", "run", "--config", s.configFile()}
+	if o.Profile != "" {
+		args = append(args, "--profile", filepath.Join(o.Profile, string(s.ID)))
+	}
+	cmd := exec.Command(o.Binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Nodes end when this process does, however it ends, and Ctrl-C reaches this
 	// process alone, which then ends them in order.

@@ -7,14 +7,16 @@ import (
 	"log/slog"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/crossroads-mesh/crossroads/adapters"
 	"github.com/crossroads-mesh/crossroads/node"
 	"github.com/crossroads-mesh/crossroads/node/config"
+	"github.com/crossroads-mesh/crossroads/node/profile"
 )
 
 func newNodeRun() *cobra.Command {
-	var file string
+	var file, profiles string
 	c := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run a node until it is told to stop",
@@ -30,10 +32,18 @@ Whether it can do its work is told by GET /readyz, and by crossroads node health
 			if err != nil {
 				return err
 			}
-			return runNode(c.Context(), cfg, c.ErrOrStderr())
+			if profiles == "" {
+				return runNode(c.Context(), cfg, c.ErrOrStderr())
+			}
+			g, ctx := errgroup.WithContext(c.Context())
+			ctx, cancel := context.WithCancel(ctx)
+			g.Go(func() error { defer cancel(); return runNode(ctx, cfg, c.ErrOrStderr()) })
+			g.Go(func() error { return profile.Watch(ctx, profiles) })
+			return g.Wait()
 		},
 	}
 	addConfig(c, &file)
+	c.Flags().StringVar(&profiles, "profile", "", "on SIGUSR1 begin profiles (CPU, allocations, waits), on the next end them; PATH their names begin with")
 	return c
 }
 

@@ -121,7 +121,7 @@ Exit codes:
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
-		newNode(), newConfig(), newTestnet(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
+		newNode(), newConfig(), newTestnet(), newBench(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
 		newSubject(), newOfficer(), newOrder(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),
 	)

@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/testnet"
+)
+
+// Measured is what was seen of calls of one kind.
+type Measured struct {
+	Count     int     `json:"count"`
+	PerSecond float64 `json:"per_second"`
+	P50       float64 `json:"p50_ms"`
+	P99       float64 `json:"p99_ms"`
+	CPU       float64 `json:"cpu_us,omitempty"` // of all processes, for one call
+	Failed    int     `json:"failed,omitempty"` // turned away by a node that was asked too much
+}
+
+// Exchanges is what was seen of consultations.
+type Exchanges struct {
+	Measured
+	CPUBy    map[string]float64 `json:"cpu_us_by_process"` // for one consultation
+	MemoryBy map[string]int     `json:"memory_kb_by_process"`
+}
+
+// load asks a network.
+type load struct {
+	questions   [][]question // by requester
+	count       int
+	directions  int
+	answerBytes int // of content, by what the lives say
+
+	client *http.Client
+	pids   map[string]int // by institution; this process generates the load
+	next   []atomic.Int64 // by requester
+}
+
+// generator is the name of this process among those of the institutions. Their own
+// systems that are HTTP services run in it too.
+const generator = "client and systems"
+
+func newLoad(n *testnet.Network) (*load, error) {
+	l := &load{
+		client: &http.Client{Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 512}},
+		pids:   map[string]int{generator: os.Getpid()},
+	}
+	for _, e := range n.Endpoints().Nodes {
+		l.pids[string(e.Institution)] = e.PID
+	}
+	var err error
+	l.questions, l.count, l.directions, l.answerBytes, err = prepare(n)
+	l.next = make([]atomic.Int64, len(l.questions))
+	return l, err
+}
+
+func (l *load) close() { l.client.CloseIdleConnections() }
+
+var errTurnedAway = errors.New("the node was asked too much at once")
+
+// ask puts the next question of one requester.
+func (l *load) ask(ctx context.Context, by int) error {
+	by %= len(l.questions)
+	q := l.questions[by][int(l.next[by].Add(1))%len(l.questions[by])]
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.url, bytes.NewReader(q.body))
+	if err != nil {
+		return err
+	}
+	req.Header = q.header
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return errTurnedAway
+	}
+	if resp.StatusCode != http.StatusOK || !found(answer) {
+		return fmt.Errorf("%s: %s: %.300s", q.direction, resp.Status, answer)
+	}
+	return nil
+}
+
+// closed keeps k questions under way for d.
+func (l *load) closed(ctx context.Context, k int, d time.Duration) (Exchanges, error) {
+	used := usageOf(l.pids)
+	s, err := closedLoop(ctx, k, d, l.ask)
+	if err != nil {
+		return Exchanges{}, err
+	}
+	return used.since(s.Count).exchanges(s.Measured), nil
+}
+
+// steady asks at a rate, whether or not the answers keep up; the time that an answer
+// took counts from when its question was due.
+func (l *load) steady(ctx context.Context, perSecond int, d time.Duration) (*Exchanges, error) {
+	used := usageOf(l.pids)
+	n := int(d.Seconds() * float64(perSecond))
+	took, errs := make([]time.Duration, n), make([]error, n)
+	begun := time.Now()
+	var all sync.WaitGroup
+	for i := range n {
+		due := begun.Add(time.Duration(i) * time.Second / time.Duration(perSecond))
+		time.Sleep(time.Until(due))
+		all.Go(func() {
+			errs[i] = l.ask(ctx, i)
+			took[i] = time.Since(due)
+		})
+	}
+	all.Wait()
+	m := measuredOf(took, time.Since(begun))
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errTurnedAway) {
+			return nil, fmt.Errorf("steady: %w", err)
+		}
+		if err != nil {
+			m.Failed++
+		}
+	}
+	x := used.since(n).exchanges(m)
+	return &x, nil
+}
+
+// sample is what was measured, and how many calls there were.
+type sample struct{ Measured }
+
+// closedLoop keeps k calls under way for d, and fails with the first that fails.
+func closedLoop(ctx context.Context, k int, d time.Duration, call func(context.Context, int) error) (sample, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	took := make([][]time.Duration, k)
+	begun := time.Now()
+	var all sync.WaitGroup
+	for i := range k {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				at := time.Now()
+				if at.Sub(begun) >= d {
+					return
+				}
+				if err := call(ctx, i); err != nil {
+					cancel(err)
+					return
+				}
+				took[i] = append(took[i], time.Since(at))
+			}
+		})
+	}
+	all.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return sample{}, err
+	}
+	return sample{measuredOf(slices.Concat(took...), time.Since(begun))}, nil
+}
+
+func measuredOf(took []time.Duration, d time.Duration) Measured {
+	slices.Sort(took)
+	m := Measured{Count: len(took), PerSecond: float64(len(took)) / d.Seconds()}
+	if len(took) > 0 {
+		m.P50, m.P99 = ms(took[len(took)/2]), ms(took[len(took)*99/100])
+	}
+	return m
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
