@@ -225,7 +225,7 @@ func (n *Node) openAPI() (err error) {
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
-		Consultations: n.metrics.Consultations(n.consult), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
+		Consultations: n.metrics.Consultations(n.consult), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

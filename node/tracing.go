@@ -16,6 +16,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 // tracer collects the segments of a ticket from whoever took part in it.
@@ -23,8 +24,68 @@ type tracer struct{ n *Node }
 
 // Trace asks every node that this node's own entries name, and joins what they
 // show. A node that cannot be reached is a finding, not an error. A ticket that
-// this node knows nothing of has an empty story.
+// this node knows nothing of has an empty story; that of an inquiry, those of its parts.
 func (t tracer) Trace(ctx context.Context, ticket names.Ticket) (*trace.Story, error) {
+	story, err := t.alone(ctx, ticket)
+	if err != nil || len(story.Parts) == 0 {
+		return story, err
+	}
+	tickets, err := t.parts(ctx, story)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	stories := make(map[names.ClientTicket]*trace.Story)
+	var g errgroup.Group
+	g.SetLimit(partsAtOnce)
+	for own, part := range tickets {
+		g.Go(func() error {
+			s, err := t.alone(ctx, part)
+			mu.Lock()
+			defer mu.Unlock()
+			stories[own] = s
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	story.Join(stories)
+	return story, nil
+}
+
+// partsAtOnce is how many parts of an inquiry are traced at the same time.
+const partsAtOnce = 8
+
+// parts gives the tickets of an inquiry's parts by their client tickets. An inquiry that
+// was not concluded does not name them: they stand in the journal under its subject.
+func (t tracer) parts(ctx context.Context, s *trace.Story) (map[names.ClientTicket]names.Ticket, error) {
+	tickets := make(map[names.ClientTicket]names.Ticket)
+	complete := true
+	for _, p := range s.Parts {
+		if p.Ticket.Validate() == nil {
+			tickets[p.ClientTicket] = p.Ticket
+		} else {
+			complete = false
+		}
+	}
+	if complete || s.Subject == nil {
+		return tickets, nil
+	}
+	began := s.Steps[0].Time
+	found, err := t.n.journal.Find(ctx, journal.Query{
+		Subject: subject.Raw(subject.Scheme(s.Subject.Scheme), s.Subject.Number), From: began, Until: began.Add(2 * t.n.cfg.Outbox.Life), Limit: trace.MaxEntries,
+	})
+	for _, e := range found {
+		if e.Entry.GetInquiry() == string(s.Ticket) {
+			tickets[names.ClientTicket(e.Entry.GetClientTicket())] = names.Ticket(e.Entry.GetTicket())
+		}
+	}
+	return tickets, err
+}
+
+// alone gives the story of one ticket by itself.
+func (t tracer) alone(ctx context.Context, ticket names.Ticket) (*trace.Story, error) {
 	found, err := t.n.journal.Find(ctx, journal.Query{Ticket: ticket, Limit: trace.MaxEntries})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@
 //	            GET  /v1/anchors /v1/evidence
 //	with token  POST /v1/consultations
 //	            POST /v1/consultations/{client_ticket}/acknowledge
+//	            POST /v1/inquiries, /v1/inquiries/{client_ticket}/acknowledge
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search
@@ -94,6 +95,7 @@ type Config struct {
 	TLS *tls.Config
 
 	Consultations Consultations
+	Inquiries     Inquiries
 	Journal       Journal
 	Tree          Tree
 	Tracer        Tracer
@@ -139,7 +141,7 @@ type times struct {
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Consultations == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
+	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

@@ -100,6 +100,19 @@ func (c *Client) Acknowledge(ctx context.Context, t names.ClientTicket) error {
 	return err
 }
 
+// Inquire asks for several datasets at once. A refusal is an Inquiry with status
+// NO_RESULT, not an error. After an error, asking again under the same client ticket is
+// safe. The node concludes a little before ctx's deadline with what there is.
+func (c *Client) Inquire(ctx context.Context, q InquiryRequest) (Inquiry, error) {
+	return post[Inquiry](ctx, c, "/v1/inquiries", q)
+}
+
+// AcknowledgeInquiry says that the outcome under t has been received and need not be kept.
+func (c *Client) AcknowledgeInquiry(ctx context.Context, t names.ClientTicket) error {
+	_, err := call[json.RawMessage](ctx, c, http.MethodPost, "/v1/inquiries/"+url.PathEscape(string(t))+"/acknowledge", "", nil)
+	return err
+}
+
 // Trace gives the joined and verified story of a ticket.
 func (c *Client) Trace(ctx context.Context, t names.Ticket) (*trace.Story, error) {
 	return get[*trace.Story](ctx, c, "/v1/trace/"+url.PathEscape(string(t)))

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inquiry"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -28,13 +29,20 @@ func decodeConsultation(body []byte) (*ConsultationRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *ConsultationRequest) check() error {
 	if c.ClientTicket != "" {
 		if err := form("client_ticket", c.ClientTicket.Validate(), "Use at most 36 printable ASCII characters."); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if c.Period == nil {
-		return nil, problem(CodeMalformed, "period", "Say from and until which day, as {\"from\": \"2026-01-01\", \"until\": \"2026-03-31\"}.")
+		return problem(CodeMalformed, "period", "Say from and until which day, as {\"from\": \"2026-01-01\", \"until\": \"2026-03-31\"}.")
 	}
 	for _, bad := range []error{
 		form("dataset", c.Dataset.Validate(), "Name it with its version, as wages-quarterly/v1; see GET /v1/datasets."),
@@ -43,28 +51,28 @@ func decodeConsultation(body []byte) (*ConsultationRequest, error) {
 		form("subject.scheme", names.NodeName(c.Subject.Scheme).Validate(), labelForm),
 	} {
 		if bad != nil {
-			return nil, bad
+			return bad
 		}
 	}
 	switch {
 	case c.Subject.Number == "" || len(c.Subject.Number) > 64:
-		return nil, problem(CodeMalformed, "subject.number", "Send the number, at most 64 characters.")
+		return problem(CodeMalformed, "subject.number", "Send the number, at most 64 characters.")
 	case len(c.Fields) > maxFields:
-		return nil, problem(CodeMalformed, "fields", fmt.Sprintf("Send at most %d.", maxFields))
+		return problem(CodeMalformed, "fields", fmt.Sprintf("Send at most %d.", maxFields))
 	case len(c.Suppliers) > maxSuppliers:
-		return nil, problem(CodeMalformed, "suppliers", fmt.Sprintf("Send at most %d.", maxSuppliers))
+		return problem(CodeMalformed, "suppliers", fmt.Sprintf("Send at most %d.", maxSuppliers))
 	}
 	for i, f := range c.Fields {
 		if err := form(fmt.Sprintf("fields[%d]", i), f.Validate(), "Use a field as the dataset's schema names it."); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for i, s := range c.Suppliers {
 		if err := form(fmt.Sprintf("suppliers[%d]", i), s.Validate(), labelForm+" See GET /v1/institutions."); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (s *Server) consult(q *request) (response, error) {
@@ -72,16 +80,14 @@ func (s *Server) consult(q *request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.app.UsersAsserted && !q.user.asserted {
-		return nil, problem(CodeMalformed, HeaderUser, "Say which user asks: a journal that names only the application is no answer to a complaint.")
+	if err := q.namesItsUser(); err != nil {
+		return nil, err
 	}
 	if c.ClientTicket == "" {
 		c.ClientTicket = names.ClientTicket(uuid.NewString())
 	}
 	question := exchange.Question{
-		Caller: exchange.Caller{
-			Application: q.app.Name, User: q.user.id, AuthLevel: q.user.level, Channel: q.user.channel,
-		},
+		Caller:       q.caller(),
 		ClientTicket: c.ClientTicket, Purpose: c.Purpose, Dataset: c.Dataset, Fields: c.Fields,
 		Scheme: subject.Scheme(c.Subject.Scheme), Number: c.Subject.Number, Period: *c.Period, Suppliers: c.Suppliers,
 	}
@@ -99,6 +105,17 @@ func (s *Server) consult(q *request) (response, error) {
 	return resultOf(result), nil
 }
 
+func (q *request) namesItsUser() error {
+	if q.app.UsersAsserted && !q.user.asserted {
+		return problem(CodeMalformed, HeaderUser, "Say which user asks: a journal that names only the application is no answer to a complaint.")
+	}
+	return nil
+}
+
+func (q *request) caller() exchange.Caller {
+	return exchange.Caller{Application: q.app.Name, User: q.user.id, AuthLevel: q.user.level, Channel: q.user.channel}
+}
+
 // permits is the institution's own policy for its application.
 func (a *application) permits(q exchange.Question) bool {
 	return (len(a.Purposes) == 0 || slices.Contains(a.Purposes, q.Purpose)) &&
@@ -114,32 +131,7 @@ func (s *Server) refuse(q *request, question exchange.Question) (*exchange.Resul
 		Status:       nodepb.Status_NO_RESULT,
 		Reason:       registrypb.Reason_LOCAL_POLICY,
 	}
-	e := &nodepb.Entry{
-		TimeUnixMs:   s.cfg.Now().UnixMilli(),
-		Role:         nodepb.Role_CONSULTANT,
-		Event:        nodepb.Event_ANSWERED,
-		Ticket:       string(result.Ticket),
-		ClientTicket: string(question.ClientTicket),
-		Requester:    s.self(),
-		User:         string(question.User),
-		Application:  question.Application,
-		AuthLevel:    question.AuthLevel,
-		Channel:      question.Channel,
-		Purpose:      string(question.Purpose),
-		Mode:         string(names.Consultation),
-		Dataset:      string(question.Dataset),
-		Period:       &registrypb.Period{From: int32(question.Period.From), Until: int32(question.Period.Until)},
-		Outcome:      registrypb.Outcome_DENY,
-		Status:       result.Status,
-		Reason:       result.Reason,
-		Detail:       "refused by this institution's own policy; nothing was asked of the network",
-	}
-	for _, f := range question.Fields {
-		e.Fields = append(e.Fields, string(f))
-	}
-	if id, err := s.cfg.Schemes.Parse(question.Scheme, question.Number); err == nil {
-		e.Subject = &registrypb.Subject{Scheme: string(id.Scheme()), Number: id.Number()}
-	}
+	e := inquiry.LocalRefusal(s.cfg.Self, s.cfg.Now(), question, s.cfg.Schemes, result.Ticket)
 	if _, err := s.cfg.Journal.Append(q.Context(), e); err != nil {
 		return nil, fmt.Errorf("%w: %w", exchange.ErrJournalUnavailable, err)
 	}

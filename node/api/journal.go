@@ -235,6 +235,15 @@ func entryOf(st journal.Stored) JournalEntry {
 		out.Status = e.GetStatus().String()
 	}
 	out.Reason, _ = reasonOf(e.GetReason())
+	out.Inquiry = names.Ticket(e.GetInquiry())
+	for _, p := range e.GetParts() {
+		part := JournalEntryPart{Dataset: names.DatasetID(p.GetDataset()), ClientTicket: names.ClientTicket(p.GetClientTicket()), Ticket: names.Ticket(p.GetTicket())}
+		if p.GetStatus() != nodepb.Status_STATUS_UNSPECIFIED {
+			part.Status = p.GetStatus().String()
+		}
+		part.Reason, _ = reasonOf(p.GetReason())
+		out.Parts = append(out.Parts, part)
+	}
 	return out
 }
 

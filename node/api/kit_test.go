@@ -17,6 +17,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inquiry"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -73,6 +74,25 @@ func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Res
 		result = &exchange.Result{Ticket: aTicket, ClientTicket: q.ClientTicket, Status: nodepb.Status_NO_DATA_FOUND}
 	}
 	return result, err
+}
+
+// inquiries answers every part as Consult would.
+type inquiries struct{ *fakes }
+
+func (f inquiries) Inquire(ctx context.Context, q inquiry.Question) (*inquiry.Result, error) {
+	r := &inquiry.Result{Ticket: aTicket, ClientTicket: q.ClientTicket, Status: nodepb.Status_INCOMPLETE_DATA,
+		Reason: registrypb.Reason_LOCAL_POLICY, Successor: subject.Raw("ssin", "03022814690")}
+	for _, p := range q.Parts {
+		part, err := f.Consult(ctx, exchange.Question{Caller: q.Caller, ClientTicket: q.ClientTicket, Dataset: p.Dataset, Purpose: q.Purpose})
+		if err != nil {
+			return nil, err
+		}
+		if !q.Permits(p.Dataset) {
+			part = &exchange.Result{Ticket: aTicket, Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_LOCAL_POLICY}
+		}
+		r.Parts = append(r.Parts, inquiry.PartResult{Dataset: p.Dataset, Result: part})
+	}
+	return r, nil
 }
 
 func (f *fakes) Acknowledge(_ context.Context, app string, t names.ClientTicket) error {
@@ -204,7 +224,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
-		Consultations: f, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f,
+		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
 		}, Registry: f, Author: f, Schemes: subject.Belgian(),

@@ -60,7 +60,8 @@ func ownEntry() *nodepb.Entry {
 		Subject: &registrypb.Subject{Scheme: "ssin", Number: person}, Period: &registrypb.Period{From: 20000, Until: 20010},
 		Authorization: "a-1", Deliberation: "DEMO-2026/001", Outcome: registrypb.Outcome_PERMIT, Status: nodepb.Status_INCOMPLETE_DATA,
 		Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE, RequestHash: h, ClearanceId: h[:16], ClearanceHash: h, AnswerCommitment: h,
-		RegistryIndex: 5, AuthLevel: 3, Detail: "x",
+		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket,
+		Parts: []*nodepb.InquiryPart{{Dataset: "wages/v1", ClientTicket: "p-1", Ticket: aTicket, Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_LOCAL_POLICY}},
 	}
 }
 
@@ -178,6 +179,9 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"POST", "/v1/consultations", "{}", asUser("file-token", "alice"), 400, "period"},
 		{"POST", "/v1/consultations", question(), nil, 401, ""},
 		{"POST", "/v1/consultations/t-1/acknowledge", "", bearer("file-token"), 204, ""},
+		{"POST", "/v1/inquiries", inquiryBody(), asUser("file-token", "alice"), 200, "03022814690"},
+		{"POST", "/v1/inquiries", `{"parts":[{"dataset":"nonsense"}]}`, asUser("file-token", "alice"), 400, "period"},
+		{"POST", "/v1/inquiries/t-1/acknowledge", "", bearer("file-token"), 204, ""},
 		{"GET", "/v1/trace/" + aTicket, "", bearer("file-token"), 200, "consistent"},
 		{"GET", "/v1/receipts/" + aTicket, "", bearer("file-token"), 200, "crossroads-receipt/1"},
 		{"GET", "/v1/journal?ticket=" + aTicket, "", bearer("file-token"), 200, "DEMO-2026/001"},
@@ -215,6 +219,11 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 	if strings.Contains(w.Body.String(), "employee") {
 		t.Errorf("another institution's reference was told: %s", w.Body)
 	}
+}
+
+func inquiryBody() string {
+	return `{"subject":{"scheme":"ssin","number":"` + person + `"},"purpose":"inquiry","period":{"from":"2026-01-01","until":"2026-03-31"},
+		"parts":[{"dataset":"wages/v1","fields":["gross"],"suppliers":["nsso"]},{"dataset":"pensions/v1"}]}`
 }
 
 // fullResult has every field that a result can have.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inquiry"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
@@ -118,6 +119,8 @@ func asProblem(err error) *Problem {
 		return problem(CodeMalformed, q.Field, q.Remedy)
 	case errors.Is(err, exchange.ErrBadQuestion):
 		return problem(CodeMalformed, "body", "See GET /openapi.json.")
+	case errors.Is(err, inquiry.ErrNothingAllowed):
+		return problem(CodeMalformed, "purpose", "No authorization in force gives this institution any dataset for it; see GET /v1/authorizations, or name the datasets.")
 	case errors.Is(err, exchange.ErrTicketReused):
 		return problem(CodeTicketReused, "client_ticket", "Use a new client ticket for every question.")
 	case errors.Is(err, exchange.ErrAcknowledged):

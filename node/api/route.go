@@ -64,6 +64,8 @@ func (s *Server) table() []route {
 		{method: get, path: "/v1/evidence", handle: s.evidence},
 		{method: post, path: "/v1/consultations", access: token, media: mediaJSON, handle: s.consult},
 		{method: post, path: "/v1/consultations/{client_ticket}/acknowledge", access: token, handle: s.acknowledge},
+		{method: post, path: "/v1/inquiries", access: token, media: mediaJSON, handle: s.inquire},
+		{method: post, path: "/v1/inquiries/{client_ticket}/acknowledge", access: token, handle: s.acknowledgeInquiry},
 		{method: get, path: "/v1/trace/{ticket}", access: token, handle: s.trace},
 		{method: get, path: "/v1/receipts/{ticket}", access: token, handle: s.receipt},
 		{method: get, path: "/v1/journal", access: token, query: []string{"ticket", "from", "until", "limit"}, handle: s.journalByQuery},

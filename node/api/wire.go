@@ -217,6 +217,20 @@ type JournalEntry struct {
 	AnswerCommitted string             `json:"answer_commitment,omitempty"`
 	RegistryIndex   uint64             `json:"registry_index,omitempty"`
 	Detail          string             `json:"detail,omitempty"`
+	// Inquiry is the ticket of the inquiry of which this consultation is a part; Parts
+	// are those of one.
+	Inquiry names.Ticket       `json:"inquiry,omitempty"`
+	Parts   []JournalEntryPart `json:"parts,omitempty"`
+}
+
+// JournalEntryPart is one consultation of an inquiry; ticket and outcome stand there once
+// it was concluded.
+type JournalEntryPart struct {
+	Dataset      names.DatasetID    `json:"dataset"`
+	ClientTicket names.ClientTicket `json:"client_ticket"`
+	Ticket       names.Ticket       `json:"ticket,omitempty"`
+	Status       string             `json:"status,omitempty"`
+	Reason       string             `json:"reason,omitempty"`
 }
 
 // Readiness is what /readyz tells.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/exchange/keylock"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
@@ -106,7 +107,7 @@ func (c *ConsultantConfig) setDefaults() {
 // Consultant asks for the applications of its own institution.
 type Consultant struct {
 	cfg      ConsultantConfig
-	locks    locks // by consultation row
+	locks    keylock.Locks // by consultation row
 	acks     chan acknowledgement
 	group    *envelope.Group
 	verifier envelope.Verifier
@@ -136,7 +137,7 @@ func (c *Consultant) Consult(ctx context.Context, q Question) (*Result, error) {
 		return nil, err
 	}
 	key := consultationKey(a.Application, a.ClientTicket)
-	release, err := c.locks.acquire(ctx, key.ID)
+	release, err := c.locks.Acquire(ctx, key.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (c *Consultant) awaitStanding(ctx context.Context) error {
 // The error wraps ErrNotFound or ErrJournalUnavailable, or is the context's.
 func (c *Consultant) Acknowledge(ctx context.Context, application string, ticket names.ClientTicket) error {
 	key := consultationKey(application, ticket)
-	release, err := c.locks.acquire(ctx, key.ID)
+	release, err := c.locks.Acquire(ctx, key.ID)
 	if err != nil {
 		return err
 	}

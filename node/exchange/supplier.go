@@ -12,6 +12,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/exchange/keylock"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
@@ -57,7 +58,7 @@ type SupplierConfig struct {
 type Supplier struct {
 	cfg     SupplierConfig
 	schemas schemas
-	locks   locks // by request hash
+	locks   keylock.Locks // by request hash
 	group   *envelope.Group
 	checker clearing.Checker
 
@@ -109,7 +110,7 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 	}
 	x, no := s.read(from, p)
 	if no == nil {
-		release, err := s.locks.acquire(ctx, string(x.requestHash))
+		release, err := s.locks.Acquire(ctx, string(x.requestHash))
 		if err != nil {
 			no = refuse(registrypb.Reason_SUPPLIER_ERROR, "the requester did not wait")
 		} else {
@@ -171,7 +172,7 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 	if err != nil || seen == nil || record.NodeID(seen.GetRequester()) != from {
 		return done, nil
 	}
-	release, err := s.locks.acquire(ctx, string(seen.GetRequestHash()))
+	release, err := s.locks.Acquire(ctx, string(seen.GetRequestHash()))
 	if err != nil {
 		return done, nil
 	}

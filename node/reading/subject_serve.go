@@ -58,6 +58,9 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 			return nil, err
 		}
 		for _, f := range found {
+			if ev := f.Entry.GetEvent(); ev == nodepb.Event_INQUIRED || ev == nodepb.Event_CONCLUDED {
+				continue // its parts, each a use by itself, tell all of it
+			}
 			if !seen[f.Sequence] && string(f.Entry.GetRequestHash()) != string(thisReading) { // that somebody is just looking is no news
 				seen[f.Sequence] = true
 				resp.Records = append(resp.Records, recordOf(f))

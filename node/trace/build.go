@@ -40,6 +40,7 @@ func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) 
 	}
 	if len(b.entries) > 0 {
 		b.facts(s)
+		b.inquiry(s)
 		groups := b.clearances()
 		for _, g := range groups {
 			s.Exchanges = append(s.Exchanges, b.exchange(g))

@@ -109,9 +109,10 @@ func hasData(e *nodepb.Entry) bool {
 }
 
 // local reports whether an entry tells of a question that the institution's own policy
-// refused: no request was made of it, and nobody else heard of it.
+// refused, or of an inquiry as a whole: no request was made of it, and nobody else heard
+// of it.
 func local(e held) bool {
-	return e.Role == nodepb.Role_CONSULTANT && e.Event == nodepb.Event_ANSWERED && e.Reason == registrypb.Reason_LOCAL_POLICY &&
+	return ofInquiry(e.Entry) && len(e.RequestHash) == 0 && len(e.ClearanceId) == 0 || e.Role == nodepb.Role_CONSULTANT && e.Event == nodepb.Event_ANSWERED && e.Reason == registrypb.Reason_LOCAL_POLICY &&
 		len(e.RequestHash) == 0 && len(e.ClearanceId) == 0 && e.Clearer == nil && !hasData(e.Entry)
 }
 

@@ -127,6 +127,11 @@ type Story struct {
 	Period       *names.Period      `json:"period,omitempty"`
 	Asked        []names.FieldName  `json:"asked,omitempty"` // empty: all that is permitted
 
+	// Inquiry is the ticket of the inquiry of which this is a part, if the journal of who
+	// asked was read. Parts are those of an inquiry.
+	Inquiry names.Ticket `json:"inquiry,omitempty"`
+	Parts   []Part       `json:"parts,omitempty"`
+
 	Refusal   *Refusal   `json:"refusal,omitempty"`   // when (some of) it was not permitted
 	Exchanges []Exchange `json:"exchanges,omitempty"` // one for each clearance
 	Steps     []Step     `json:"steps,omitempty"`     // in order of the time that each node noted
@@ -189,5 +194,10 @@ type Journal struct {
 func (s *Story) HideSubject() {
 	if s.Subject != nil {
 		s.Subject.Number = ""
+	}
+	for _, p := range s.Parts {
+		if p.Story != nil {
+			p.Story.HideSubject()
+		}
 	}
 }

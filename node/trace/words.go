@@ -57,6 +57,13 @@ func reasonName(r registrypb.Reason) string {
 	return r.String()
 }
 
+func statusName(s nodepb.Status) string {
+	if s == nodepb.Status_STATUS_UNSPECIFIED {
+		return ""
+	}
+	return s.String()
+}
+
 // reasonText puts a reason code into words.
 func reasonText(code string) string {
 	if w := reasonWords[registrypb.Reason(registrypb.Reason_value[code])]; w != "" {
@@ -111,6 +118,10 @@ func says(e *nodepb.Entry) string {
 		return because("received "+what, e.Reason)
 	case nodepb.Event_EXPIRED_UNUSED:
 		return "a clearance expired unused, at " + e.Supplier.GetInstitution()
+	case nodepb.Event_INQUIRED:
+		return fmt.Sprintf("asked for %d datasets at once", len(e.Parts))
+	case nodepb.Event_CONCLUDED:
+		return "concluded the inquiry"
 	case nodepb.Event_RESENT:
 		return "sent the same answer once more"
 	}

@@ -35,6 +35,7 @@ func (s *Story) Write(w io.Writer) error {
 	if len(s.Steps) > 0 {
 		p.blank()
 		s.writeQuestion(p)
+		s.writeParts(p)
 		s.writeRefusal(p)
 		for _, x := range s.Exchanges {
 			p.blank()
@@ -60,11 +61,19 @@ func (s *Story) writeQuestion(p *page) {
 	}
 	p.row("why", joined(", by ", string(s.Purpose), string(s.Mode)))
 	what := string(s.Dataset)
+	if len(s.Parts) > 0 {
+		what = fmt.Sprintf("%d datasets at once", len(s.Parts))
+	}
 	if s.Period != nil {
 		what += ", " + spanOf(*s.Period)
 	}
 	p.row("what", what)
-	if len(s.Asked) > 0 {
+	if s.Inquiry != "" {
+		p.row("part of", "inquiry "+oneLine(string(s.Inquiry)))
+	}
+	if len(s.Parts) > 0 {
+		// each part says which fields
+	} else if len(s.Asked) > 0 {
 		p.row("fields", fieldList(s.Asked))
 	} else {
 		p.row("fields", "all that are permitted")

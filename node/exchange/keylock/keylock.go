@@ -1,25 +1,27 @@
-package exchange
+// Package keylock holds a lock for each key in use, so that duplicates of one piece of
+// work wait for each other and nobody else does.
+package keylock
 
 import (
 	"context"
 	"sync"
 )
 
-// locks holds one lock for each key in use, so that duplicates of one exchange
-// wait for each other and nobody else does. The zero value is ready.
-type locks struct {
+// Locks holds one lock for each key in use. The zero value is ready, and safe for
+// concurrent use.
+type Locks struct {
 	mu   sync.Mutex
 	held map[string]*lock
 }
 
 type lock struct {
 	free chan struct{} // holds one token when free
-	uses int           // holder and waiters; guarded by locks.mu
+	uses int           // holder and waiters; guarded by Locks.mu
 }
 
-// acquire waits for the key until ctx is done. release must be called once when
-// there is no error.
-func (l *locks) acquire(ctx context.Context, key string) (release func(), err error) {
+// Acquire waits for the key until ctx is done. release must be called once when there is
+// no error.
+func (l *Locks) Acquire(ctx context.Context, key string) (release func(), err error) {
 	l.mu.Lock()
 	k, ok := l.held[key]
 	if !ok {
@@ -42,7 +44,7 @@ func (l *locks) acquire(ctx context.Context, key string) (release func(), err er
 	}
 }
 
-func (l *locks) leave(key string, k *lock) {
+func (l *Locks) leave(key string, k *lock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if k.uses--; k.uses == 0 {
