@@ -79,6 +79,14 @@ const (
 	LotDemand    Type = "application/vnd.crossroads.lot-demand.v1+protobuf"
 	LotAnswer    Type = "application/vnd.crossroads.lot-answer.v1+protobuf"
 
+	// Within a sector, between its managing body and the institutions behind it.
+	SectorPermission Type = "application/vnd.crossroads.sector-permission.v1+protobuf"
+	SectorAnswer     Type = "application/vnd.crossroads.sector-answer.v1+protobuf"
+	SectorQuestion   Type = "application/vnd.crossroads.sector-question.v1+protobuf"
+	SectorOutcome    Type = "application/vnd.crossroads.sector-outcome.v1+protobuf"
+	SectorDelivery   Type = "application/vnd.crossroads.sector-delivery.v1+protobuf"
+	SectorReceipt    Type = "application/vnd.crossroads.sector-receipt.v1+protobuf"
+
 	IdentityToken   Type = "application/vnd.crossroads.identity-token.v1+protobuf"
 	InspectionOrder Type = "application/vnd.crossroads.inspection-order.v1+protobuf"
 )

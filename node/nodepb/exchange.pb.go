@@ -135,10 +135,14 @@ func (x *Presentation) GetClearance() []byte {
 // The content stands beside the signed answer, which commits to it: so the answer
 // can be kept and shown as evidence by those who must not keep content.
 type PresentResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`     // envelope of an Answer
-	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`   // a JSON array of records, permitted fields only
-	Blinding      []byte                 `protobuf:"bytes,3,opt,name=blinding,proto3" json:"blinding,omitempty"` // 32 random bytes; they never enter a journal
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Answer   []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`     // envelope of an Answer
+	Content  []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`   // a JSON array of records, permitted fields only
+	Blinding []byte                 `protobuf:"bytes,3,opt,name=blinding,proto3" json:"blinding,omitempty"` // 32 random bytes; they never enter a journal
+	// Of a managing body, whose every reply has a size class and looks alike. A refusal
+	// stands alone.
+	Refusal       registrypb.Reason `protobuf:"varint,14,opt,name=refusal,proto3,enum=crossroads.registry.v1.Reason" json:"refusal,omitempty"`
+	Padding       [][]byte          `protobuf:"bytes,15,rep,name=padding,proto3" json:"padding,omitempty"` // zeros
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,6 +194,20 @@ func (x *PresentResponse) GetContent() []byte {
 func (x *PresentResponse) GetBlinding() []byte {
 	if x != nil {
 		return x.Blinding
+	}
+	return nil
+}
+
+func (x *PresentResponse) GetRefusal() registrypb.Reason {
+	if x != nil {
+		return x.Refusal
+	}
+	return registrypb.Reason(0)
+}
+
+func (x *PresentResponse) GetPadding() [][]byte {
+	if x != nil {
+		return x.Padding
 	}
 	return nil
 }
@@ -408,11 +426,13 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\x1anode/nodepb/exchange.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"F\n" +
 	"\fPresentation\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"_\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xb3\x01\n" +
 	"\x0fPresentResponse\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\fR\x06answer\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
-	"\bblinding\x18\x03 \x01(\fR\bblinding\"L\n" +
+	"\bblinding\x18\x03 \x01(\fR\bblinding\x128\n" +
+	"\arefusal\x18\x0e \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\arefusal\x12\x18\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"L\n" +
 	"\x0fAcknowledgement\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12!\n" +
 	"\fclearance_id\x18\x02 \x01(\fR\vclearanceId\"\x15\n" +
@@ -462,18 +482,19 @@ var file_node_nodepb_exchange_proto_goTypes = []any{
 	(*Acknowledgement)(nil),     // 3: crossroads.node.v1.Acknowledgement
 	(*AcknowledgeResponse)(nil), // 4: crossroads.node.v1.AcknowledgeResponse
 	(*Answer)(nil),              // 5: crossroads.node.v1.Answer
-	(*registrypb.NodeRef)(nil),  // 6: crossroads.registry.v1.NodeRef
-	(registrypb.Reason)(0),      // 7: crossroads.registry.v1.Reason
+	(registrypb.Reason)(0),      // 6: crossroads.registry.v1.Reason
+	(*registrypb.NodeRef)(nil),  // 7: crossroads.registry.v1.NodeRef
 }
 var file_node_nodepb_exchange_proto_depIdxs = []int32{
-	6, // 0: crossroads.node.v1.Answer.supplier:type_name -> crossroads.registry.v1.NodeRef
-	0, // 1: crossroads.node.v1.Answer.status:type_name -> crossroads.node.v1.Status
-	7, // 2: crossroads.node.v1.Answer.reason:type_name -> crossroads.registry.v1.Reason
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 0: crossroads.node.v1.PresentResponse.refusal:type_name -> crossroads.registry.v1.Reason
+	7, // 1: crossroads.node.v1.Answer.supplier:type_name -> crossroads.registry.v1.NodeRef
+	0, // 2: crossroads.node.v1.Answer.status:type_name -> crossroads.node.v1.Status
+	6, // 3: crossroads.node.v1.Answer.reason:type_name -> crossroads.registry.v1.Reason
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_exchange_proto_init() }

@@ -31,21 +31,25 @@ const (
 	Role_CONSULTANT       Role = 1
 	Role_CLEARING_PEER    Role = 2
 	Role_SUPPLIER         Role = 3
-	Role_READER           Role = 4 // somebody read the journal or the directory
-	Role_DECLARER         Role = 5 // somebody changed the institution's references
-	Role_KEEPER           Role = 6 // the journal, of itself
+	Role_READER           Role = 4  // somebody read the journal or the directory
+	Role_DECLARER         Role = 5  // somebody changed the institution's references
+	Role_KEEPER           Role = 6  // the journal, of itself
+	Role_MANAGING_BODY    Role = 10 // in the sector's own journal
+	Role_COOPERATING      Role = 11 // in the sector's own journal
 )
 
 // Enum value maps for Role.
 var (
 	Role_name = map[int32]string{
-		0: "ROLE_UNSPECIFIED",
-		1: "CONSULTANT",
-		2: "CLEARING_PEER",
-		3: "SUPPLIER",
-		4: "READER",
-		5: "DECLARER",
-		6: "KEEPER",
+		0:  "ROLE_UNSPECIFIED",
+		1:  "CONSULTANT",
+		2:  "CLEARING_PEER",
+		3:  "SUPPLIER",
+		4:  "READER",
+		5:  "DECLARER",
+		6:  "KEEPER",
+		10: "MANAGING_BODY",
+		11: "COOPERATING",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -55,6 +59,8 @@ var (
 		"READER":           4,
 		"DECLARER":         5,
 		"KEEPER":           6,
+		"MANAGING_BODY":    10,
+		"COOPERATING":      11,
 	}
 )
 
@@ -107,6 +113,17 @@ const (
 	Event_CONCLUDED     Event = 14 // consultant: before the application is answered
 	Event_LOT_SUBMITTED Event = 40 // consultant: before the voucher is given; evidence: the order
 	Event_LOT_ENDED     Event = 41 // consultant: finished, or cancelled
+	// In the sector's own journal alone.
+	Event_FORWARDED        Event = 50 // managing body: before a permission leaves
+	Event_SECTOR_SUPPLIED  Event = 51 // cooperating: before its answer leaves
+	Event_SECTOR_REFUSED   Event = 52 // cooperating: before its refusal leaves; managing body: a question
+	Event_SECTOR_ANSWERED  Event = 53 // managing body: what one member answered, or that it did not
+	Event_RESOLVED         Event = 54 // managing body: the outcome, before the sector answers
+	Event_AFFILIATED       Event = 55 // managing body: before the sector directory is changed
+	Event_UNAFFILIATED     Event = 56 // managing body: likewise, something taken away
+	Event_ASKED_INSIDE     Event = 57 // cooperating: before a question leaves; managing body: before it asks as the sector
+	Event_TOLD_INSIDE      Event = 58 // managing body: before the outcome leaves; cooperating: before the application is told
+	Event_DELIVERED_INSIDE Event = 59 // managing body: before a notification leaves, and once it is received; cooperating: before its receipt leaves
 )
 
 // Enum value maps for Event.
@@ -129,6 +146,16 @@ var (
 		14: "CONCLUDED",
 		40: "LOT_SUBMITTED",
 		41: "LOT_ENDED",
+		50: "FORWARDED",
+		51: "SECTOR_SUPPLIED",
+		52: "SECTOR_REFUSED",
+		53: "SECTOR_ANSWERED",
+		54: "RESOLVED",
+		55: "AFFILIATED",
+		56: "UNAFFILIATED",
+		57: "ASKED_INSIDE",
+		58: "TOLD_INSIDE",
+		59: "DELIVERED_INSIDE",
 	}
 	Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED": 0,
@@ -148,6 +175,16 @@ var (
 		"CONCLUDED":         14,
 		"LOT_SUBMITTED":     40,
 		"LOT_ENDED":         41,
+		"FORWARDED":         50,
+		"SECTOR_SUPPLIED":   51,
+		"SECTOR_REFUSED":    52,
+		"SECTOR_ANSWERED":   53,
+		"RESOLVED":          54,
+		"AFFILIATED":        55,
+		"UNAFFILIATED":      56,
+		"ASKED_INSIDE":      57,
+		"TOLD_INSIDE":       58,
+		"DELIVERED_INSIDE":  59,
 	}
 )
 
@@ -218,12 +255,19 @@ type Entry struct {
 	Evidence [][]byte `protobuf:"bytes,32,rep,name=evidence,proto3" json:"evidence,omitempty"`
 	// Other numbers under which this event asked the institution's own system. Who bears
 	// one of them finds the entry too. At most 16.
-	AlsoSubjects  []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
-	Inquiry       string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
-	Parts         []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
-	Lot           *LotPart              `protobuf:"bytes,58,opt,name=lot,proto3" json:"lot,omitempty"`         // of a lot, or of one chunk of it
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AlsoSubjects []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
+	Inquiry      string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
+	Parts        []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
+	// Of sectors. The first stands in a managing body's entries that everybody of a ticket
+	// may read; the others only in the journal that a sector keeps for itself.
+	SectorSeal     []byte   `protobuf:"bytes,45,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`             // SHA-256 of the sector's own concluding entry
+	Member         string   `protobuf:"bytes,46,opt,name=member,proto3" json:"member,omitempty"`                                       // the cooperating institution
+	Pseudonym      string   `protobuf:"bytes,47,opt,name=pseudonym,proto3" json:"pseudonym,omitempty"`                                 // under which its user stands outside the sector
+	PermissionHash []byte   `protobuf:"bytes,48,opt,name=permission_hash,json=permissionHash,proto3" json:"permission_hash,omitempty"` // SHA-256 of the permission, question or delivery
+	SealSalt       []byte   `protobuf:"bytes,49,opt,name=seal_salt,json=sealSalt,proto3" json:"seal_salt,omitempty"`                   // 32 random bytes, so that a seal tells nothing
+	Lot            *LotPart `protobuf:"bytes,58,opt,name=lot,proto3" json:"lot,omitempty"`                                             // of a lot, or of one chunk of it
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Entry) Reset() {
@@ -501,6 +545,41 @@ func (x *Entry) GetParts() []*InquiryPart {
 	return nil
 }
 
+func (x *Entry) GetSectorSeal() []byte {
+	if x != nil {
+		return x.SectorSeal
+	}
+	return nil
+}
+
+func (x *Entry) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Entry) GetPseudonym() string {
+	if x != nil {
+		return x.Pseudonym
+	}
+	return ""
+}
+
+func (x *Entry) GetPermissionHash() []byte {
+	if x != nil {
+		return x.PermissionHash
+	}
+	return nil
+}
+
+func (x *Entry) GetSealSalt() []byte {
+	if x != nil {
+		return x.SealSalt
+	}
+	return nil
+}
+
 func (x *Entry) GetLot() *LotPart {
 	if x != nil {
 		return x.Lot
@@ -758,7 +837,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\xb3\v\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\xd0\f\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -797,7 +876,13 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
 	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x18\n" +
 	"\ainquiry\x18( \x01(\tR\ainquiry\x125\n" +
-	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12-\n" +
+	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12\x1f\n" +
+	"\vsector_seal\x18- \x01(\fR\n" +
+	"sectorSeal\x12\x16\n" +
+	"\x06member\x18. \x01(\tR\x06member\x12\x1c\n" +
+	"\tpseudonym\x18/ \x01(\tR\tpseudonym\x12'\n" +
+	"\x0fpermission_hash\x180 \x01(\fR\x0epermissionHash\x12\x1b\n" +
+	"\tseal_salt\x181 \x01(\fR\bsealSalt\x12-\n" +
 	"\x03lot\x18: \x01(\v2\x1b.crossroads.node.v1.LotPartR\x03lot\"\xd0\x01\n" +
 	"\vInquiryPart\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12#\n" +
@@ -816,7 +901,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"b\n" +
 	"\rTraceResponse\x129\n" +
 	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x16\n" +
-	"\x06proofs\x18\x02 \x03(\fR\x06proofs*s\n" +
+	"\x06proofs\x18\x02 \x03(\fR\x06proofs*\x97\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -827,7 +912,10 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x06READER\x10\x04\x12\f\n" +
 	"\bDECLARER\x10\x05\x12\n" +
 	"\n" +
-	"\x06KEEPER\x10\x06*\x86\x02\n" +
+	"\x06KEEPER\x10\x06\x12\x11\n" +
+	"\rMANAGING_BODY\x10\n" +
+	"\x12\x0f\n" +
+	"\vCOOPERATING\x10\v*\xbc\x03\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -848,7 +936,18 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bINQUIRED\x10\r\x12\r\n" +
 	"\tCONCLUDED\x10\x0e\x12\x11\n" +
 	"\rLOT_SUBMITTED\x10(\x12\r\n" +
-	"\tLOT_ENDED\x10)B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\tLOT_ENDED\x10)\x12\r\n" +
+	"\tFORWARDED\x102\x12\x13\n" +
+	"\x0fSECTOR_SUPPLIED\x103\x12\x12\n" +
+	"\x0eSECTOR_REFUSED\x104\x12\x13\n" +
+	"\x0fSECTOR_ANSWERED\x105\x12\f\n" +
+	"\bRESOLVED\x106\x12\x0e\n" +
+	"\n" +
+	"AFFILIATED\x107\x12\x10\n" +
+	"\fUNAFFILIATED\x108\x12\x10\n" +
+	"\fASKED_INSIDE\x109\x12\x0f\n" +
+	"\vTOLD_INSIDE\x10:\x12\x14\n" +
+	"\x10DELIVERED_INSIDE\x10;B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once

@@ -325,6 +325,7 @@ type KeptSeen struct {
 	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`             // how long the mark is kept
 	Response        *PresentResponse       `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`                                         // as sent; absent once acknowledged
 	AlsoSubjects    []*registrypb.Subject  `protobuf:"bytes,8,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`             // as journaled with it
+	SectorSeal      []byte                 `protobuf:"bytes,15,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`                  // likewise
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -408,6 +409,13 @@ func (x *KeptSeen) GetAlsoSubjects() []*registrypb.Subject {
 	return nil
 }
 
+func (x *KeptSeen) GetSectorSeal() []byte {
+	if x != nil {
+		return x.SectorSeal
+	}
+	return nil
+}
+
 // KeptContent is what the supplier's source gave for one request, filtered.
 type KeptContent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -416,6 +424,7 @@ type KeptContent struct {
 	Content       []byte                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
 	Blinding      []byte                 `protobuf:"bytes,4,opt,name=blinding,proto3" json:"blinding,omitempty"`
 	AlsoSubjects  []*registrypb.Subject  `protobuf:"bytes,5,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"` // other numbers it was fetched by
+	SectorSeal    []byte                 `protobuf:"bytes,15,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`      // of the sector's own entry about it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +494,13 @@ func (x *KeptContent) GetAlsoSubjects() []*registrypb.Subject {
 	return nil
 }
 
+func (x *KeptContent) GetSectorSeal() []byte {
+	if x != nil {
+		return x.SectorSeal
+	}
+	return nil
+}
+
 var File_node_nodepb_outbox_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_outbox_proto_rawDesc = "" +
@@ -512,7 +528,7 @@ const file_node_nodepb_outbox_proto_rawDesc = "" +
 	"\bwithheld\x18\x05 \x03(\tR\bwithheld\"G\n" +
 	"\rKeptClearance\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xf0\x02\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\x91\x03\n" +
 	"\bKeptSeen\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12!\n" +
 	"\frequest_hash\x18\x02 \x01(\fR\vrequestHash\x12=\n" +
@@ -520,13 +536,17 @@ const file_node_nodepb_outbox_proto_rawDesc = "" +
 	"\x11presented_unix_ms\x18\x04 \x01(\x03R\x0fpresentedUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12?\n" +
 	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponse\x12D\n" +
-	"\ralso_subjects\x18\b \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjectsJ\x04\b\x06\x10\a\"\xd5\x01\n" +
+	"\ralso_subjects\x18\b \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x1f\n" +
+	"\vsector_seal\x18\x0f \x01(\fR\n" +
+	"sectorSealJ\x04\b\x06\x10\a\"\xf6\x01\n" +
 	"\vKeptContent\x12\x16\n" +
 	"\x06fields\x18\x01 \x03(\tR\x06fields\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x12\x18\n" +
 	"\acontent\x18\x03 \x01(\fR\acontent\x12\x1a\n" +
 	"\bblinding\x18\x04 \x01(\fR\bblinding\x12D\n" +
-	"\ralso_subjects\x18\x05 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjectsB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\ralso_subjects\x18\x05 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x1f\n" +
+	"\vsector_seal\x18\x0f \x01(\fR\n" +
+	"sectorSealB3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_outbox_proto_rawDescOnce sync.Once

@@ -107,6 +107,7 @@ const (
 	Reason_LOT_CANCELLED          Reason = 56 // before this line was asked
 	Reason_CHUNK_TOO_LARGE        Reason = 57 // to be answered at once, in time: asked again in parts
 	Reason_STALE_REQUEST          Reason = 31 // the request's time is outside the skew bound
+	Reason_SECTOR_FAILED          Reason = 45 // a sector has no answer; why, it does not say
 )
 
 // Enum value maps for Reason.
@@ -140,6 +141,7 @@ var (
 		56: "LOT_CANCELLED",
 		57: "CHUNK_TOO_LARGE",
 		31: "STALE_REQUEST",
+		45: "SECTOR_FAILED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":     0,
@@ -170,6 +172,7 @@ var (
 		"LOT_CANCELLED":          56,
 		"CHUNK_TOO_LARGE":        57,
 		"STALE_REQUEST":          31,
+		"SECTOR_FAILED":          45,
 	}
 )
 
@@ -1188,7 +1191,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\n" +
 	"\x06PERMIT\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\x12\n" +
-	"\x0eNOT_APPLICABLE\x10\x03*\xea\x04\n" +
+	"\x0eNOT_APPLICABLE\x10\x03*\xfd\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fUNKNOWN_SUBJECT\x10\x01\x12\x13\n" +
@@ -1218,7 +1221,8 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0eDUPLICATE_LINE\x107\x12\x11\n" +
 	"\rLOT_CANCELLED\x108\x12\x13\n" +
 	"\x0fCHUNK_TOO_LARGE\x109\x12\x11\n" +
-	"\rSTALE_REQUEST\x10\x1fB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"\rSTALE_REQUEST\x10\x1f\x12\x11\n" +
+	"\rSECTOR_FAILED\x10-B;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_clearing_proto_rawDescOnce sync.Once
