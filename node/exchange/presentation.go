@@ -30,6 +30,10 @@ type presentation struct {
 	checked       *clearing.Checked     // once clearing.Check passed
 	genuine       bool                  // both are signed by whom they name, though refused
 	also          []*registrypb.Subject // other numbers that the source was asked by
+	resolved      bool                  // the sector was asked
+	seal          []byte                // of what the sector journaled for itself
+	presented     time.Time             // when the clearance was judged to be in time
+	arrived       time.Time             // when this presentation came, with its monotonic reading
 }
 
 // read takes a presentation apart. There is always one to journal with.
@@ -70,6 +74,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 	if same {
 		presented = time.UnixMilli(seen.GetPresentedUnixMs())
 	}
+	x.presented = presented
 	g, no := x.guard(presented)
 	if no != nil {
 		return nil, no
@@ -78,7 +83,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "seen before, and its answer is not kept for this requester")
 	}
 	event, resp, kept := nodepb.Event_RESENT, seen.GetResponse(), true
-	x.also = seen.GetAlsoSubjects()
+	x.also, x.seal = seen.GetAlsoSubjects(), seen.GetSectorSeal()
 	if seen == nil {
 		event = nodepb.Event_SUPPLIED
 		content, fresh, no := x.content(ctx, g)
@@ -106,6 +111,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 	if err := x.journal(ctx, e); err != nil {
 		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "%s could not be journaled", event)
 	}
+	x.hold(ctx, false)
 	// Writing may have taken long: what was true before must still be.
 	return resp, x.stillStands(g, presented)
 }
@@ -133,6 +139,7 @@ func (x *presentation) keep(presented time.Time, resp *nodepb.PresentResponse, c
 		UntilUnixMs:     until.UnixMilli(),
 		Response:        resp,
 		AlsoSubjects:    x.also,
+		SectorSeal:      x.seal,
 	})
 	if err != nil {
 		return outboxFailed(err)
@@ -181,7 +188,7 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 		return nil, false, outboxFailed(err)
 	}
 	if ok && slices.Equal(kept.GetFields(), fields) {
-		x.also = kept.GetAlsoSubjects()
+		x.also, x.seal = kept.GetAlsoSubjects(), kept.GetSectorSeal()
 		return kept, false, nil
 	}
 	if !ok {
@@ -197,24 +204,36 @@ func (x *presentation) content(ctx context.Context, g *guarded) (c *nodepb.KeptC
 			x.also = append(x.also, &registrypb.Subject{Scheme: string(q.Subject.Scheme()), Number: q.Subject.Number()})
 		}
 	}
-	records, no := x.fetch(ctx, g.queries)
+	content, n, no := x.obtain(ctx, g)
 	if no != nil {
 		return nil, false, no
 	}
-	err = checkRecords(records)
-	if err == nil {
-		err = x.schemas.check(x.checked.Dataset, g.schema, records)
-	}
-	var content []byte
-	if err == nil {
-		content, err = filter(records, x.checked.Fields)
-	}
-	if err != nil {
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
-	}
 	blinding := make([]byte, blindingSize)
 	rand.Read(blinding)
-	return &nodepb.KeptContent{Fields: fields, Status: statusOf(len(records)), Content: content, Blinding: blinding, AlsoSubjects: x.also}, true, nil
+	return &nodepb.KeptContent{Fields: fields, Status: statusOf(n), Content: content, Blinding: blinding, AlsoSubjects: x.also, SectorSeal: x.seal}, true, nil
+}
+
+// obtain gives the content and how many records it holds: found in the sector, or
+// fetched from the own source and cut to what is permitted.
+func (x *presentation) obtain(ctx context.Context, g *guarded) (content []byte, records int, no *refusal) {
+	if x.cfg.Sector != nil && x.cfg.Sector.Resolves(x.checked.Dataset) {
+		return x.resolve(ctx)
+	}
+	all, no := x.fetch(ctx, g.queries)
+	if no != nil {
+		return nil, 0, no
+	}
+	err := checkRecords(all)
+	if err == nil {
+		err = x.schemas.check(x.checked.Dataset, g.schema, all)
+	}
+	if err == nil {
+		content, err = filter(all, x.checked.Fields)
+	}
+	if err != nil {
+		return nil, 0, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
+	}
+	return content, len(all), nil
 }
 
 // fetch asks the source.
@@ -265,7 +284,7 @@ func (x *presentation) entry(event nodepb.Event) *nodepb.Entry {
 		e.ClearanceId, e.Fields = x.clearance.GetId(), nil
 	}
 	e.Requester, e.Supplier = nodeRef(x.from), nodeRef(x.cfg.Self)
-	e.AlsoSubjects = x.also
+	e.AlsoSubjects, e.SectorSeal = x.also, x.seal
 	return e
 }
 

@@ -34,6 +34,10 @@ type SupplierConfig struct {
 	Sources  map[names.DatasetID]Source // not changed afterwards
 	Bounds   genesis.Bounds             // of the mesh
 
+	// Sector, if there is one, finds some datasets within a sector, and lets everything
+	// leave at its own times. Nil: this institution answers for itself alone.
+	Sector Sector
+
 	// NotBefore refuses clearances issued before it: the marks of those seen may be
 	// lost with what a restored disk lost. Zero: none is.
 	NotBefore time.Time
@@ -108,7 +112,9 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 		}
 		return nil, ErrTurnedAway
 	}
+	arrived := time.Now()
 	x, no := s.read(from, p)
+	x.arrived = arrived
 	if no == nil {
 		release, err := s.locks.Acquire(ctx, string(x.requestHash))
 		if err != nil {
@@ -124,7 +130,9 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 	if no == nil {
 		return resp, nil
 	}
-	return nil, x.refused(ctx, no)
+	refused := x.refused(ctx, no)
+	x.hold(ctx, true)
+	return nil, refused
 }
 
 // refused journals a refusal, and gives it as the peer gets it.
@@ -177,7 +185,7 @@ func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb
 		return done, nil
 	}
 	defer release()
-	seen.Response, seen.AlsoSubjects = nil, nil
+	seen.Response, seen.AlsoSubjects, seen.SectorSeal = nil, nil, nil
 	mark, err := seenChange(a.GetClearanceId(), seen)
 	if err != nil {
 		return done, nil

@@ -339,4 +339,3 @@ func (d *draft) agree(olds, news []subject.ID) error {
 	}
 	return nil
 }
-

@@ -40,8 +40,8 @@ import (
 // Limits.
 const (
 	MaxChanges    = 5_000 // rows in one change
-	maxReferences = 256    // under one number
-	maxFamily     = 64     // numbers joined by replacement
+	maxReferences = 256   // under one number
+	maxFamily     = 64    // numbers joined by replacement
 	maxRow        = 64 << 10
 )
 
