@@ -30,7 +30,14 @@ const (
 // mayGroup says whether messages of a kind may be signed as a group: those of
 // single exchanges. Whatever replicas must judge alike for ever, or shows who a
 // node is, carries a signature of its own.
-func mayGroup(t Type) bool { return t == Request || t == Clearance || t == Answer }
+func mayGroup(t Type) bool {
+	switch t {
+	case Request, Clearance, Answer,
+		SectorPermission, SectorAnswer, SectorQuestion, SectorOutcome, SectorDelivery, SectorReceipt:
+		return true
+	}
+	return false
+}
 
 // rootPAE gives the bytes that are signed for a group.
 func rootPAE(t Type, pub ed25519.PublicKey, size uint64, root [sha256.Size]byte) []byte {

@@ -123,7 +123,11 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, x.cfg.PresentTimeout)
 	defer cancel()
-	return x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope})
+	resp, err := x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope})
+	if no := resp.GetRefusal(); err == nil && no != 0 { // as a managing body says it
+		return nil, &Refusal{no}
+	}
+	return resp, err
 }
 
 // nodesOf gives an institution's nodes, those that seem alive first.

@@ -78,6 +78,19 @@ func canonical(q Question, schemes subject.Schemes) (*asked, error) {
 	return a, nil
 }
 
+// Canonical checks the form of q, and gives it in canonical form with its subject,
+// which is zero when only the number is wrong. The error is a *QuestionError.
+func (q Question) Canonical(schemes subject.Schemes) (Question, subject.ID, error) {
+	a, err := canonical(q, schemes)
+	if err != nil {
+		return q, subject.ID{}, err
+	}
+	if a.malformed {
+		return a.Question, subject.ID{}, nil
+	}
+	return a.Question, a.subject, nil
+}
+
 var errTooMany = errors.New("too long")
 
 func tooMany(n, most int) error {

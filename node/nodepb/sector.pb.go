@@ -1122,8 +1122,9 @@ type SectorDelivery struct {
 	Subject         *registrypb.Subject    `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"`
 	Commitment      []byte                 `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"` // SHA-256(blinding || content)
 	TimeUnixMs      int64                  `protobuf:"varint,10,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
-	Sequence        uint64                 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"` // per member, from 1 without gaps
-	PublishedUnixMs int64                  `protobuf:"varint,12,opt,name=published_unix_ms,json=publishedUnixMs,proto3" json:"published_unix_ms,omitempty"`
+	PublishedUnixMs int64                  `protobuf:"varint,11,opt,name=published_unix_ms,json=publishedUnixMs,proto3" json:"published_unix_ms,omitempty"`
+	Ticket          string                 `protobuf:"bytes,12,opt,name=ticket,proto3" json:"ticket,omitempty"` // of the notification outside
+	Purpose         string                 `protobuf:"bytes,13,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1228,18 +1229,25 @@ func (x *SectorDelivery) GetTimeUnixMs() int64 {
 	return 0
 }
 
-func (x *SectorDelivery) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
 func (x *SectorDelivery) GetPublishedUnixMs() int64 {
 	if x != nil {
 		return x.PublishedUnixMs
 	}
 	return 0
+}
+
+func (x *SectorDelivery) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *SectorDelivery) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
 }
 
 type SectorDelivered struct {
@@ -1908,7 +1916,7 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\bdelivery\x18\x01 \x01(\fR\bdelivery\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
 	"\bblinding\x18\x03 \x01(\fR\bblinding\x12\x18\n" +
-	"\apadding\x18\x0f \x03(\fR\apadding\"\x9c\x03\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"\xb2\x03\n" +
 	"\x0eSectorDelivery\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -1923,9 +1931,10 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"commitment\x12 \n" +
 	"\ftime_unix_ms\x18\n" +
 	" \x01(\x03R\n" +
-	"timeUnixMs\x12\x1a\n" +
-	"\bsequence\x18\v \x01(\x04R\bsequence\x12*\n" +
-	"\x11published_unix_ms\x18\f \x01(\x03R\x0fpublishedUnixMs\"+\n" +
+	"timeUnixMs\x12*\n" +
+	"\x11published_unix_ms\x18\v \x01(\x03R\x0fpublishedUnixMs\x12\x16\n" +
+	"\x06ticket\x18\f \x01(\tR\x06ticket\x12\x18\n" +
+	"\apurpose\x18\r \x01(\tR\apurpose\"+\n" +
 	"\x0fSectorDelivered\x12\x18\n" +
 	"\areceipt\x18\x01 \x01(\fR\areceipt\"\xa3\x01\n" +
 	"\rSectorReceipt\x12\x12\n" +

@@ -1,0 +1,321 @@
+package sector
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/sector/veil"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+// MemberConfig is what a cooperating institution needs.
+type MemberConfig struct {
+	Config
+	Manager names.InstitutionID // the sector's managing body
+	Sources map[names.DatasetID]exchange.Source
+	// NotBefore refuses permissions issued before it: a restored disk may have lost the
+	// marks of those that were answered.
+	NotBefore time.Time
+	// Inbox takes what is delivered. Nil: nothing is.
+	Inbox Inbox
+}
+
+// Member is a cooperating institution's part.
+type Member struct {
+	*core
+	manager   names.InstitutionID
+	sources   map[names.DatasetID]exchange.Source
+	notBefore time.Time
+	inbox     Inbox
+	content   exchange.Contents
+	checker   clearing.Checker
+	locks     locks
+}
+
+// NewMember makes a cooperating institution's part; it starts nothing.
+func NewMember(cfg MemberConfig) *Member {
+	return &Member{core: newCore(cfg.Config), manager: cfg.Manager, sources: cfg.Sources, notBefore: cfg.NotBefore, inbox: cfg.Inbox}
+}
+
+// refusal is why a permission is refused: a word for the managing body, and the detail
+// for the sector's journal at this node.
+type refusal struct {
+	reason registrypb.Reason
+	detail string
+}
+
+func refuse(reason registrypb.Reason, format string, args ...any) *refusal {
+	return &refusal{reason, fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) *refusal {
+	return refuse(registrypb.Reason_CLEARANCE_INVALID, format, args...)
+}
+
+// ServeForward answers what the managing body forwards. Nobody else is answered, nor
+// journaled: a peer that is none learns nothing, and can fill nothing.
+//
+// The error is ErrNotOfSector or an *exchange.Refusal, whose entry is durable unless its
+// reason is JOURNAL_UNAVAILABLE.
+func (m *Member) ServeForward(ctx context.Context, from names.NodeID, f *nodepb.Forward) (*nodepb.ForwardResponse, error) {
+	if from.Institution != m.manager {
+		return nil, ErrNotOfSector
+	}
+	x := &answering{Member: m, from: from, raw: f, hash: sum(f.GetPermission())}
+	no := x.check()
+	if no == nil {
+		release, err := m.locks.acquire(ctx, string(x.permission.GetRequestHash()))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		var resp *nodepb.ForwardResponse
+		if resp, no = x.answer(ctx); no == nil {
+			return resp, nil
+		}
+	}
+	e := x.entry(nodepb.Event_SECTOR_REFUSED)
+	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
+	m.Log.Info("refused within the sector", "peer", from.String(), "ticket", e.GetTicket(), "reason", no.reason.String(), "detail", no.detail)
+	if err := m.journal(ctx, e); err != nil {
+		return nil, &exchange.Refusal{Reason: registrypb.Reason_JOURNAL_UNAVAILABLE}
+	}
+	return nil, &exchange.Refusal{Reason: no.reason}
+}
+
+// answering is one permission being answered. Its goroutine owns it.
+type answering struct {
+	*Member
+	from       names.NodeID
+	raw        *nodepb.Forward
+	hash       []byte                   // of the permission's envelope
+	permission *nodepb.SectorPermission // once its signature and form were checked
+	checked    *clearing.Checked        // once the clearance was
+	parts      []part
+	schema     string
+}
+
+// part is a SectorPart whose form was checked.
+type part struct {
+	exchange.Query
+}
+
+// answer gets the content and lets it out once it is kept and journaled.
+func (x *answering) answer(ctx context.Context) (*nodepb.ForwardResponse, *refusal) {
+	key := outbox.Key{Table: forwards, ID: string(x.permission.GetId())}
+	kept := new(nodepb.KeptForward)
+	seen, err := x.load(key, kept)
+	if err != nil {
+		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
+	}
+	if seen && !bytes.Equal(kept.GetPermissionHash(), x.hash) {
+		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "another permission had this id")
+	}
+	resp, detail := kept.GetResponse(), "the answer kept from before: the source was not asked again"
+	if !seen {
+		content, old, no := x.obtain(ctx)
+		if no != nil {
+			return nil, no
+		}
+		if !old {
+			detail = ""
+		}
+		if no := x.stands(); no != nil { // the source may have taken long
+			return nil, no
+		}
+		if resp, no = x.seal(content); no != nil {
+			return nil, no
+		}
+		rows := []outbox.Change{row(key, &nodepb.KeptForward{PermissionHash: x.hash, Response: resp},
+			time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew+seenMargin))}
+		if !old {
+			rows = append(rows, row(x.contentKey(), content, x.Now().Add(x.Life)))
+		}
+		if x.keep(rows...) != nil {
+			return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be written")
+		}
+	}
+	a := new(nodepb.SectorAnswer)
+	if _, err := decode(envelope.SectorAnswer, resp.GetAnswer(), a); err != nil {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read")
+	}
+	e := x.entry(nodepb.Event_SECTOR_SUPPLIED)
+	e.Status, e.AnswerCommitment, e.Detail = a.GetStatus(), a.GetCommitment(), detail
+	e.Evidence = append(e.Evidence, resp.GetAnswer())
+	if x.journal(ctx, e) != nil {
+		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "not journaled")
+	}
+	return resp, x.stands()
+}
+
+func (x *answering) contentKey() outbox.Key {
+	return outbox.Key{Table: contents, ID: string(x.permission.GetRequestHash())}
+}
+
+// obtain gives what the source says, cut to what is permitted: kept from before for the
+// very same request, or fetched now.
+func (x *answering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, old bool, no *refusal) {
+	what := sum(append(hashParts(x.permission.GetParts()), strings.Join(x.permission.GetFields(), "\x00")...))
+	kept := new(nodepb.KeptSectorContent)
+	if found, err := x.load(x.contentKey(), kept); err != nil {
+		return nil, false, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
+	} else if found && bytes.Equal(kept.GetPartsHash(), what) {
+		return kept, true, nil
+	}
+	source, ok := x.sources[x.checked.Dataset]
+	if !ok {
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew).Sub(x.Now()))
+	defer cancel()
+	var all []exchange.Record
+	for _, p := range x.parts {
+		records, err := source.Fetch(ctx, p.Query)
+		if err != nil {
+			text := strings.ReplaceAll(err.Error(), p.Subject.Number(), "***")
+			x.Log.Warn("source failed", "dataset", p.Dataset, "ticket", x.permission.GetTicket(), "err", text)
+			if errors.Is(err, exchange.ErrSourceUnavailable) || ctx.Err() != nil {
+				return nil, false, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
+			}
+			return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+		}
+		for _, r := range records { // what lasts over two parts comes twice
+			if len(x.parts) == 1 || !slices.ContainsFunc(all, func(o exchange.Record) bool { return bytes.Equal(o, r) }) {
+				all = append(all, r)
+			}
+		}
+	}
+	content, status, err := x.content.Make(x.checked.Dataset, x.schema, all, x.checked.Fields)
+	if err != nil {
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
+	}
+	return &nodepb.KeptSectorContent{PartsHash: what, Status: status, Content: content, Blinding: fresh(blindingSize)}, false, nil
+}
+
+// seal signs an answer to one permission.
+func (x *answering) seal(c *nodepb.KeptSectorContent) (*nodepb.ForwardResponse, *refusal) {
+	raw, _, err := x.sign(envelope.SectorAnswer, &nodepb.SectorAnswer{
+		Mesh: string(x.Mesh), Ticket: x.permission.GetTicket(), Member: nodeRef(x.Self), PermissionHash: x.hash,
+		Status: c.GetStatus(), Commitment: exchange.Commitment(c.GetBlinding(), c.GetContent()), TimeUnixMs: x.Now().UnixMilli(),
+	})
+	resp := &nodepb.ForwardResponse{Answer: raw, Content: c.GetContent(), Blinding: c.GetBlinding()}
+	if err == nil {
+		resp.Padding, err = veil.Padding(resp)
+	}
+	if err != nil {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "the answer could not be signed, or is too large")
+	}
+	return resp, nil
+}
+
+// entry begins an entry of the sector's journal at this node.
+func (x *answering) entry(event nodepb.Event) *nodepb.Entry {
+	e := &nodepb.Entry{
+		TimeUnixMs: x.Now().UnixMilli(), Role: nodepb.Role_COOPERATING, Event: event,
+		Supplier: nodeRef(x.Self), Member: string(x.Self.Institution), PermissionHash: x.hash,
+		Requester: nodeRef(x.from), // until the clearance says who
+	}
+	if p := x.permission; p != nil {
+		e.Ticket, e.Dataset, e.Fields = p.GetTicket(), p.GetDataset(), p.GetFields()
+		e.RequestHash, e.ClearanceHash = p.GetRequestHash(), p.GetClearanceHash()
+		e.Evidence = [][]byte{x.raw.GetPermission()}
+		for i, q := range p.GetParts() {
+			if i == 0 {
+				e.Subject, e.Period = q.GetSubject(), q.GetPeriod()
+			} else if q.GetSubject().GetNumber() != e.Subject.GetNumber() {
+				e.AlsoSubjects = append(e.AlsoSubjects, q.GetSubject())
+			}
+		}
+	}
+	if c := x.checked; c != nil {
+		q := c.Request
+		e.Requester, e.Clearer, e.User, e.Application, e.Channel = nodeRef(c.Requester), nodeRef(c.Clearer), q.GetUser(), q.GetApplication(), q.GetChannel()
+		e.Purpose, e.Mode, e.Period, e.AuthLevel, e.ClearanceId = q.GetPurpose(), q.GetMode(), q.GetPeriod(), q.GetAuthLevel(), c.ID
+		e.Authorization, e.Deliberation = c.Authorization.GetId(), c.Authorization.GetDeliberation()
+		asked := protoSubject(c.Subject)
+		if e.Subject.GetNumber() != asked.GetNumber() {
+			e.AlsoSubjects = append(e.AlsoSubjects, e.Subject)
+			e.Subject = asked
+			e.AlsoSubjects = slices.DeleteFunc(e.AlsoSubjects, func(s *registrypb.Subject) bool { return s.GetNumber() == asked.GetNumber() })
+		}
+		e.Evidence = append(e.Evidence, x.raw.GetClearance())
+	}
+	return e
+}
+
+// stands looks once more at what may fall away, in this node's own view.
+func (x *answering) stands() *refusal {
+	if x.Now().After(time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew)) {
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "the managing body waited until %s", time.UnixMilli(x.permission.GetAnswerByUnixMs()).UTC().Format(time.RFC3339Nano))
+	}
+	if _, err := x.Registry.Standing(); err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
+	}
+	var no *refusal
+	err := x.Registry.View(func(v record.View) error {
+		_, ok, err := cooperates(v, x.manager, x.Self.Institution)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			no = invalid("%s is not the managing body of this institution's sector, or one of both is suspended", x.manager)
+			return nil
+		}
+		if bad := x.checked.Recheck(v, x.Now(), x.Mesh); bad != nil {
+			no = refuse(bad.Reason, "the clearance: %s", bad.Detail)
+		}
+		return nil
+	})
+	if err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry cannot be read")
+	}
+	return no
+}
+
+// locks holds one lock for each key in use. The zero value is ready.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{}
+}
+
+// acquire waits for a key until ctx is done. release must be called once when there is
+// no error.
+func (l *locks) acquire(ctx context.Context, key string) (release func(), err error) {
+	for {
+		l.mu.Lock()
+		wait, busy := l.held[key]
+		if !busy {
+			if l.held == nil {
+				l.held = make(map[string]chan struct{})
+			}
+			mine := make(chan struct{})
+			l.held[key] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, key)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
