@@ -90,6 +90,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 		if no != nil {
 			return nil, no
 		}
+		x.settle(ctx, false)
 		if g, no = x.guard(presented); no != nil {
 			return nil, no
 		}
@@ -100,6 +101,8 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 			return nil, no
 		}
 		kept = !fresh
+	} else {
+		x.settle(ctx, false)
 	}
 	e, no := x.answerEntry(event, resp)
 	if no != nil {

@@ -25,6 +25,9 @@ type Sector interface {
 	// gives the seal of that also with an error. Whatever the error is, the peer is
 	// told the same: SECTOR_FAILED.
 	Resolve(ctx context.Context, c SectorCase) (SectorFound, error)
+	// Settle returns when what came of a presentation may be written down. Whatever is
+	// signed and journaled says when, and must not say how quick the sector was.
+	Settle(ctx context.Context, arrived time.Time, failed bool)
 	// Hold returns at the instant at which what came of a presentation may leave: a
 	// bound of a time class, counted from its arrival; a later one if it failed. It
 	// returns early only when ctx is done, and then nobody waits.
@@ -76,6 +79,13 @@ func (x *presentation) resolve(ctx context.Context) ([]byte, int, *refusal) {
 func (x *presentation) hold(ctx context.Context, failed bool) {
 	if x.cfg.Sector != nil && (x.resolved || !failed) {
 		x.cfg.Sector.Hold(ctx, x.arrived, failed)
+	}
+}
+
+// settle waits, at a managing body, until what came of x may be written down.
+func (x *presentation) settle(ctx context.Context, failed bool) {
+	if x.cfg.Sector != nil && (x.resolved || !failed) {
+		x.cfg.Sector.Settle(ctx, x.arrived, failed)
 	}
 }
 

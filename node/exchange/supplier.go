@@ -130,6 +130,7 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Pre
 	if no == nil {
 		return resp, nil
 	}
+	x.settle(ctx, true)
 	refused := x.refused(ctx, no)
 	x.hold(ctx, true)
 	return nil, refused

@@ -73,7 +73,12 @@ func (m *Manager) Directory() *directory.Directory { return m.directory }
 // Resolves reports whether a dataset is found within the sector.
 func (m *Manager) Resolves(d names.DatasetID) bool { return slices.Contains(m.datasets, d) }
 
-// Hold waits for the bound of a time class.
+// Settle and Hold wait for the bounds of a time class.
+func (m *Manager) Settle(ctx context.Context, arrived time.Time, failed bool) {
+	m.times.Settle(ctx, arrived, failed)
+}
+
+// Hold is described at Settle.
 func (m *Manager) Hold(ctx context.Context, arrived time.Time, failed bool) {
 	m.times.Hold(ctx, arrived, failed)
 }
@@ -163,8 +168,9 @@ func merge(replies []*reply) (records []exchange.Record, ok bool) {
 		if r.answer == nil {
 			return nil, false
 		}
+		others := records
 		for _, one := range r.records {
-			if !slices.ContainsFunc(records, func(o exchange.Record) bool { return bytes.Equal(o, one) }) {
+			if !slices.ContainsFunc(others, func(o exchange.Record) bool { return bytes.Equal(o, one) }) {
 				records = append(records, one)
 				size += len(one) + 1
 			}

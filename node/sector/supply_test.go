@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -323,6 +324,54 @@ func TestPresentedAgain(t *testing.T) {
 			t.Errorf("%d entries for three answers that left", n)
 		}
 	})
+}
+
+// TestSamePresentation: the managing body dies between the fund's answer and its own,
+// and the very same clearance is presented again: the same permission goes out, and the
+// fund resends what it answered.
+func TestSamePresentation(t *testing.T) {
+	for _, event := range []nodepb.Event{nodepb.Event_FORWARDED, nodepb.Event_SECTOR_ANSWERED, nodepb.Event_RESOLVED, nodepb.Event_SUPPLIED} {
+		w := newWorld(t)
+		id := w.person(1, "fund-a")
+		synctest.Test(t, func(t *testing.T) {
+			fund, nic := w.node("fund-a"), w.node("nic")
+			fund.source.set(id, yes)
+			w.disturbing(func(_ context.Context, method string, _, _ names.NodeID, _ bool) error {
+				if method == "present" {
+					return errLost
+				}
+				return nil
+			})
+			w.consult(question(id, "T-1"))
+			crash := func(e *nodepb.Entry) (bool, error) {
+				if e.GetEvent() == event {
+					return true, errors.New("power loss")
+				}
+				return false, nil
+			}
+			nic.inner.fail, nic.journal.fail = crash, crash
+			gone, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // nobody waits for a dead node
+			defer cancel()
+			if resp, err := nic.present(gone, nid("pcsa"), w.shown); err == nil && resp.GetRefusal() == 0 {
+				t.Fatalf("answered without %s", event)
+			}
+			nic.inner.fail, nic.journal.fail = nil, nil
+			nic.boot("")
+			resp, err := nic.present(t.Context(), nid("pcsa"), w.shown)
+			w.must(err)
+			again, err := nic.present(t.Context(), nid("pcsa"), w.shown)
+			w.must(err)
+			if resp.GetRefusal() != 0 || !proto.Equal(resp, again) || string(resp.GetContent()) != `[{"entitled":true}]` {
+				t.Errorf("%s: got %v, then %v", event, resp.GetRefusal(), again.GetRefusal())
+			}
+			if n := fund.source.fetched(); n != 1 {
+				t.Errorf("%s: the source was asked %d times", event, n)
+			}
+			if n, want := len(nic.inner.of(nodepb.Event_FORWARDED)), map[bool]int{true: 2, false: 1}[event == nodepb.Event_FORWARDED]; n != want {
+				t.Errorf("%s: %d permissions were journaled, want %d", event, n, want)
+			}
+		})
+	}
 }
 
 // TestRevokedWhileHeld: a right that falls away while an answer waits for its class.

@@ -62,6 +62,16 @@ type world struct {
 	// disturb sees each call; its error is what the caller gets.
 	disturb func(ctx context.Context, method string, from, to names.NodeID, arrived bool) error
 	calls   []string
+	// outside is what an observer sees between a consultant and the managing body.
+	outside []observed
+	shown   *nodepb.Presentation // the last presentation that set out
+}
+
+// observed is one reply that travelled outside the sector.
+type observed struct {
+	size  int           // of the message
+	after time.Duration // from the arrival of what it answers
+	raw   []byte
 }
 
 type head struct {
@@ -100,7 +110,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.rules = &record.Rules{Mesh: mesh, Operators: group(record.Operators), Committee: group(record.Committee),
 		Recovery: group(record.Recovery), Schemes: subject.Belgian()}
-	for _, m := range []string{"alpha", "beta", "gamma"} {
+	for _, m := range []string{"alpha", "bravo", "delta"} {
 		w.signers[m] = newSigner()
 		w.rules.Members = append(w.rules.Members, record.FirstMember{
 			Institution: &registrypb.Institution{Id: m, Name: m, Type: "registry-keeper", NumberSchemes: []string{"ssin"}}, Key: public(w.signers[m]),
@@ -444,8 +454,18 @@ func (p *peers) Clear(ctx context.Context, to names.NodeID, req *registrypb.Clea
 }
 
 func (p *peers) Present(ctx context.Context, to names.NodeID, req *nodepb.Presentation) (*nodepb.PresentResponse, error) {
+	p.w.netMu.Lock()
+	p.w.shown = req
+	p.w.netMu.Unlock()
 	return carry(ctx, p, "present", to, req, func(n *testNode, req *nodepb.Presentation) (*nodepb.PresentResponse, error) {
-		return n.present(ctx, p.self, req)
+		arrived := time.Now()
+		resp, err := n.present(ctx, p.self, req)
+		after := time.Since(arrived)
+		raw, _ := proto.Marshal(resp)
+		p.w.netMu.Lock()
+		defer p.w.netMu.Unlock()
+		p.w.outside = append(p.w.outside, observed{len(raw), after, raw})
+		return resp, err
 	})
 }
 

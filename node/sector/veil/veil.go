@@ -10,7 +10,8 @@
 // # Time classes
 //
 // What arrived at t leaves at t + Prompt if it is ready by then, else at t + Late, and
-// else at the next whole multiple of Late. Prompt is meant to be longer than the
+// else at the next whole multiple of Late. It is written down (signed, journaled: with
+// times that others read) a lead before, and not when it was ready. Prompt is meant to be longer than the
 // slowest of the institutions behind takes on an ordinary day: then every answer of
 // every one of them leaves at t + Prompt. What fails leaves at t + Late whatever the
 // cause, and however soon that was known.
@@ -103,6 +104,10 @@ type Times struct {
 	Prompt, Late time.Duration // 0 < Prompt < Late
 }
 
+// Lead is how long before its bound something is written down, and so what writing may
+// take.
+func (t Times) Lead() time.Duration { return t.Prompt / 5 }
+
 // DefaultTimes answer within half a second, and fail within three: a consultant waits
 // four.
 func DefaultTimes() Times { return Times{Prompt: 500 * time.Millisecond, Late: 3 * time.Second} }
@@ -115,19 +120,31 @@ func (t Times) Validate() error {
 	return nil
 }
 
-// After gives when something that is ready this long after its arrival leaves, counted
-// from the arrival.
-func (t Times) After(ready time.Duration, failed bool) time.Duration {
+// after gives the bound of the class of something that is ready this long after its
+// arrival, counted from the arrival.
+func (t Times) after(ready time.Duration, failed bool) time.Duration {
 	if ready <= t.Prompt && !failed {
 		return t.Prompt
 	}
 	return max(1, (ready+t.Late-1)/t.Late) * t.Late
 }
 
-// Hold returns when something that is ready now, and arrived then, may leave; early only
-// when ctx is done. arrived must carry its monotonic reading.
+// Settle returns when something that is ready now, and arrived then, may be written
+// down; Hold, after that, when it may leave. Both return early only when ctx is done.
+// arrived must carry its monotonic reading.
+func (t Times) Settle(ctx context.Context, arrived time.Time, failed bool) {
+	ready := time.Since(arrived)
+	wait(ctx, t.after(ready+t.Lead(), failed)-t.Lead()-ready)
+}
+
+// Hold is described at Settle.
 func (t Times) Hold(ctx context.Context, arrived time.Time, failed bool) {
-	timer := time.NewTimer(t.After(time.Since(arrived), failed) - time.Since(arrived))
+	ready := time.Since(arrived)
+	wait(ctx, t.after(ready, failed)-ready)
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -76,6 +76,15 @@ func TestHold(t *testing.T) {
 			if got := time.Since(arrived); got != c.want {
 				t.Errorf("ready after %v, failed %t: left after %v, want %v", c.ready, c.failed, got, c.want)
 			}
+			arrived = time.Now()
+			time.Sleep(c.ready)
+			times.Settle(t.Context(), arrived, c.failed)
+			settled := time.Since(arrived)
+			times.Hold(t.Context(), arrived, c.failed)
+			if left := time.Since(arrived); left-settled != times.Lead() || left != times.Prompt && left%times.Late != 0 {
+				t.Errorf("ready after %v: settled after %v, left after %v", c.ready, settled, left)
+			}
+			c.want = time.Since(arrived)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			times.Hold(ctx, time.Now(), true) // nobody waits
