@@ -18,6 +18,7 @@ var walls = []struct {
 	{"registry/names", nil},
 	{"registry/subject", nil},
 	{"registry/badgerdb", nil},
+	{"registry/runs", nil},
 	{"registry/registrypb", nil},
 	{"registry/statehash", nil},
 	{"registry/checkpoint", []string{"registry/names", "certs/envelope"}},

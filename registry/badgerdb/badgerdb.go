@@ -27,6 +27,9 @@ type Config struct {
 	// MemTableMB is the size of the table in memory that gathers writes; a
 	// transaction may take 15 % of it. 0 means 8.
 	MemTableMB int64
+	// ValueLogKB is the size from which on values lie in a log of their own, which is
+	// never rewritten. 0 means 64.
+	ValueLogKB int64
 	// NoSync leaves the moment of writing to the operating system. Only for what
 	// is rebuilt from elsewhere, such as an index.
 	NoSync bool
@@ -44,6 +47,9 @@ func Open(cfg Config) (*badger.DB, error) {
 	if cfg.MemTableMB == 0 {
 		cfg.MemTableMB = 8
 	}
+	if cfg.ValueLogKB == 0 {
+		cfg.ValueLogKB = 64
+	}
 	if cfg.Dir != "" {
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			return nil, err
@@ -59,7 +65,7 @@ func Open(cfg Config) (*badger.DB, error) {
 		WithNumCompactors(2).
 		WithBaseTableSize(4 << 20).
 		WithValueLogFileSize(32 << 20).
-		WithValueThreshold(64 << 10).
+		WithValueThreshold(cfg.ValueLogKB << 10).
 		WithBlockCacheSize(cfg.CacheMB << 19).
 		WithIndexCacheSize(cfg.CacheMB << 19).
 		WithCompression(options.None).

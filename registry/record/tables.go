@@ -41,3 +41,10 @@ func StateHashKey(kind byte, rest ...byte) []byte { return append([]byte{tabStat
 func Hashed(key []byte) bool {
 	return len(key) > 0 && key[0] != tabStateHash && key[0] != tabApplied
 }
+
+// OfDirectory reports whether a row holds the references of one subject: the one table
+// that grows to the size of a country.
+func OfDirectory(key []byte) bool { return len(key) > 0 && key[0] == tabReferences }
+
+// DirectoryPrefix begins the keys of which OfDirectory is true, and no others.
+func DirectoryPrefix() []byte { return []byte{tabReferences} }

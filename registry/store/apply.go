@@ -5,20 +5,18 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/crossroads-mesh/crossroads/registry/record"
-	"github.com/crossroads-mesh/crossroads/registry/statehash"
 )
 
 // A Badger transaction takes 15 % of the memory table in bytes, and one row for
-// each 96 of them: 2.5 MB and 26,214 rows. One command writes at most
+// each 96 of them: 4.8 MB and 52,428 rows. One command writes at most
 // record.MaxWrite bytes and two rows for each of its own, besides itself, which
-// goes to the value log or counts less than 64 KB; the state hash adds at most 160 KB
-// in 260 rows. So a command always fits into a transaction that holds no more than
-// softBytes and softRows before it.
+// goes to the value log or counts less than valueLog; the state hash adds at most 160 KB
+// in 260 rows, and runs.go lets recentBytes in recentRows in. So a command always fits
+// into a transaction that holds no more than softBytes and softRows before it.
 const (
-	memTableMB = 16
+	memTableMB = 32
+	valueLog   = 4 << 10
 	softBytes  = 192 << 10
 	softRows   = 4_096
 )
@@ -169,98 +167,3 @@ func (s *Store) decided(g *generation, e Entry) (record.Result, error) {
 	}
 	return res, err
 }
-
-// writer is a record.State on one transaction that knows how full it is, and keeps
-// the hash of the state.
-type writer struct {
-	rows
-	bytes, count int
-
-	hash    *hasher                // as before the transaction
-	touched map[string]*change     // rows read and written
-	sums    map[int]*statehash.Sum // of the buckets that changed
-	marks   []uint64               // set in this transaction
-}
-
-func newWriter(g *generation) *writer {
-	return &writer{rows: rows{g.db.NewTransaction(true)}, hash: g.hash, touched: make(map[string]*change), sums: make(map[int]*statehash.Sum)}
-}
-
-// full reports whether the next command might not fit.
-func (w *writer) full() bool {
-	return w != nil && (w.bytes > softBytes || w.count > softRows || len(w.marks) > 0)
-}
-
-// Set writes a row.
-func (w *writer) Set(k, v []byte) error {
-	w.bytes += len(k) + min(len(v), 64<<10) + 16
-	w.count++
-	if err := w.note(k, v); err != nil {
-		return err
-	}
-	return w.txn.Set(k, v)
-}
-
-// Delete takes a row away.
-func (w *writer) Delete(k []byte) error {
-	w.bytes += len(k) + 16
-	w.count++
-	if err := w.note(k, nil); err != nil {
-		return err
-	}
-	return w.txn.Delete(k)
-}
-
-// commit makes what was written durable, and with it that index is applied.
-func (w *writer) commit(index uint64) error {
-	if err := errors.Join(record.SetAppliedIndex(w, index), w.saveHash()); err != nil {
-		return err
-	}
-	if err := w.txn.Commit(); err != nil {
-		return err
-	}
-	w.saved()
-	return nil
-}
-
-func (w *writer) discard() { w.txn.Discard() }
-
-// rows is a record.Getter on one transaction.
-type rows struct{ txn *badger.Txn }
-
-// Get gives a copy of the value of k, or nil.
-func (r rows) Get(k []byte) ([]byte, error) {
-	item, err := r.txn.Get(k)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return item.ValueCopy(nil)
-}
-
-// Scan gives copies of keys and values. It reads no value ahead: there may be
-// commands of a megabyte among them.
-func (r rows) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
-	opts := badger.DefaultIteratorOptions
-	opts.PrefetchValues = false
-	opts.Prefix = prefix
-	it := r.txn.NewIterator(opts)
-	defer it.Close()
-	if bytes.Compare(start, prefix) < 0 {
-		start = prefix
-	}
-	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
-		v, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return err
-		}
-		if err := fn(it.Item().KeyCopy(nil), v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-var _ record.State = (*writer)(nil)

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/runs"
 )
 
 // maxCached bounds the rows and scans that a cache keeps; a mesh of thousands of
@@ -22,34 +21,58 @@ type cache struct {
 	rows  map[string][]byte // nil: there is none
 	scans map[string][]pair // by prefix
 	size  int
+	runs  uint64 // id of the version of the runs
 }
 
 type pair struct{ k, v []byte }
 
-func newCache() *cache { return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair)} }
-
-// view begins to read. A cache may be used only by a transaction that reads the
-// version the cache is of. A writer takes the cache away before it commits and puts
-// an empty one in place after; so if the same cache is there before and after the
-// transaction begins, no commit lies between, and it is of this version.
-func (g *generation) view() (*badger.Txn, record.Getter) {
-	c := g.cache.Load()
-	txn := g.db.NewTransaction(false)
-	if c == nil || g.cache.Load() != c {
-		return txn, rows{txn}
-	}
-	return txn, &cachedRows{rows{txn}, c}
+func newCache(runs uint64) *cache {
+	return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair), runs: runs}
 }
 
-// commit commits w, and with it that index is applied. After an error there is no
-// cache any more.
-func (g *generation) commit(w *writer, index uint64) error {
-	g.cache.Store(nil)
-	if err := w.commit(index); err != nil {
-		return err
+// view begins to read; discard ends it. A cache may be used only by a transaction that
+// reads the version the cache is of. A writer takes the cache away before it commits and
+// puts an empty one in place after; so if the same cache is there before and after the
+// transaction begins, no commit lies between, and it is of this version. The same holds
+// for the runs: a merge changes no row.
+func (g *generation) view() (_ record.Getter, discard func(), err error) {
+	r, c, err := g.read()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case c == nil:
+		return &r, r.discard, nil
 	}
-	g.cache.Store(newCache())
-	return nil
+	return &cachedRows{r, c}, r.discard, nil
+}
+
+// read begins to read; the cache is nil when there is none that fits.
+func (g *generation) read() (rows, *cache, error) {
+	for {
+		c := g.cache.Load()
+		txn := g.db.NewTransaction(false)
+		if c != nil && g.cache.Load() != c {
+			c = nil
+		}
+		if g.layers == nil {
+			return rows{txn: txn}, c, nil
+		}
+		var v *runs.Version
+		if c != nil {
+			v, _ = g.layers.tree.Acquire(c.runs)
+		}
+		if v == nil {
+			var err error
+			if v, err = g.runsOf(txn); err != nil {
+				txn.Discard()
+				return rows{}, nil, err
+			}
+		}
+		if v != nil {
+			return newRows(txn, v), c, nil
+		}
+		txn.Discard() // the version was let go of since the transaction began
+	}
 }
 
 // cachedRows reads through a cache. Slices it gives are copies.

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/statehash"
 )
@@ -50,11 +48,10 @@ type hasher struct {
 
 // loadHash reads the hash, or makes it anew for a database that has none: a new one, or
 // one of a version that kept none. The next commit then writes it.
-func loadHash(db *badger.DB) (*hasher, error) {
+func loadHash(g *generation) (*hasher, error) {
 	h := new(hasher)
-	txn := db.NewTransaction(false)
-	defer txn.Discard()
-	r := rows{txn}
+	r := newRows(g.db.NewTransaction(false), g.currentRuns())
+	defer r.discard()
 	version, err := r.Get(record.StateHashKey(hashVersion))
 	if err != nil {
 		return nil, err
@@ -99,6 +96,7 @@ func readSums(r record.Getter, into *statehash.State) error {
 type change struct {
 	was, now []byte // since the hash was last brought up to date; nil: no row
 	written  bool
+	waits    bool // a row of the directory, to be written beside the transaction
 }
 
 // Get gives a copy of the value of k, or nil. What it read is remembered: whoever
@@ -114,21 +112,30 @@ func (w *writer) Get(k []byte) ([]byte, error) {
 	return v, err
 }
 
-func (w *writer) note(k, v []byte) error {
+// note remembers what a row is now, and reports whether it waits beside the transaction.
+func (w *writer) note(k, v []byte) (waits bool, err error) {
 	if !record.Hashed(k) {
-		return nil
+		return false, nil
 	}
 	c, ok := w.touched[string(k)]
 	if !ok {
 		was, err := w.rows.Get(k)
 		if err != nil {
-			return err
+			return false, err
 		}
 		c = &change{was: was}
 		w.touched[string(k)] = c
 	}
 	c.now, c.written = v, true
-	return nil
+	if w.version == nil || !record.OfDirectory(k) {
+		return false, nil
+	}
+	if !c.waits {
+		c.waits = true
+		w.pending = append(w.pending, string(k))
+	}
+	w.pendingBytes += len(k) + len(v) + 16
+	return true, nil
 }
 
 // fold brings the sums of the transaction up to date with what it wrote. A row that was

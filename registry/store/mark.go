@@ -16,9 +16,12 @@ func (s *Store) read(fn func(r rows) error) error {
 		return err
 	}
 	defer g.users.Done()
-	txn := g.db.NewTransaction(false)
-	defer txn.Discard()
-	return fn(rows{txn})
+	r, _, err := g.read()
+	if err != nil {
+		return err
+	}
+	defer r.discard()
+	return fn(r)
 }
 
 // Marks gives the marks that are kept, of from and later, in order: a few hundred at

@@ -36,7 +36,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := setCurrent(s.cfg.Dir, dir); err != nil {
 		// Either database may be the one that a reopening finds.
 		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
-		return errors.Join(fmt.Errorf("restore registry: %w", err), g.db.Close())
+		return errors.Join(fmt.Errorf("restore registry: %w", err), g.close())
 	}
 	s.mu.Lock()
 	s.current = g
@@ -44,7 +44,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.failed = nil // the new database is whole, whatever became of the old one
 	s.announce(index, nil)
 	old.users.Wait()
-	if err := errors.Join(old.db.Close(), removeDir(old.dir)); err != nil {
+	if err := errors.Join(old.close(), removeDir(old.dir)); err != nil {
 		s.cfg.Log.Warn("registry: the tables before the restore were not removed", "error", err)
 	}
 	return nil
@@ -61,12 +61,12 @@ func (s *Store) rebuild(dir string, r io.Reader) (*generation, uint64, error) {
 		err = g.db.Sync()
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, g.db.Close())
+		return nil, 0, errors.Join(err, g.close())
 	}
 	if dir == "" {
 		return g, index, nil
 	}
-	if err := g.db.Close(); err != nil {
+	if err := g.close(); err != nil {
 		return nil, 0, err
 	}
 	g, err = s.open(dir, false)

@@ -56,7 +56,7 @@ func (s *Store) Freeze() (*Frozen, error) {
 	}
 	txn := g.db.NewTransaction(false)
 	f := &Frozen{txn: txn, rules: s.rules, release: sync.OnceFunc(func() { txn.Discard(); g.users.Done() })}
-	if f.index, err = record.NewView(rows{txn}).AppliedIndex(); err != nil {
+	if f.index, err = record.NewView(rows{txn: txn}).AppliedIndex(); err != nil {
 		f.release()
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (f *Frozen) Release() { f.release() }
 func (f *Frozen) WriteTo(to io.Writer) (int64, error) {
 	w := newFrameWriter(to)
 	w.head(f)
-	err := record.NewView(rows{f.txn}).History(0, func(index uint64, envelope []byte) error {
+	err := record.NewView(rows{txn: f.txn}).History(0, func(index uint64, envelope []byte) error {
 		w.command(index, envelope)
 		return w.err
 	})

@@ -57,6 +57,7 @@ type Change struct {
 type Store struct {
 	cfg   badgerdb.Config
 	rules *record.Rules
+	limits
 
 	apply  sync.Mutex // one writer; guards failed and hooks
 	failed error
@@ -76,12 +77,18 @@ type generation struct {
 	hash  *hasher               // owned by whoever applies
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
+
+	layers *layers // nil in memory
 }
 
 // Open opens the store in cfg.Dir, founding it under rules when it is new. Its
 // error wraps record.ErrOtherRules when the directory belongs to another genesis.
 // The caller closes it.
 func Open(cfg badgerdb.Config, rules *record.Rules) (*Store, error) {
+	return openWith(cfg, rules, usual)
+}
+
+func openWith(cfg badgerdb.Config, rules *record.Rules, limits limits) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -91,17 +98,20 @@ func Open(cfg badgerdb.Config, rules *record.Rules) (*Store, error) {
 			cfg.MemTableMB *= 2
 		}
 	}
+	if cfg.Dir != "" {
+		cfg.ValueLogKB = valueLog >> 10
+	}
 	dir, err := currentDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("registry store: %w", err)
 	}
-	s := &Store{cfg: cfg, rules: rules, moved: make(chan struct{})}
+	s := &Store{cfg: cfg, rules: rules, limits: limits, moved: make(chan struct{})}
 	g, err := s.open(dir, false)
 	if err != nil {
 		return nil, fmt.Errorf("registry store: %w", err)
 	}
 	if err := s.found(g); err != nil {
-		return nil, errors.Join(fmt.Errorf("registry store %s: %w", cfg.Dir, err), g.db.Close())
+		return nil, errors.Join(fmt.Errorf("registry store %s: %w", cfg.Dir, err), g.close())
 	}
 	s.current = g
 	return s, nil
@@ -114,13 +124,29 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := loadHash(db)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	g := &generation{db: db, dir: dir, names: new(record.Interned)}
+	g.cache.Store(newCache(0))
+	if dir != "" {
+		if err := g.openLayers(cfg.Key, s.limits, cfg.Log); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		v := g.currentRuns()
+		g.cache.Store(newCache(v.ID()))
+		v.Release()
 	}
-	g := &generation{db: db, dir: dir, names: new(record.Interned), hash: h}
-	g.cache.Store(newCache())
+	if g.hash, err = loadHash(g); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
 	return g, nil
+}
+
+// close waits for what goes on beside and closes the database.
+func (g *generation) close() error {
+	var err error
+	if g.layers != nil {
+		err = g.layers.close()
+	}
+	return errors.Join(err, g.db.Close())
 }
 
 // found writes the first rows, or checks that they are those of the rules.
@@ -153,7 +179,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	g.users.Wait()
-	return g.db.Close()
+	return g.close()
 }
 
 // use gives the current generation; the caller says users.Done when through.
@@ -175,8 +201,11 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer g.users.Done()
-	txn, getter := g.view()
-	defer txn.Discard()
+	getter, discard, err := g.view()
+	if err != nil {
+		return err
+	}
+	defer discard()
 	return fn(record.NewCachedView(getter, g.names))
 }
 

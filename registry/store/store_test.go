@@ -36,9 +36,12 @@ func dump(t testing.TB, s *Store) map[string]string {
 		t.Fatal(err)
 	}
 	defer g.users.Done()
-	txn := g.db.NewTransaction(false)
-	defer txn.Discard()
-	return dumpRows(t, rows{txn})
+	getter, discard, err := g.view()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer discard()
+	return dumpRows(t, getter)
 }
 
 func dumpRows(t testing.TB, g record.Getter) map[string]string {
