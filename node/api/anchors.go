@@ -2,12 +2,15 @@ package api
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 )
 
 // AnchorList is the last anchored checkpoint of every journal.
@@ -52,6 +55,8 @@ type Evidence struct {
 	// Certain: no honest log holds both. Otherwise the journal gave no proof that joins
 	// them, and must show one.
 	Certain bool `json:"certain"`
+	// Says in plain words what is proven, and of whom, by the keys in the registry.
+	Says string `json:"says"`
 	// Text stands by itself: anybody with the public keys of the mesh can judge it.
 	Text string `json:"text"`
 }
@@ -98,13 +103,36 @@ func (s *Server) evidence(*request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range all {
-		out.Items = append(out.Items, Evidence{
-			Journal: e.Older.Node.String(), Found: e.Found, Sizes: [2]int64{e.Older.Size, e.Newer.Size},
-			Certain: checkpoint.Compare(e.Older, e.Newer, e.Proof) == checkpoint.Forked, Text: string(e.Text()),
-		})
+	return out, s.cfg.Registry.View(func(v record.View) error {
+		for _, e := range all {
+			says, err := judged(v, e)
+			if err != nil {
+				return err
+			}
+			out.Items = append(out.Items, Evidence{
+				Journal: e.Older.Node.String(), Found: e.Found, Sizes: [2]int64{e.Older.Size, e.Newer.Size},
+				Certain: checkpoint.Compare(e.Older, e.Newer, e.Proof) == checkpoint.Forked, Says: says, Text: string(e.Text()),
+			})
+		}
+		return nil
+	})
+}
+
+// judged says what evidence proves by all keys that the registry ever had.
+func judged(v record.View, e *checkpoint.Evidence) (string, error) {
+	var failed error
+	f, err := e.Verify(func(i names.InstitutionID) (keys []ed25519.PublicKey) {
+		all, err := v.KeysOf(i)
+		failed = errors.Join(failed, err)
+		for _, k := range all {
+			keys = append(keys, k.GetPublicKey())
+		}
+		return keys
+	})
+	if failed != nil || err != nil {
+		return "", errors.Join(failed, err)
 	}
-	return out, nil
+	return f.String(), nil
 }
 
 // metrics tells how the node is doing, to whoever watches machines.

@@ -52,9 +52,10 @@ func (f *Finding) String() string {
 	return s
 }
 
-// NewEvidence puts two checkpoints of one journal in order.
+// NewEvidence puts two checkpoints of one journal in order: of size, or if that is the
+// same of text, so that two checkpoints make one evidence whoever holds them.
 func NewEvidence(a, b *Note, proof []Hash, finder names.NodeID, found time.Time) *Evidence {
-	if a.Size > b.Size {
+	if a.Size > b.Size || a.Size == b.Size && a.Text > b.Text {
 		a, b = b, a
 	}
 	return &Evidence{a, b, proof, finder, found.UTC().Truncate(time.Second)}

@@ -145,6 +145,21 @@ func (n *Note) Add(raw []byte) error {
 	return nil
 }
 
+// Join adds the lines of signature that o, a note of the same text, has and n lacks, and
+// tells whether there were any.
+func (n *Note) Join(o *Note) (grown bool, err error) {
+	if !n.Same(o) {
+		return false, fmt.Errorf("%w: notes of two texts", ErrMalformed)
+	}
+	before := len(n.lines)
+	for _, l := range o.lines {
+		if err := n.Add([]byte(l.raw)); err != nil {
+			return len(n.lines) > before, err
+		}
+	}
+	return len(n.lines) > before, nil
+}
+
 // Only gives a note with the journal's line and those of the members for which keep
 // is true, at most max of them: who stores notes need not store what others add.
 func (n *Note) Only(max int, keep func(member names.NodeID) bool) *Note {

@@ -4,10 +4,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
 // The rows of the memory: under 'c' and the origin the last note cosigned, with this
@@ -85,17 +89,34 @@ func (w *Witness) page(after string) (notes [][]byte, next string, err error) {
 }
 
 // accuse keeps two checkpoints that contradict each other, durably, and tells the
-// operator, once.
+// operator, once. If both are known to, what counts is who cosigned them: cosignatures
+// that were not seen before are added, for whoever cosigned both is a liar too.
 func (w *Witness) accuse(a, b *checkpoint.Note, proof []checkpoint.Hash) error {
+	a, err := w.proven(a)
+	if err != nil {
+		return err
+	}
+	if b, err = w.proven(b); err != nil {
+		return err
+	}
 	e := checkpoint.NewEvidence(a, b, proof, w.cfg.Self, w.cfg.Now())
 	sum := sha256.Sum256([]byte(e.Older.Text + e.Newer.Text))
 	prefix := evidencePrefix(a.Origin)
 	known := false
-	err := w.db.Update(func(txn *badger.Txn) error {
+	err = w.db.Update(func(txn *badger.Txn) error {
 		k := append(prefix, sum[:16]...)
-		if _, err := txn.Get(k); !errors.Is(err, badger.ErrKeyNotFound) {
-			known = true
+		had, err := evidenceAt(txn, k)
+		if err != nil {
 			return err
+		}
+		if had != nil {
+			older, err := had.Older.Join(e.Older)
+			newer, nerr := had.Newer.Join(e.Newer)
+			if known = !older && !newer; known || err != nil || nerr != nil {
+				return errors.Join(err, nerr)
+			}
+			e = had
+			return txn.Set(k, e.Text())
 		}
 		count := 0
 		if err := scan(txn, prefix, func([]byte) error { count++; return nil }); err != nil {
@@ -115,6 +136,35 @@ func (w *Witness) accuse(a, b *checkpoint.Note, proof []checkpoint.Hash) error {
 			"certain", checkpoint.Compare(e.Older, e.Newer, proof) == checkpoint.Forked, "evidence", string(e.Text()))
 	}
 	return nil
+}
+
+// proven gives a note with those cosignatures alone that a member's key made: another
+// line under its name would stand in the way of the true one.
+func (w *Witness) proven(n *checkpoint.Note) (proven *checkpoint.Note, err error) {
+	err = w.view(func(v record.View) error {
+		var failed error
+		proven = n.Only(checkpoint.MaxSignatures, func(m names.NodeID) bool {
+			keys, err := v.KeysOf(m.Institution)
+			failed = errors.Join(failed, err)
+			return slices.ContainsFunc(keys, func(k *registrypb.Key) bool { _, ok := n.CosignedBy(m, k.PublicKey); return ok })
+		})
+		return failed
+	})
+	return proven, err
+}
+
+func evidenceAt(txn *badger.Txn, k []byte) (e *checkpoint.Evidence, err error) {
+	item, err := txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err == nil {
+		err = item.Value(func(b []byte) error {
+			e, err = checkpoint.ParseEvidence(b)
+			return err
+		})
+	}
+	return e, err
 }
 
 // Evidence gives all evidence this member holds, in order of journal.
