@@ -53,6 +53,7 @@ const (
 	telecomRegulator   names.InstitutionType = "telecom-regulator"
 	municipality       names.InstitutionType = "municipality"
 	inspection         names.InstitutionType = "inspection-service"
+	transport          names.InstitutionType = "transport-company"
 )
 
 // first are the institutions in the order they join. The first three are the
@@ -80,6 +81,7 @@ var first = []Institution{
 	{ID: "bipt", Name: "Institute for Postal Services and Telecommunications", Type: telecomRegulator},
 	{ID: "muni-ghent", Name: "City of Ghent", Type: municipality, City: "ghent"},
 	{ID: "social-inspection", Name: "Social Inspection", Type: inspection},
+	{ID: "public-transport", Name: "Public Transport Company, reduction cards", Type: transport},
 }
 
 // institutions gives the first n that join, and others that are asked for by name.

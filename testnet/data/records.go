@@ -31,6 +31,7 @@ const (
 	qTelecom       names.Quality = "telecom-customer"
 	qInhabitant    names.Quality = "inhabitant"
 	qInspected     names.Quality = "inspection-file"
+	qTraveller     names.Quality = "traveller"
 )
 
 // Years for which quarterly wages and taxable incomes are kept.

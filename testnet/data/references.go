@@ -255,6 +255,11 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 			add(p.SSIN, qInhabitant, clip(names.Period{From: p.Household.Since(), Until: names.Forever}, p.registered()))
 		}
 	},
+	transport: func(p *Person, add addFile) {
+		if p.Index%3 != 0 { // who travels with it at all
+			add(p.SSIN, qTraveller, clip(p.Life(), names.Period{From: anniversary(p.Birth, 12), Until: names.Forever}))
+		}
+	},
 	inspection: func(p *Person, add addFile) {
 		if p.Index%7 == 0 {
 			for _, u := range p.Unemployed {

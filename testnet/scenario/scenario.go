@@ -39,6 +39,8 @@ type Scenario struct {
 func All() []Scenario {
 	all := []Scenario{
 		increasedReimbursement(),
+		socialInquiry(),
+		reductionCards(),
 	}
 	slices.SortStableFunc(all, func(a, b Scenario) int { return cmp.Compare(a.Flow, b.Flow) })
 	return all
