@@ -229,4 +229,3 @@ func (n *Network) partTickets(ctx context.Context, t *testing.T, ask data.Consul
 	}
 	return tickets
 }
-
