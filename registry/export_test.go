@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -11,6 +12,9 @@ func (r *Registry) Propose(b []byte) (any, error) {
 	f := r.member.raft().Apply(b, time.Second)
 	if err := f.Error(); err != nil {
 		return nil, err
+	}
+	if r, ok := f.Response().([]record.Result); ok && len(r) == 1 {
+		return r[0], nil // of an entry that holds one command
 	}
 	return f.Response(), nil
 }

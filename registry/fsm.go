@@ -28,6 +28,9 @@ type machine struct {
 	log   *slog.Logger
 	// last index that raft handed over; owned by raft's goroutine for the state machine
 	last uint64
+	// size of the log, of which so many entries at most stay behind a snapshot
+	size logSize
+	keep int
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -35,18 +38,25 @@ var _ raft.BatchingFSM = (*machine)(nil)
 // Apply implements raft.FSM.
 func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch implements raft.BatchingFSM. Each answer is a record.Result or an error.
+// ApplyBatch implements raft.BatchingFSM. Each answer is an error, or a []record.Result:
+// one for each command of the entry.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
-	answers := make([]any, len(logs))
-	entries := make([]store.Entry, len(logs))
+	var entries []store.Entry
+	ends := make([]int, len(logs))
 	for i, l := range logs {
-		entries[i].Index = l.Index
-		if l.Type == raft.LogCommand { // a change of raft's configuration only moves the index
-			entries[i].Envelope = l.Data
-			if len(l.Data) == 0 {
-				entries[i].Envelope = store.MarkHere
+		m.size.note(len(l.Data), m.keep)
+		end := store.Entry{Index: indexAfter(l.Index)}
+		switch {
+		case l.Type != raft.LogCommand: // a change of raft's configuration only moves the index
+		case len(l.Data) == 0:
+			end.Envelope = store.MarkHere
+		default:
+			for place, c := range splitCommands(l.Data) {
+				entries = append(entries, store.Entry{Index: indexOf(l.Index, place), Envelope: c})
 			}
 		}
+		entries = append(entries, end)
+		ends[i] = len(entries)
 	}
 	if len(logs) > 0 {
 		m.last = logs[len(logs)-1].Index
@@ -55,12 +65,15 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	if err != nil {
 		m.fail(err)
 	}
-	for i := range answers {
+	answers := make([]any, len(logs))
+	from := 0
+	for i, end := range ends {
 		if err != nil {
 			answers[i] = err
 		} else {
-			answers[i] = results[i]
+			answers[i] = results[from : end-1]
 		}
+		from = end
 	}
 	return answers
 }
@@ -72,9 +85,9 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Index() != m.last {
+	if f.Index() != indexAfter(m.last) {
 		f.Release()
-		return nil, fmt.Errorf("no snapshot now: the state stands at index %d, raft is at %d", f.Index(), m.last)
+		return nil, fmt.Errorf("the state stands at index %d, raft is at %d", f.Index(), indexAfter(m.last))
 	}
 	return snapshot{f}, nil
 }
@@ -85,7 +98,7 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	err := m.store.Restore(r)
 	switch {
 	case err == nil:
-		m.last = m.store.AppliedIndex()
+		m.last = entryAt(m.store.AppliedIndex())
 	case errors.Is(err, record.ErrOldProgram):
 		m.fail(err)
 	case errors.Is(err, store.ErrBadSnapshot):

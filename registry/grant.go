@@ -100,8 +100,8 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 		if raft := m.raft(); raft != nil {
 			s.State = strings.ToLower(raft.State().String())
 			s.Term = raft.CurrentTerm()
-			s.CommitIndex = raft.CommitIndex()
-			s.LastLogIndex = raft.LastIndex()
+			s.CommitIndex = indexAfter(raft.CommitIndex())
+			s.LastLogIndex = indexAfter(raft.LastIndex())
 			s.Votes = m.votes()
 		}
 		if l, ok := m.leader(); ok {

@@ -24,10 +24,10 @@ import (
 const (
 	// segmentSize of the raft log, in bytes: each member holds one or two at first.
 	segmentSize = 8 << 20
-	// retained snapshots, and the most entries in one append. Entries may be a
-	// megabyte each.
+	// retained snapshots, and the most entries in one append, which is also how many are
+	// applied at once. Entries may be a megabyte each.
 	retained   = 1
-	maxAppend  = 32
+	maxAppend  = 16
 	connPool   = 3
 	enqueueFor = 5 * time.Second
 )
@@ -38,6 +38,7 @@ type member struct {
 	log     *slog.Logger
 	granter *lease.Granter
 	machine *machine
+	batch   batcher
 	conf    *raft.Config
 	wal     *wal.WAL
 	meta    *metadb.BoltMetaDB // of wal, which does not close it
@@ -56,7 +57,8 @@ type member struct {
 func openMember(r *Registry, dir string) (*member, error) {
 	t := r.cfg.Tuning
 	m := &member{reg: r, log: r.cfg.Log}
-	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log}
+	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log, keep: int(t.TrailingLogs)}
+	m.batch.apply = func(data []byte) raft.ApplyFuture { return m.raft().Apply(data, enqueueFor) }
 	m.granter = lease.NewGranter(lease.GranterConfig{
 		Mesh: r.cfg.Genesis.Mesh, Self: r.cfg.Self, Signer: r.cfg.Signer, Confirm: m.confirm, Now: r.cfg.Now,
 	})
@@ -68,7 +70,7 @@ func openMember(r *Registry, dir string) (*member, error) {
 	m.conf.LeaderLeaseTimeout = t.LeaderLease
 	m.conf.CommitTimeout = 20 * time.Millisecond
 	m.conf.MaxAppendEntries = maxAppend
-	m.conf.SnapshotThreshold = t.SnapshotEvery
+	m.conf.SnapshotThreshold = neverByCount
 	m.conf.SnapshotInterval = t.SnapshotCheck
 	m.conf.TrailingLogs = t.TrailingLogs
 	m.conf.ShutdownOnRemove = false
@@ -155,10 +157,10 @@ func (m *member) checkState() error {
 	if len(snaps) > 0 {
 		snap = snaps[0].Index
 	}
-	m.conf.NoSnapshotRestoreOnStart = applied >= snap
-	if applied > max(last, snap) {
+	m.conf.NoSnapshotRestoreOnStart = applied >= indexAfter(snap)
+	if applied > indexAfter(max(last, snap)) {
 		return fmt.Errorf("the state is at index %d and the raft log ends at %d: they are not of the same time; "+
-			"remove this member's whole registry directory, have the operators replace the member, and start anew", applied, max(last, snap))
+			"remove this member's whole registry directory, have the operators replace the member, and start anew", applied, indexAfter(max(last, snap)))
 	}
 	return nil
 }
@@ -195,6 +197,7 @@ func (m *member) close() error {
 		}
 		m.transport.Close()
 		m.transport.CloseStreams()
+		m.batch.join()
 		m.stream.join()
 	}
 	return errors.Join(err, m.closeLog())
@@ -242,7 +245,7 @@ func (m *member) confirm(ctx context.Context) (lease.Confirmed, error) {
 		return lease.Confirmed{}, err
 	}
 	asked := time.Now()
-	commit := r.CommitIndex()
+	commit := indexAfter(r.CommitIndex())
 	voters := votersOf(r)
 	for {
 		if err := r.VerifyLeader().Error(); err != nil {

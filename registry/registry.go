@@ -113,12 +113,13 @@ type Tuning struct {
 	LeaderLease time.Duration
 	// RPC bounds one raft message, connecting included. Default 5s.
 	RPC time.Duration
-	// SnapshotEvery is how many log entries lie between snapshots, and SnapshotCheck
-	// how often that is looked at. Default 16384 and 2 minutes.
+	// SnapshotEvery is how many log entries lie between snapshots at most, however small
+	// they are (see compact.go), and SnapshotCheck how often that is looked at. Default
+	// 16384 and 10 s.
 	SnapshotEvery uint64
 	SnapshotCheck time.Duration
 	// TrailingLogs is how many entries a snapshot leaves for followers that lag a
-	// little. Default 8192.
+	// little, unless that is more than some 50 MB. Default 8192.
 	TrailingLogs uint64
 	// WatchPause is the shortest time between two looks of a watch for news, so that
 	// a bulk load does not wake every follower for every entry. Default 10ms.
@@ -144,7 +145,7 @@ func (t Tuning) withDefaults() Tuning {
 	def(&t.Election, max(450*time.Millisecond, t.Heartbeat))
 	def(&t.LeaderLease, min(300*time.Millisecond, t.Heartbeat))
 	def(&t.RPC, 5*time.Second)
-	def(&t.SnapshotCheck, 2*time.Minute)
+	def(&t.SnapshotCheck, 10*time.Second)
 	def(&t.WatchPause, 10*time.Millisecond)
 	def(&t.WatchKeepalive, 2*time.Second)
 	if t.SubmitRate == 0 {
@@ -261,6 +262,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		}
 		g.Go(func() error { return r.member.granter.Run(ctx) })
 		g.Go(func() error { return r.member.keepMembers(ctx) })
+		g.Go(func() error { return r.member.compact(ctx) })
 	} else {
 		g.Go(func() error { return r.follow(ctx) })
 		g.Go(func() error { return r.settleDoubts(ctx) })

@@ -62,7 +62,7 @@ func TestForgedCommandsChangeNothing(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		if r := res.(record.Result); r.Accepted && !r.Repeated {
+		if r, ok := res.(record.Result); ok && r.Accepted && !r.Repeated {
 			t.Errorf("%s: accepted", what)
 		}
 	}

@@ -22,5 +22,5 @@ func (s expectingSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, 
 	return meta, struct {
 		io.Reader
 		io.Closer
-	}{store.Expect(meta.Index, r), r}, nil
+	}{store.Expect(indexAfter(meta.Index), r), r}, nil
 }

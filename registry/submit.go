@@ -155,15 +155,12 @@ func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.Subm
 	if refused, err := m.atDoor(ctx, envelope, term); refused != nil || err != nil {
 		return refused, err
 	}
-	f := m.raft().Apply(envelope, enqueueFor)
-	if err := f.Error(); err != nil {
-		return nil, notLeading(err)
+	p := m.batch.propose(envelope)
+	if p.err != nil {
+		return nil, notLeading(p.err)
 	}
-	res, ok := f.Response().(record.Result)
-	if !ok { // the state failed: this member is about to end
-		return nil, fmt.Errorf("%w: %v", ErrNotLeader, f.Response())
-	}
-	resp := &registrypb.SubmitResponse{Index: f.Index(), Accepted: res.Accepted, Refusal: res.Refusal, Repeated: res.Repeated, RemovesRight: res.RemovesRight}
+	res := p.result
+	resp := &registrypb.SubmitResponse{Index: p.index, Accepted: res.Accepted, Refusal: res.Refusal, Repeated: res.Repeated, RemovesRight: res.RemovesRight}
 	if res.Repeated {
 		resp.Index = res.FirstIndex
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 // MarkEvery is how many indexes lie between those at which every replica writes down
-// the hash of its state. It does so too at each command that took a right away, and
-// where an Entry says so.
-const MarkEvery = 256
+// the hash of its state: those of 256 log entries (package registry). It does so too at
+// each command that took a right away, and where an Entry says so.
+const MarkEvery = 256 << 10
 
 // How many marks are kept, and of how many the digests of all buckets.
 const (

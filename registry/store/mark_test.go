@@ -51,14 +51,14 @@ func TestMarksAreAtFixedIndexes(t *testing.T) {
 		entries = append(entries, Entry{index, raw})
 	}
 	for i := range 30 {
-		add(1+uint64(i*37%300), w.Admit(&registrypb.Institution{Id: fmt.Sprintf("office%d", i), Type: "pcsa"}))
+		add(1+uint64(i*37%300)*(MarkEvery/256), w.Admit(&registrypb.Institution{Id: fmt.Sprintf("office%d", i), Type: "pcsa"}))
 		if i%10 == 0 {
 			add(1, nil)
 		}
 	}
 	add(3, w.Command(record.Operators, &registrypb.Command_SetSuspended{SetSuspended: &registrypb.Suspension{Institution: "office3", Suspended: true}}))
 	revoked := index
-	add(600, nil)
+	add(3*MarkEvery, nil)
 	var all [][]Mark
 	for _, batch := range []int{1, 2, 7, len(entries)} {
 		s := open(t, "", w)

@@ -1,0 +1,146 @@
+package registry
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/crossroads-mesh/crossroads/registry/record"
+)
+
+// A log entry holds one command as it is, or several: a zero byte, with which no
+// command begins, and for each its length as a uvarint and itself. So a command has a
+// place within its entry, and the index under which all replicas know it is made of
+// both: entry n covers the indexes above (n-1) × placesPerEntry up to n × placesPerEntry,
+// its commands take the first of these, and with the last one it is decided.
+const (
+	placesPerEntry = 1024
+	// batchBytes bounds an entry of more than one command: replicas acknowledge entries
+	// whole, and whoever waits for a small one waits for those before.
+	batchBytes = 256 << 10
+	// entriesInFlight are proposed at a time; what comes meanwhile waits and shares the
+	// next one. Two keep consensus busy while the state machine works.
+	entriesInFlight = 2
+)
+
+// indexAfter gives the index at which everything up to an entry is decided.
+func indexAfter(entry uint64) uint64 { return entry * placesPerEntry }
+
+// indexOf gives the index of the command at a place, from 0, of an entry.
+func indexOf(entry uint64, place int) uint64 {
+	return (entry-1)*placesPerEntry + 1 + uint64(place)
+}
+
+// entryAt gives the entry that an index lies in.
+func entryAt(index uint64) uint64 { return (index + placesPerEntry - 1) / placesPerEntry }
+
+// joinCommands makes the data of an entry.
+func joinCommands(commands [][]byte) []byte {
+	if len(commands) == 1 {
+		return commands[0]
+	}
+	b := []byte{0}
+	for _, c := range commands {
+		b = append(binary.AppendUvarint(b, uint64(len(c))), c...)
+	}
+	return b
+}
+
+// splitCommands gives the commands of an entry. Data that a broken leader made up hold
+// none, at every replica alike.
+func splitCommands(data []byte) (commands [][]byte) {
+	if len(data) == 0 || data[0] != 0 {
+		return [][]byte{data}
+	}
+	for b := data[1:]; len(b) > 0; {
+		size, n := binary.Uvarint(b)
+		if n <= 0 || size == 0 || size > uint64(len(b)-n) || len(commands) == placesPerEntry-1 {
+			return nil
+		}
+		commands = append(commands, b[n:n+int(size)])
+		b = b[n+int(size):]
+	}
+	return commands
+}
+
+// proposal is a command on its way into the log.
+type proposal struct {
+	command []byte
+	done    chan struct{} // closed when the rest is known
+	index   uint64
+	result  record.Result
+	err     error
+}
+
+// batcher gathers commands into entries. It is safe for concurrent use.
+type batcher struct {
+	apply func(data []byte) raft.ApplyFuture
+
+	mu      sync.Mutex
+	waiting []*proposal
+	flying  int
+	flights sync.WaitGroup
+}
+
+// propose has a command decided, with others that wait at the same moment.
+func (b *batcher) propose(command []byte) *proposal {
+	p := &proposal{command: command, done: make(chan struct{})}
+	b.mu.Lock()
+	b.waiting = append(b.waiting, p)
+	b.launch()
+	b.mu.Unlock()
+	<-p.done
+	return p
+}
+
+// launch proposes what waits, if it may. The caller holds mu.
+func (b *batcher) launch() {
+	for b.flying < entriesInFlight && len(b.waiting) > 0 {
+		n, size := 0, 0
+		for n < len(b.waiting) && n < placesPerEntry-1 && (n == 0 || size+len(b.waiting[n].command) <= batchBytes) {
+			size += len(b.waiting[n].command)
+			n++
+		}
+		batch := b.waiting[:n:n]
+		b.waiting = b.waiting[n:]
+		b.flying++
+		b.flights.Go(func() { b.fly(batch) })
+	}
+}
+
+// fly waits until an entry is decided, which ends when raft does.
+func (b *batcher) fly(batch []*proposal) {
+	commands := make([][]byte, len(batch))
+	for i, p := range batch {
+		commands[i] = p.command
+	}
+	f := b.apply(joinCommands(commands))
+	err := f.Error()
+	var results []record.Result
+	if err == nil {
+		switch r := f.Response().(type) {
+		case []record.Result:
+			results = r
+		case error:
+			err = fmt.Errorf("%w: %w", ErrNotLeader, r) // the state failed: this member is about to end
+		}
+	}
+	if err == nil && len(results) != len(batch) {
+		err = fmt.Errorf("%w: an entry of %d commands has %d verdicts", ErrNotLeader, len(batch), len(results))
+	}
+	b.mu.Lock()
+	b.flying--
+	b.launch()
+	b.mu.Unlock()
+	for i, p := range batch {
+		if p.err = err; err == nil {
+			p.index, p.result = indexOf(f.Index(), i), results[i]
+		}
+		close(p.done)
+	}
+}
+
+// join waits until nothing is under way. raft must have ended.
+func (b *batcher) join() { b.flights.Wait() }
