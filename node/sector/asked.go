@@ -79,11 +79,7 @@ func (m *Manager) mayAsk(i names.InstitutionID) error {
 	if _, err := m.Registry.Standing(); err != nil {
 		return fmt.Errorf("%w: %w", exchange.ErrRegistryStale, err)
 	}
-	var of bool
-	err := m.Registry.View(func(v record.View) (err error) {
-		_, of, err = cooperates(v, m.Self.Institution, i)
-		return err
-	})
+	of, err := m.cooperates(i)
 	if err != nil {
 		return err
 	}
@@ -95,6 +91,15 @@ func (m *Manager) mayAsk(i names.InstitutionID) error {
 		return ErrNotOfSector
 	}
 	return nil
+}
+
+// cooperates reports whether the mesh lists an institution as of this sector.
+func (m *Manager) cooperates(i names.InstitutionID) (of bool, err error) {
+	err = m.Registry.View(func(v record.View) (err error) {
+		_, of, err = cooperates(v, m.Self.Institution, i)
+		return err
+	})
+	return of, err
 }
 
 // inquiry is one question from within. Its goroutine owns it.
