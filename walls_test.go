@@ -43,7 +43,7 @@ var walls = []struct {
 	{"node/sector", []string{"node/sector/...", "node/exchange/...", "node/journal", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/exchange/...", []string{"node/exchange/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/inquiry", []string{"node/exchange/...", "node/nodepb", "registry/..."}},
-	{"node/api/...", []string{"node/api/...", "node/exchange/...", "node/inquiry", "node/journal/...", "node/reading/...", "node/trace/...", "node/receipt/...", "node/config", "node/nodepb", "registry/...", "certs/..."}},
+	{"node/api/...", []string{"node/api/...", "node/sector/...", "node/exchange/...", "node/inquiry", "node/journal/...", "node/reading/...", "node/trace/...", "node/receipt/...", "node/config", "node/nodepb", "registry/...", "certs/..."}},
 	{"node", []string{"node/...", "registry/...", "mesh/...", "certs/..."}},
 	{"adapters/...", []string{"adapters/...", "node/exchange", "node/config", "registry/names", "registry/subject"}},
 	{"testnet/...", []string{"..."}},

@@ -42,7 +42,7 @@ func (n *Node) handle() {
 		})
 
 	// Exchanges are for the nodes that the registry lists.
-	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.metrics.Presentations(n.supply.Present))
+	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.presented())
 	serve(n, methodAcknowledge, mesh.Limits{Request: maxSmall, Response: maxSmall}, who.listed, n.supply.Acknowledge)
 	serve(n, methodTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.shareTrace)
 	serve(n, methodSubject, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeSubject)

@@ -80,6 +80,7 @@ type Node struct {
 	audit     *audit.Auditor
 	consult   *exchange.Consultant
 	supply    *exchange.Supplier
+	sector    *sectoral      // nil on a node that is of no sector
 	gossip    *gossip.Gossip // nil when it is off
 	reading   *reading.Service
 	api       *api.Server
@@ -115,6 +116,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 	}
 	n.handle()
 	n.handleAnchoring()
+	n.handleSector()
 	return n, nil
 }
 
@@ -195,8 +197,11 @@ func (n *Node) openExchange() (err error) {
 		Registry: n.past, Peers: n.peers, Journal: n.journal, Outbox: n.outbox,
 		Bounds: bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
 	})
+	if err := n.openSector(); err != nil {
+		return err
+	}
 	n.supply = exchange.NewSupplier(exchange.SupplierConfig{
-		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Sources: n.deps.Sources,
+		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Sources: n.deps.Sources, Sector: n.supplySector(),
 		Registry: n.past, Journal: n.journal, Outbox: n.outbox,
 		NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew),
 		Bounds:    bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
@@ -225,7 +230,7 @@ func (n *Node) openAPI() (err error) {
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
-		Consultations: n.metrics.Consultations(n.consult), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
+		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err
@@ -243,7 +248,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, rooms := errgroup.WithContext(rooms)
 	for _, run := range []func(context.Context) error{
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
-		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention,
+		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

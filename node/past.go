@@ -102,8 +102,10 @@ func (n *Node) signing() *journal.Signing {
 // while a grant stands, for whose sake the leader's clock was compared: a clock that
 // jumps ten years ahead must not erase ten years.
 func (n *Node) runRetention(ctx context.Context) error {
-	return n.journal.KeepRetention(ctx, n.cfg.Journal.Retention, func() (time.Time, error) {
-		_, err := n.past.Standing()
-		return n.deps.Now(), err
-	})
+	return n.journal.KeepRetention(ctx, n.cfg.Journal.Retention, n.retentionClock)
+}
+
+func (n *Node) retentionClock() (time.Time, error) {
+	_, err := n.past.Standing()
+	return n.deps.Now(), err
 }

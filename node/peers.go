@@ -14,6 +14,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/reading"
+	"github.com/crossroads-mesh/crossroads/node/sector"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/checkpoint"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
@@ -152,6 +153,9 @@ var spoken = []struct {
 	{clearing.ErrNotParty, mesh.PermissionDenied, "neither a member nor a party", 0},
 	{record.ErrNotReached, mesh.Unavailable, "this replica has not reached that index", 0},
 	{clearing.ErrMalformed, mesh.InvalidArgument, "malformed request", 0},
+	{sector.ErrNotOfSector, mesh.PermissionDenied, "not for you", 0},
+	{sector.ErrMalformed, mesh.InvalidArgument, "malformed message within the sector", 0},
+	{sector.ErrJournal, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
 	{reading.ErrNoRight, mesh.PermissionDenied, "no right to read this", 0},
 	{reading.ErrJournal, mesh.Unavailable, "the journal is unavailable", registrypb.Reason_JOURNAL_UNAVAILABLE},
 	{checkpoint.ErrMalformed, mesh.InvalidArgument, "malformed checkpoint", 0},

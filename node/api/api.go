@@ -18,9 +18,12 @@
 //	            POST /v1/subject/nonce, /v1/subject/view
 //	            POST /v1/inspection
 //	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
+//	            GET  /v1/sector/members /v1/sector/trace/{ticket}
+//	            POST /v1/sector/search, /v1/sector/view
 //	            GET  /v1/registry/status /v1/registry/head
 //	admin       POST /v1/references /v1/references/withdraw
 //	            POST /v1/registry/commands
+//	            POST /v1/sector/members, /v1/sector/references, /v1/sector/references/search, /v1/sector/numbers
 //
 // An application shows its token as "Authorization: Bearer ...". One that may assert
 // its users says which of them asks in X-Crossroads-User, and how strongly it has
@@ -50,6 +53,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/sector"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
@@ -104,6 +108,8 @@ type Config struct {
 	// Decisions gives what clearing peers must not have cleared, as found here. Nil: nothing.
 	Decisions func() []WrongDecision
 	Registry  Registry
+	// Sector is the node's part of a sector. Nil: it is of none.
+	Sector *sector.Desk
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
 	// Witnessing tells of checkpoints. Nil: there are none to tell of.

@@ -235,6 +235,7 @@ func entryOf(st journal.Stored) JournalEntry {
 		out.Status = e.GetStatus().String()
 	}
 	out.Reason, _ = reasonOf(e.GetReason())
+	sectorFields(&out, e)
 	out.Inquiry = names.Ticket(e.GetInquiry())
 	for _, p := range e.GetParts() {
 		part := JournalEntryPart{Dataset: names.DatasetID(p.GetDataset()), ClientTicket: names.ClientTicket(p.GetClientTicket()), Ticket: names.Ticket(p.GetTicket())}

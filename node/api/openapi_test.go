@@ -60,7 +60,7 @@ func ownEntry() *nodepb.Entry {
 		Subject: &registrypb.Subject{Scheme: "ssin", Number: person}, Period: &registrypb.Period{From: 20000, Until: 20010},
 		Authorization: "a-1", Deliberation: "DEMO-2026/001", Outcome: registrypb.Outcome_PERMIT, Status: nodepb.Status_INCOMPLETE_DATA,
 		Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE, RequestHash: h, ClearanceId: h[:16], ClearanceHash: h, AnswerCommitment: h,
-		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket,
+		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket, Member: "fund-a", Pseudonym: "sector-x",
 		Parts: []*nodepb.InquiryPart{{Dataset: "wages/v1", ClientTicket: "p-1", Ticket: aTicket, Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_LOCAL_POLICY}},
 	}
 }
@@ -149,7 +149,7 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 	d, c := describe(t)
 	f := &fakes{entries: []*nodepb.Entry{ownEntry()}, result: fullResult()}
 	seed(t, f)
-	s, _ := newServer(t, f, witnessed(t))
+	s, _ := newServer(t, f, witnessed(t), managing(t, f))
 	refs := `{"references":[{"subject":{"scheme":"ssin","number":"` + person + `"},"quality":"client","period":{"from":"2026-01-01","until":"2026-12-31"}}]}`
 	subj := `{"subject":{"scheme":"ssin","number":"` + person + `"}}`
 	seen := map[string]bool{}
@@ -197,6 +197,14 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"POST", "/v1/references", refs, bearer("ops-token"), 200, "accepted"},
 		{"POST", "/v1/references", refs, bearer("file-token"), 403, ""},
 		{"POST", "/v1/references/withdraw", refs, bearer("ops-token"), 200, "accepted"},
+		{"GET", "/v1/sector/members", "", bearer("file-token"), 200, "fund-a"},
+		{"POST", "/v1/sector/members", `{"institution":"nsso","period":{"from":"2026-01-01","until":"2026-12-31"}}`, bearer("ops-token"), 400, "nsso"},
+		{"POST", "/v1/sector/references", sectorBody(""), bearer("ops-token"), 204, ""},
+		{"POST", "/v1/sector/references/search", subj, bearer("ops-token"), 200, "fund-a"},
+		{"POST", "/v1/sector/numbers", `{"number":{"scheme":"ssin","number":"` + person + `"},"successor":{"scheme":"ssin","number":"03022814690"}}`, bearer("ops-token"), 204, ""},
+		{"GET", "/v1/sector/trace/" + aTicket, "", bearer("guard-token"), 200, "consistent"},
+		{"POST", "/v1/sector/search", `{"user":"alice"}`, bearer("guard-token"), 200, "alice"},
+		{"POST", "/v1/sector/view", `{"token":"AAAA"}`, bearer("file-token"), 200, "fund-a"},
 		{"POST", "/v1/registry/commands", "x", append(bearer("ops-token"), "Content-Type", mediaBytes), 200, "refusal"},
 		{"GET", "/v1/registry/status", "", bearer("file-token"), 200, "watcher"},
 		{"GET", "/v1/registry/head?author=pcsa&chain=public&index=1", "", bearer("file-token"), 200, "sequence"},

@@ -74,6 +74,8 @@ type Receipts interface {
 type Readings interface {
 	Nonce(who reading.Reader, from, until time.Time) (*reading.Challenge, error)
 	Subject(ctx context.Context, who reading.Reader, token []byte) (*reading.SubjectView, error)
+	// Admit checks a token for a view that this node alone can give.
+	Admit(ctx context.Context, who reading.Reader, token []byte) (*reading.Admitted, error)
 	Search(ctx context.Context, who reading.Reader, q reading.Search) (*reading.Found, error)
 	Report(ctx context.Context, who reading.Reader, q reading.ReportQuery) (*reading.Report, error)
 	Inspect(ctx context.Context, who reading.Reader, order []byte) (*reading.Inspection, error)

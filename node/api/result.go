@@ -54,6 +54,7 @@ var explanations = map[registrypb.Reason]string{
 	registrypb.Reason_REGISTRY_STALE:         "A node could not be sure of what is public; ask again later, under a new client ticket.",
 	registrypb.Reason_JOURNAL_UNAVAILABLE:    "A journal could not be written, so nothing was answered.",
 	registrypb.Reason_LOCAL_POLICY:           "Your organisation's own policy does not let this application ask this.",
+	registrypb.Reason_SECTOR_FAILED:          "The sector has no answer now; why is not told, so as not to tell who in it. Ask again later, under a new client ticket.",
 	registrypb.Reason_CLEARING_UNAVAILABLE:   "No registry member that could clear this was reached; ask again later, under a new client ticket.",
 	registrypb.Reason_STALE_REQUEST:          "The clock of your organisation's node and that of the network differ too much.",
 }

@@ -217,6 +217,10 @@ type JournalEntry struct {
 	AnswerCommitted string             `json:"answer_commitment,omitempty"`
 	RegistryIndex   uint64             `json:"registry_index,omitempty"`
 	Detail          string             `json:"detail,omitempty"`
+	// Institution is the cooperating one, and Pseudonym under which its user stands
+	// outside; both in the sector's own journal only.
+	Institution string `json:"institution,omitempty"`
+	Pseudonym   string `json:"pseudonym,omitempty"`
 	// Inquiry is the ticket of the inquiry of which this consultation is a part; Parts
 	// are those of one.
 	Inquiry names.Ticket       `json:"inquiry,omitempty"`

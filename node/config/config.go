@@ -46,6 +46,8 @@ type Config struct {
 	API API `yaml:"api"`
 	// Sources are the datasets that this institution supplies. None: it only asks.
 	Sources []Source `yaml:"sources,omitempty"`
+	// Sector makes the node part of a secondary network. Nil: it is of none.
+	Sector *Sector `yaml:"sector,omitempty"`
 	// Log is what the node tells its operator.
 	Log Log `yaml:"log,omitempty"`
 	// Limits bound what others can make the node do.
@@ -153,6 +155,22 @@ type Application struct {
 	// Admin lets it submit registry commands, declare references and read the whole
 	// journal of this node. Every other application sees its own tickets only.
 	Admin bool `yaml:"admin,omitempty"`
+}
+
+// Sector is a secondary network behind a managing body. What the registry says of the
+// two institutions decides; this only says which part the node takes.
+type Sector struct {
+	// ManagingBody is set at a cooperating institution: the managing body of its sector,
+	// which alone may call this node for it, and through which this node asks.
+	ManagingBody names.InstitutionID `yaml:"managing_body,omitempty"`
+	// Datasets are set at the managing body: those that it finds within its sector, and
+	// not in a system of its own. None: it only asks for its sector.
+	Datasets []names.DatasetID `yaml:"datasets,omitempty"`
+	// Prompt is how long after a presentation every answer leaves that is ready by then,
+	// less a fifth: choose it longer than the slowest institution behind takes.
+	Prompt time.Duration `yaml:"prompt,omitempty"`
+	// Late is when all other answers leave, and every failure whatever its cause.
+	Late time.Duration `yaml:"late,omitempty"`
 }
 
 // Log is structured, on standard error. It never holds a subject's number.

@@ -60,6 +60,7 @@ func (c *Config) problems() Problems {
 		}
 		seen[s.Dataset] = true
 	}
+	c.Sector.check(v)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Limits.check(v)
@@ -131,6 +132,27 @@ func (s Source) check(v *checker, key string) {
 		within(v, key+".sql.max_rows", s.SQL.MaxRows, 0, 100_000)
 		within(v, key+".sql.timeout", s.SQL.Timeout, 0, time.Minute)
 	}
+}
+
+func (s *Sector) check(v *checker) {
+	if s == nil {
+		return
+	}
+	if s.ManagingBody != "" {
+		v.name("sector.managing_body", s.ManagingBody.Validate(), "use the managing body's ID in the registry")
+		if len(s.Datasets) > 0 || s.Prompt != 0 || s.Late != 0 {
+			v.add("sector.managing_body", "datasets, prompt and late are the managing body's to set", "set managing_body at a cooperating institution, the others at the managing body")
+		}
+		return
+	}
+	for i, d := range s.Datasets {
+		v.name(fmt.Sprintf("sector.datasets[%d]", i), d.Validate(), "use a dataset as the registry names it")
+	}
+	if s.Prompt == 0 && s.Late == 0 {
+		return // as they are by default
+	}
+	within(v, "sector.prompt", s.Prompt, 10*time.Millisecond, 10*time.Second)
+	within(v, "sector.late", s.Late, 2*s.Prompt, time.Minute)
 }
 
 func (l Limits) check(v *checker) {

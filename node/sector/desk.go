@@ -183,6 +183,9 @@ func (d *Desk) Search(ctx context.Context, by By, q Search) ([]Found, error) {
 	if q.Pseudonym == "" && q.User == "" && q.Subject.IsZero() && q.From.IsZero() {
 		return nil, fmt.Errorf("%w: say at least one of pseudonym, user, subject or from", ErrMalformed)
 	}
+	if q.Limit == 0 {
+		q.Limit = journal.DefaultLimit
+	}
 	e := d.entry(by, nodepb.Role_READER, nodepb.Event_READ, q.Subject)
 	e.Purpose, e.Detail = "security-oversight", "the sector's journal"
 	if err := d.core().journal(ctx, e); err != nil {
@@ -209,6 +212,9 @@ type View struct {
 	Entries    []*nodepb.Entry // newest first, without what is the institution's own
 }
 
+// maxViewed is how many entries a view shows for each of the subject's numbers.
+const maxViewed = 2000
+
 // SubjectView gives a subject its view. The mesh tells it of the sector only.
 func (d *Desk) SubjectView(ctx context.Context, by By, id subject.ID, from, until time.Time) (*View, error) {
 	m, err := d.managing()
@@ -230,7 +236,7 @@ func (d *Desk) SubjectView(ctx context.Context, by By, id subject.ID, from, unti
 	}
 	seen := map[uint64]bool{}
 	for _, number := range family {
-		found, err := m.Journal.Find(ctx, journal.Query{Subject: number, From: from, Until: until, NewestFirst: true})
+		found, err := m.Journal.Find(ctx, journal.Query{Subject: number, From: from, Until: until, NewestFirst: true, Limit: maxViewed})
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrJournal, err)
 		}

@@ -1,0 +1,194 @@
+package node
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"path/filepath"
+
+	"github.com/crossroads-mesh/crossroads/mesh"
+	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inquiry"
+	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/sector"
+	"github.com/crossroads-mesh/crossroads/node/sector/directory"
+	"github.com/crossroads-mesh/crossroads/node/sector/veil"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// The methods that nodes of one sector call on each other.
+const (
+	methodSectorForward = "sector.forward"
+	methodSectorAsk     = "sector.ask"
+	methodSectorDeliver = "sector.deliver"
+	methodSectorTrace   = "sector.trace"
+)
+
+// sectorDir is where a node keeps its part of a sector: directory and journal.
+const sectorDir = "sector"
+
+// sectoral is this node's part of a sector: of manager and member, one is nil.
+type sectoral struct {
+	journal *journal.Journal
+	manager *sector.Manager
+	member  *sector.Member
+	asker   *sector.Asker
+}
+
+// openSector opens what makes this node a managing body's or a cooperating
+// institution's. The journal of the sector is apart from the node's: nobody outside
+// may ask for a part of it, and its size is published nowhere.
+func (n *Node) openSector() (err error) {
+	if n.cfg.Sector == nil {
+		return nil
+	}
+	s := new(sectoral)
+	s.journal, err = journal.Open(journal.Config{
+		Dir: filepath.Join(n.dir(sectorDir), journalDir), Key: n.keys.storage, Signing: n.signing(), Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, s.journal)
+	n.sector = s
+	cfg := sector.Config{
+		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(), Registry: n.past, Peers: n.peers,
+		Journal: s.journal, Outbox: n.outbox, Bounds: n.keys.genesis.Bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
+	}
+	if n.cfg.Sector.ManagingBody != "" {
+		s.member = sector.NewMember(sector.MemberConfig{
+			Config: cfg, Manager: n.cfg.Sector.ManagingBody, Sources: n.deps.Sources,
+			NotBefore: n.journal.Epoch().NotBefore(cfg.Bounds.ReleaseLife, cfg.Bounds.Skew),
+		})
+		s.asker = sector.NewAsker(sector.AskerConfig{Config: cfg, Manager: n.cfg.Sector.ManagingBody})
+		return nil
+	}
+	secret, err := hkdf.Key(sha256.New, n.keys.storage, nil, "crossroads sector pseudonyms v1", 32)
+	if err != nil {
+		return err
+	}
+	dir, err := directory.Open(directory.Config{Dir: filepath.Join(n.dir(sectorDir), "directory"), Key: n.keys.storage, Schemes: subject.Belgian(), Log: n.log})
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, dir)
+	s.manager, err = sector.NewManager(sector.ManagerConfig{
+		Config: cfg, Directory: dir, Datasets: n.cfg.Sector.Datasets, Consult: n.consult, Secret: secret,
+		Times: veil.Times{Prompt: n.cfg.Sector.Prompt, Late: n.cfg.Sector.Late},
+	})
+	return err
+}
+
+// supplySector is what makes the supplier a managing body's; nil: it is none.
+func (n *Node) supplySector() exchange.Sector {
+	if n.sector == nil || n.sector.manager == nil {
+		return nil
+	}
+	return n.sector.manager
+}
+
+// presented is who answers presentations, behind the veil of a managing body.
+func (n *Node) presented() sector.Presented {
+	present := n.metrics.Presentations(n.supply.Present)
+	if n.sector == nil || n.sector.manager == nil {
+		return present
+	}
+	return n.sector.manager.Veil(present)
+}
+
+// consulting is who asks for the applications: a cooperating institution asks through
+// its managing body.
+func (n *Node) consulting() api.Consultations {
+	if n.sector != nil && n.sector.asker != nil {
+		return n.sector.asker
+	}
+	return n.consult
+}
+
+// askingJournal is where it is journaled what applications ask. A cooperating
+// institution's other journal must not grow, for all to see, when its sector asks.
+func (n *Node) askingJournal() inquiry.Journal {
+	if n.sector != nil && n.sector.asker != nil {
+		return n.sector.journal
+	}
+	return n.journal
+}
+
+// desk is what the API offers of the sector; nil: nothing.
+func (n *Node) desk() *sector.Desk {
+	if n.sector == nil {
+		return nil
+	}
+	return &sector.Desk{Manager: n.sector.manager, Member: n.sector.member, Outer: n.ownEntries}
+}
+
+// ownEntries gives what this node's journal says of a ticket.
+func (n *Node) ownEntries(ctx context.Context, t names.Ticket) (entries []*nodepb.Entry, err error) {
+	found, err := n.journal.Find(ctx, journal.Query{Ticket: t})
+	for _, s := range found {
+		entries = append(entries, s.Entry)
+	}
+	return entries, err
+}
+
+// handleSector wires what nodes of one sector may call on each other. On a node that
+// has no part in one these methods do not exist.
+func (n *Node) handleSector() {
+	if n.sector == nil {
+		return
+	}
+	who, s := n.admission, n.sector
+	if s.member != nil {
+		serve(n, methodSectorForward, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, s.member.ServeForward)
+		serve(n, methodSectorDeliver, mesh.Limits{Request: maxAnswer, Response: maxSmall}, who.listed, s.member.ServeDelivery)
+		serve(n, methodSectorTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, s.member.ServeTrace)
+		return
+	}
+	serve(n, methodSectorAsk, mesh.Limits{Request: maxSmall, Response: maxAnswer}, who.listed, s.manager.ServeAsk)
+	serve(n, methodSectorTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, s.manager.ServeTrace)
+}
+
+// runSectorRetention erases the sector's journal as the node's.
+func (n *Node) runSectorRetention(ctx context.Context) error {
+	if n.sector == nil {
+		return nil
+	}
+	return n.sector.journal.KeepRetention(ctx, n.cfg.Journal.Retention, n.retentionClock)
+}
+
+// sectorHealthy says whether the sector's journal takes entries.
+func (n *Node) sectorHealthy() error {
+	if n.sector == nil {
+		return nil
+	}
+	return n.sector.journal.Healthy()
+}
+
+var _ sector.Peers = (*peers)(nil)
+
+// Forward brings a permission to a cooperating institution.
+func (p *peers) Forward(ctx context.Context, to names.NodeID, req *nodepb.Forward) (*nodepb.ForwardResponse, error) {
+	resp := new(nodepb.ForwardResponse)
+	return resp, p.Call(ctx, to, methodSectorForward, req, resp)
+}
+
+// Ask brings a question to the managing body.
+func (p *peers) Ask(ctx context.Context, to names.NodeID, req *nodepb.SectorAsk) (*nodepb.SectorAskResponse, error) {
+	resp := new(nodepb.SectorAskResponse)
+	return resp, p.Call(ctx, to, methodSectorAsk, req, resp)
+}
+
+// Deliver brings a notification to a cooperating institution.
+func (p *peers) Deliver(ctx context.Context, to names.NodeID, req *nodepb.SectorDeliver) (*nodepb.SectorDelivered, error) {
+	resp := new(nodepb.SectorDelivered)
+	return resp, p.Call(ctx, to, methodSectorDeliver, req, resp)
+}
+
+// SectorTrace asks a node of the sector for its part of a ticket.
+func (p *peers) SectorTrace(ctx context.Context, to names.NodeID, req *nodepb.TraceRequest) (*nodepb.TraceResponse, error) {
+	resp := new(nodepb.TraceResponse)
+	return resp, p.Call(ctx, to, methodSectorTrace, req, resp)
+}
