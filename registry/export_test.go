@@ -1,10 +1,12 @@
 package registry
 
 import (
-	"github.com/crossroads-mesh/crossroads/registry/record"
+	"context"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/store"
 )
 
 // Propose puts bytes into the log as a leader can, without anybody's check.
@@ -42,3 +44,9 @@ func (r *Registry) HandOver(to names.NodeID) error {
 	s := server(to)
 	return r.member.raft().LeadershipTransferToServer(s.ID, s.Address).Error()
 }
+
+// CatchUp returns when this replica holds all that was decided before the call.
+func (r *Registry) CatchUp(ctx context.Context) error { return r.holder.Renew(ctx, r.askGrant) }
+
+// Now gives the hash of the state.
+func (r *Registry) Now() (store.Mark, error) { return r.store.Now() }

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -40,9 +37,8 @@ type member struct {
 	machine *machine
 	batch   batcher
 	conf    *raft.Config
-	wal     *wal.WAL
-	meta    *metadb.BoltMetaDB // of wal, which does not close it
-	logs    raft.LogStore
+	wal     Log
+	logs    *failStop // over wal
 	snaps   raft.SnapshotStore
 
 	stream    *guardedStream
@@ -77,14 +73,9 @@ func openMember(r *Registry, dir string) (*member, error) {
 	m.conf.NoLegacyTelemetry = true
 	m.conf.Logger = logger
 
-	logDir := filepath.Join(dir, "log")
-	if err := os.MkdirAll(logDir, 0o700); err != nil {
-		return nil, err
-	}
 	var err error
-	m.meta = new(metadb.BoltMetaDB)
-	if m.wal, err = wal.Open(logDir, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(m.meta)); err != nil {
-		return nil, fmt.Errorf("open raft log %s: %w", logDir, err)
+	if m.wal, err = r.cfg.Disk.OpenLog(filepath.Join(dir, "log"), logger); err != nil {
+		return nil, err
 	}
 	if err := m.openStores(dir); err != nil {
 		return nil, errors.Join(err, m.closeLog())
@@ -93,21 +84,23 @@ func openMember(r *Registry, dir string) (*member, error) {
 }
 
 func (m *member) openStores(dir string) error {
-	files, err := raft.NewFileSnapshotStoreWithLogger(dir, retained, m.conf.Logger)
+	files, err := m.reg.cfg.Disk.OpenSnapshots(dir, m.conf.Logger)
 	if err != nil {
-		return fmt.Errorf("open snapshots in %s: %w", dir, err)
+		return err
 	}
-	m.logs, m.snaps = m.wal, files
+	logs := raft.LogStore(m.wal)
+	m.snaps = files
 	if key := m.reg.cfg.StorageKey; len(key) > 0 {
-		if m.logs, err = sealed.Logs(m.wal, key); err != nil {
+		if logs, err = sealed.Logs(m.wal, key); err != nil {
 			return err
 		}
 		if m.snaps, err = sealed.Snapshots(files, key); err != nil {
 			return err
 		}
 	}
+	m.logs = &failStop{LogStore: logs, stable: m.wal, silence: m.silence, fail: m.machine.fail}
 	m.snaps = expectingSnapshots{m.snaps}
-	known, err := raft.HasExistingState(m.logs, m.wal, m.snaps)
+	known, err := raft.HasExistingState(m.logs, m.logs, m.snaps)
 	if err != nil {
 		return fmt.Errorf("read raft log: %w", err)
 	}
@@ -134,10 +127,17 @@ func (m *member) found() error {
 		return fmt.Errorf("the raft log is gone and the state is at index %d: this member would forget how it voted; "+
 			"remove its whole registry directory, have the operators replace the member, and start anew", m.reg.store.AppliedIndex())
 	}
-	if err := raft.BootstrapCluster(m.conf, m.logs, m.wal, m.snaps, nil, first); err != nil {
+	if err := raft.BootstrapCluster(m.conf, m.logs, m.logs, m.snaps, nil, first); err != nil {
 		return fmt.Errorf("found the raft log: %w", err)
 	}
-	return nil
+	return m.logs.err()
+}
+
+// silence ends what this member says to others, for good.
+func (m *member) silence() {
+	if m.stream != nil {
+		m.stream.Close()
+	}
 }
 
 // checkState sees to it that state and log meet: raft takes the last snapshot's
@@ -174,9 +174,12 @@ func (m *member) start() error {
 		// for its own reader, and then raft never shuts down.
 		MaxRPCsInFlight: 1,
 	}))
-	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.wal, m.snaps, m.transport)
+	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.logs, m.snaps, m.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
+	}
+	if err := m.logs.err(); err != nil { // in what was read so far
+		return errors.Join(err, r.Shutdown().Error())
 	}
 	m.started.Store(r)
 	return nil
@@ -203,7 +206,7 @@ func (m *member) close() error {
 	return errors.Join(err, m.closeLog())
 }
 
-func (m *member) closeLog() error { return errors.Join(m.wal.Close(), m.meta.Close()) }
+func (m *member) closeLog() error { return m.wal.Close() }
 
 // raft gives the running raft; calls reach it only after start.
 func (m *member) raft() *raft.Raft { return m.started.Load() }

@@ -88,6 +88,8 @@ type Config struct {
 	// Dir holds everything; made if absent. A member and a watcher keep their state
 	// in different places of it, since a watcher's is not whole.
 	Dir string
+	// Disk is what Dir lies on; nil: the operating system's.
+	Disk Disk
 	// StorageKey encrypts all that is kept in Dir: 32 bytes, or none.
 	StorageKey []byte
 	// Signer is the institution's; it signs grants on a member.
@@ -202,6 +204,9 @@ func Open(cfg Config) (*Registry, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Disk == nil {
+		cfg.Disk = files{}
+	}
 	if err := cfg.Self.Validate(); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
@@ -219,7 +224,7 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	var err error
-	r.store, err = store.Open(badgerdb.Config{Dir: filepath.Join(dir, "state"), Key: cfg.StorageKey, Log: cfg.Log}, r.rules)
+	r.store, err = store.Open(badgerdb.Config{Dir: cfg.Disk.State(dir), Key: cfg.StorageKey, Log: cfg.Log}, r.rules)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}

@@ -1,0 +1,77 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
+)
+
+// Disk is what a replica keeps its files on. That of a Config is for tests of disks that
+// fail; nodes use the one there is.
+type Disk interface {
+	// OpenLog opens the consensus log in dir, and with it raft's votes and terms.
+	OpenLog(dir string, log hclog.Logger) (Log, error)
+	// OpenSnapshots opens the snapshots in dir.
+	OpenSnapshots(dir string, log hclog.Logger) (raft.SnapshotStore, error)
+	// State gives the directory of the tables, given where it belongs; "": in memory, so
+	// that they are lost with the process and made anew from snapshot and log.
+	State(dir string) string
+}
+
+// Log is a consensus log. Closing it releases its files.
+type Log interface {
+	raft.LogStore
+	raft.StableStore
+	io.Closer
+}
+
+// files is the Disk of the operating system.
+type files struct{}
+
+// walLog closes the log's meta database too, which raft-wal does not.
+type walLog struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
+
+func (l walLog) Close() error { return errors.Join(l.WAL.Close(), l.meta.Close()) }
+
+// OpenLog implements Disk.
+func (files) OpenLog(dir string, log hclog.Logger) (Log, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	meta := new(metadb.BoltMetaDB)
+	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", dir, err), closeMeta(meta))
+	}
+	return walLog{w, meta}, nil
+}
+
+// closeMeta closes what a failed opening left open, if it came so far.
+func closeMeta(m *metadb.BoltMetaDB) error {
+	if _, err := m.GetStable([]byte("x")); errors.Is(err, metadb.ErrUnintialized) {
+		return nil
+	}
+	return m.Close()
+}
+
+// OpenSnapshots implements Disk.
+func (files) OpenSnapshots(dir string, log hclog.Logger) (raft.SnapshotStore, error) {
+	s, err := raft.NewFileSnapshotStoreWithLogger(dir, retained, log)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// State implements Disk.
+func (files) State(dir string) string { return filepath.Join(dir, "state") }
