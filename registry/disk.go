@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
+
+	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 )
 
 // Disk is what a replica keeps its files on. That of a Config is for tests of disks that
@@ -20,9 +22,9 @@ type Disk interface {
 	OpenLog(dir string, log hclog.Logger) (Log, error)
 	// OpenSnapshots opens the snapshots in dir.
 	OpenSnapshots(dir string, log hclog.Logger) (raft.SnapshotStore, error)
-	// State gives the directory of the tables, given where it belongs; "": in memory, so
-	// that they are lost with the process and made anew from snapshot and log.
-	State(dir string) string
+	// State says where the tables are, which belong under dir. Without a Dir they are in
+	// memory: lost with the process, and made anew from snapshot and log.
+	State(dir string) badgerdb.Config
 }
 
 // Log is a consensus log. Closing it releases its files.
@@ -74,4 +76,6 @@ func (files) OpenSnapshots(dir string, log hclog.Logger) (raft.SnapshotStore, er
 }
 
 // State implements Disk.
-func (files) State(dir string) string { return filepath.Join(dir, "state") }
+func (files) State(dir string) badgerdb.Config {
+	return badgerdb.Config{Dir: filepath.Join(dir, "state")}
+}

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
-	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -224,7 +223,9 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	var err error
-	r.store, err = store.Open(badgerdb.Config{Dir: cfg.Disk.State(dir), Key: cfg.StorageKey, Log: cfg.Log}, r.rules)
+	tables := cfg.Disk.State(dir)
+	tables.Key, tables.Log = cfg.StorageKey, cfg.Log
+	r.store, err = store.Open(tables, r.rules)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 )
 
 // simDisk is a registry.Disk in memory under the real write-ahead log: a power loss drops
@@ -138,7 +139,7 @@ func (d *simDisk) lives() int {
 }
 
 // State implements registry.Disk.
-func (d *simDisk) State(string) string { return "" }
+func (d *simDisk) State(string) badgerdb.Config { return badgerdb.Config{MemTableMB: 2, CacheMB: 1} }
 
 // OpenLog implements registry.Disk.
 func (d *simDisk) OpenLog(dir string, log hclog.Logger) (registry.Log, error) {
