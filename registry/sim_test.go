@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,11 +168,12 @@ func TestLinearizable(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("REGISTRY_SEED_FROM")); err == nil {
 		from = n
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // every restart throws a database away
 	total := map[string]int{}
 	for seed := from; seed < from+seeds; seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			members := 3
-			if seed%4 == 0 {
+			if seed%6 == 0 {
 				members = 5
 			}
 			s := newSim(t, uint64(seed), members)
@@ -192,7 +194,7 @@ func TestLinearizable(t *testing.T) {
 
 const (
 	simClients = 4
-	simLasts   = 16 * time.Second // virtual
+	simLasts   = 14 * time.Second // virtual
 )
 
 // play runs clients and faults, then heals everything and looks whether all agree.
