@@ -277,7 +277,9 @@ func (l *layout) writeConfig(s *site, sources []config.Source) error {
 	}, {
 		Name: officerName, TokenSHA256: hex.EncodeToString(guard[:]), UsersAsserted: true, AuthLevel: 4, Officer: true,
 	}}}
-	c.Sources = sources
+	c.Sources, c.Sector = sources, l.sector(s)
+	// Of an institution behind a managing body nobody need see whether it is up.
+	c.Gossip.Enabled = !s.Cooperating()
 	c.Log.Level = "warn"
 	b, err := c.YAML()
 	if err != nil {

@@ -95,6 +95,9 @@ func Start(ctx context.Context, o Options) (_ *Network, err error) {
 		if err := n.enrol(ctx); err != nil {
 			return nil, err
 		}
+		if err := n.enrolSector(ctx); err != nil {
+			return nil, err
+		}
 		if err := n.layout.writeNetwork(o, true); err != nil {
 			return nil, err
 		}

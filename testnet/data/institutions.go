@@ -107,7 +107,7 @@ func everyInstitution() []Institution {
 			Institution{ID: names.InstitutionID("pcsa-" + c.ID), Name: "PCSA of " + c.Name, Type: pcsa, City: c.ID},
 			Institution{ID: names.InstitutionID("muni-" + c.ID), Name: "City of " + c.Name, Type: municipality, City: c.ID})
 	}
-	return all
+	return append(all, funds...)
 }
 
 // Institutions gives the members of the network in the order they join. The

@@ -165,6 +165,7 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 			add(f.SSIN, qInsured, clip(p.insured(), names.Period{From: f.Since, Until: f.ReplacedOn - 1}))
 		}
 	},
+	healthFund: func(*Person, addFile) {}, // of that only its managing body knows
 	pensionOffice: func(p *Person, add addFile) {
 		if c, ok := p.career(); ok {
 			add(p.SSIN, qCareer, c)

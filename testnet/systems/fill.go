@@ -35,7 +35,7 @@ func (s *Systems) Fill(ctx context.Context) error {
 		people := make(chan []*data.Person, 2)
 		writers = append(writers, people)
 		group.Go(func() error {
-			if err := y.fill(ctx, s.world.Config(), people); err != nil {
+			if err := y.fill(ctx, s.world, people); err != nil {
 				return fmt.Errorf("systems: %s: %w", y.ID, err)
 			}
 			return nil
@@ -101,7 +101,7 @@ func (y *system) filled(ctx context.Context, c data.Config) (bool, error) {
 
 // fill writes the database beside its place and moves it there when it is whole.
 // Nothing is synced: the people are invented, and can be again.
-func (y *system) fill(ctx context.Context, c data.Config, people <-chan []*data.Person) (err error) {
+func (y *system) fill(ctx context.Context, w *data.World, people <-chan []*data.Person) (err error) {
 	partial := y.database() + ".partial"
 	if err := os.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -111,13 +111,13 @@ func (y *system) fill(ctx context.Context, c data.Config, people <-chan []*data.
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	if err := errors.Join(y.load(ctx, db, c, people), db.Close()); err != nil {
+	if err := errors.Join(y.load(ctx, db, w, people), db.Close()); err != nil {
 		return errors.Join(err, os.Remove(partial))
 	}
 	return os.Rename(partial, y.database())
 }
 
-func (y *system) load(ctx context.Context, db *sql.DB, c data.Config, people <-chan []*data.Person) error {
+func (y *system) load(ctx context.Context, db *sql.DB, w *data.World, people <-chan []*data.Person) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (y *system) load(ctx context.Context, db *sql.DB, c data.Config, people <-c
 	for chunk := range people {
 		for _, p := range chunk {
 			for _, l := range loaders {
-				if err := l.add(ctx, y.Institution, p); err != nil {
+				if err := l.add(ctx, w, y.Institution, p); err != nil {
 					return err
 				}
 			}
@@ -149,7 +149,7 @@ func (y *system) load(ctx context.Context, db *sql.DB, c data.Config, people <-c
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO origin VALUES (?)", origin(c)); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO origin VALUES (?)", origin(w.Config())); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -186,8 +186,8 @@ func (l *loader) insert(rows int) string {
 	return "INSERT INTO " + table(l.dataset) + " VALUES " + row + strings.Repeat(","+row, rows-1)
 }
 
-func (l *loader) add(ctx context.Context, at data.Institution, p *data.Person) error {
-	for _, r := range l.dataset.Records(at, p) {
+func (l *loader) add(ctx context.Context, w *data.World, at data.Institution, p *data.Person) error {
+	for _, r := range w.Held(l.dataset, at, p) {
 		l.args = append(l.args, p.SSIN.Number(), r.Period.From.String(), r.Period.Until.String())
 		for _, v := range r.Values {
 			l.args = append(l.args, sqlValue(v))

@@ -81,7 +81,7 @@ func New(cfg Config) (*Systems, error) {
 		return nil, fmt.Errorf("systems: %w", err)
 	}
 	for _, i := range cfg.World.Institutions() {
-		y := &system{Institution: i, datasets: cfg.World.Supplies(i), dir: filepath.Join(dir, string(i.ID))}
+		y := &system{Institution: i, datasets: cfg.World.Holds(i), dir: filepath.Join(dir, string(i.ID))}
 		if len(y.datasets) == 0 {
 			continue
 		}
