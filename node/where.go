@@ -22,7 +22,7 @@ func (n *Node) locate(to names.NodeID) (addr string, err error) {
 		}
 	}
 	err = n.registry.View(func(v record.View) error {
-		rec, err := v.Node(to)
+		rec, err := v.Remembering().Node(to)
 		if err == nil && rec != nil && !rec.Removed {
 			addr = rec.Address
 		}

@@ -96,6 +96,7 @@ func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 // request itself draws. Those of the own institution or sector are parties.
 func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 	err = x.cfg.Registry.View(func(v record.View) error {
+		v = v.Remembering()
 		members, err := v.Members()
 		if err != nil {
 			return err
@@ -181,6 +182,7 @@ func (x *consultation) verify(from names.NodeID, resp *registrypb.ClearResponse,
 	}
 	var permits []*permit
 	err := x.cfg.Registry.View(func(v record.View) error {
+		v = v.Remembering()
 		for _, raw := range resp.GetClearances() {
 			p, err := x.verifyOne(v, from, raw)
 			if err != nil {

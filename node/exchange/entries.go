@@ -58,7 +58,7 @@ func addDeliberation(e *nodepb.Entry, r Registry) {
 		return
 	}
 	_ = r.View(func(v record.View) error {
-		a, err := v.Authorization(names.AuthorizationID(e.Authorization))
+		a, err := v.Remembering().Authorization(names.AuthorizationID(e.Authorization))
 		if err == nil && a != nil {
 			e.Deliberation = a.GetDeliberation()
 		}

@@ -27,7 +27,7 @@ func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
 	}
 	err = x.cfg.Registry.View(func(v record.View) error {
 		var failed error
-		g, no, failed = x.guardIn(v, presented)
+		g, no, failed = x.guardIn(v.Remembering(), presented)
 		return failed
 	})
 	if err != nil {

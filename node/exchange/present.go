@@ -133,7 +133,7 @@ func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit
 // nodesOf gives an institution's nodes, those that seem alive first.
 func (x *consultation) nodesOf(i names.InstitutionID) (nodes []names.NodeID, err error) {
 	err = x.cfg.Registry.View(func(v record.View) error {
-		list, err := v.NodesOf(i)
+		list, err := v.Remembering().NodesOf(i)
 		for _, n := range list {
 			if !n.GetRemoved() {
 				nodes = append(nodes, record.NodeID(n.GetRef()))
@@ -164,7 +164,7 @@ func (x *consultation) verifyAnswer(p *permit, from names.NodeID, resp *nodepb.P
 	if err != nil {
 		return nil, err
 	}
-	if err := x.cfg.Registry.View(func(v record.View) error { return x.signedBy(v, opened, from.Institution) }); err != nil {
+	if err := x.cfg.Registry.View(func(v record.View) error { return x.signedBy(v.Remembering(), opened, from.Institution) }); err != nil {
 		return nil, err
 	}
 	for what, wrong := range map[string]bool{

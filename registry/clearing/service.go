@@ -130,7 +130,7 @@ func (s *Service) Clear(ctx context.Context, from names.NodeID, cr *registrypb.C
 		Time: s.cfg.Now(), Ticket: names.TicketOf(cr.Request), Clearer: s.cfg.Self, Request: req, RequestHash: hash[:], RequestEnvelope: cr.Request,
 		Cleared: cr.Cleared,
 	}
-	if err := s.cfg.Registry.View(func(v record.View) error { return s.decide(v, standing, opened, &d) }); err != nil {
+	if err := s.cfg.Registry.View(func(v record.View) error { return s.decide(v.Remembering(), standing, opened, &d) }); err != nil {
 		return nil, err
 	}
 	clearances, err := s.issue(&d, standing)

@@ -18,15 +18,20 @@ import (
 type View struct {
 	g     Getter
 	names *Interned // may be nil
-	memo  *memo     // nil: nothing is remembered
+	memo  *Memo     // nil: nothing is remembered
+
+	shared *Memo // of this state, for Remembering; may be nil
 }
 
 // NewView makes a view of what g holds.
 func NewView(g Getter) View { return View{g: g} }
 
 // NewCachedView makes a view that remembers in names what packed rows hold as
-// small numbers. It must be a cache of this very state.
-func NewCachedView(g Getter, names *Interned) View { return View{g: g, names: names} }
+// small numbers, and whose Remembering remembers in memo, which may be nil. Both must be
+// of this very state.
+func NewCachedView(g Getter, names *Interned, memo *Memo) View {
+	return View{g: g, names: names, shared: memo}
+}
 
 // message reads a row that holds an author's bytes; false: there is none.
 func (v View) message(k []byte, m proto.Message) (bool, error) {
@@ -66,7 +71,7 @@ func (v View) Institution(id names.InstitutionID) (*registrypb.Institution, erro
 	if v.memo == nil {
 		return v.institution(id)
 	}
-	return remember(v.memo.institutions, id, func() (*registrypb.Institution, error) { return v.institution(id) })
+	return remember(v.memo, v.memo.institutions, id, func() (*registrypb.Institution, error) { return v.institution(id) })
 }
 
 func (v View) institution(id names.InstitutionID) (*registrypb.Institution, error) {
@@ -103,6 +108,13 @@ func (v View) Stands(id names.InstitutionID) (bool, error) {
 
 // Key gives a signing key, also a retired one.
 func (v View) Key(id names.KeyID) (*registrypb.Key, error) {
+	if v.memo == nil {
+		return v.key(id)
+	}
+	return remember(v.memo, v.memo.keys, id, func() (*registrypb.Key, error) { return v.key(id) })
+}
+
+func (v View) key(id names.KeyID) (*registrypb.Key, error) {
 	b, err := v.g.Get(key(tabKey, string(id)))
 	if err != nil || b == nil {
 		return nil, err
@@ -129,7 +141,7 @@ func (v View) Node(id names.NodeID) (*registrypb.Node, error) {
 	if v.memo == nil {
 		return v.node(id)
 	}
-	return remember(v.memo.nodes, id, func() (*registrypb.Node, error) { return v.node(id) })
+	return remember(v.memo, v.memo.nodes, id, func() (*registrypb.Node, error) { return v.node(id) })
 }
 
 func (v View) node(id names.NodeID) (*registrypb.Node, error) {
@@ -155,7 +167,14 @@ func (v View) NodeStands(id names.NodeID) (bool, error) {
 func (v View) Nodes(fn func(*registrypb.Node) error) error { return v.nodes([]byte{tabNode}, fn) }
 
 // NodesOf gives all nodes of an institution, removed ones too, in order of name.
-func (v View) NodesOf(inst names.InstitutionID) (nodes []*registrypb.Node, err error) {
+func (v View) NodesOf(inst names.InstitutionID) ([]*registrypb.Node, error) {
+	if v.memo == nil {
+		return v.listNodesOf(inst)
+	}
+	return rememberAll(v.memo, v.memo.nodesOf, inst, func() ([]*registrypb.Node, error) { return v.listNodesOf(inst) })
+}
+
+func (v View) listNodesOf(inst names.InstitutionID) (nodes []*registrypb.Node, err error) {
 	err = v.nodes(key(tabNode, string(inst)+"/"), func(n *registrypb.Node) error {
 		nodes = append(nodes, n)
 		return nil
@@ -176,6 +195,13 @@ func (v View) nodes(prefix []byte, fn func(*registrypb.Node) error) error {
 // Members gives the voting members as operators set them, whether or not they
 // still stand: see IsMember.
 func (v View) Members() ([]names.NodeID, error) {
+	if v.memo == nil {
+		return v.readMembers()
+	}
+	return rememberAll(v.memo, v.memo.members, struct{}{}, v.readMembers)
+}
+
+func (v View) readMembers() ([]names.NodeID, error) {
 	m := new(registrypb.Members)
 	if ok, err := v.message([]byte{tabMembers}, m); err != nil || !ok {
 		return nil, err

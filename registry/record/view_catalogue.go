@@ -13,7 +13,7 @@ func (v View) Dataset(id names.DatasetID) (*registrypb.Dataset, error) {
 	if v.memo == nil {
 		return v.dataset(id)
 	}
-	return remember(v.memo.datasets, id, func() (*registrypb.Dataset, error) { return v.dataset(id) })
+	return remember(v.memo, v.memo.datasets, id, func() (*registrypb.Dataset, error) { return v.dataset(id) })
 }
 
 func (v View) dataset(id names.DatasetID) (*registrypb.Dataset, error) {
@@ -38,6 +38,13 @@ func (v View) Datasets(fn func(*registrypb.Dataset) error) error {
 
 // Offering gives what an institution says of a dataset, also when withdrawn.
 func (v View) Offering(dataset names.DatasetID, inst names.InstitutionID) (*registrypb.Offering, error) {
+	if v.memo == nil {
+		return v.offering(dataset, inst)
+	}
+	return remember(v.memo, v.memo.offering, offeringOf{dataset, inst}, func() (*registrypb.Offering, error) { return v.offering(dataset, inst) })
+}
+
+func (v View) offering(dataset names.DatasetID, inst names.InstitutionID) (*registrypb.Offering, error) {
 	o := new(registrypb.Offering)
 	ok, err := v.message(key(tabOffering, string(dataset), string(inst)), o)
 	if err != nil || !ok {
@@ -58,7 +65,7 @@ func (v View) OfferingsOf(dataset names.DatasetID) ([]*registrypb.Offering, erro
 	if v.memo == nil {
 		return v.offeringsOf(dataset)
 	}
-	return rememberAll(v.memo.offerings, dataset, func() ([]*registrypb.Offering, error) { return v.offeringsOf(dataset) })
+	return rememberAll(v.memo, v.memo.offerings, dataset, func() ([]*registrypb.Offering, error) { return v.offeringsOf(dataset) })
 }
 
 func (v View) offeringsOf(dataset names.DatasetID) (offerings []*registrypb.Offering, err error) {
@@ -81,6 +88,13 @@ func (v View) offerings(prefix []byte, fn func(*registrypb.Offering) error) erro
 
 // Authorization gives an authorization; Revoked is as it now stands.
 func (v View) Authorization(id names.AuthorizationID) (*registrypb.Authorization, error) {
+	if v.memo == nil {
+		return v.authorization(id)
+	}
+	return remember(v.memo, v.memo.authorization, id, func() (*registrypb.Authorization, error) { return v.authorization(id) })
+}
+
+func (v View) authorization(id names.AuthorizationID) (*registrypb.Authorization, error) {
 	z := new(registrypb.Authorization)
 	ok, err := v.message(key(tabAuthorization, string(id)), z)
 	if err != nil || !ok {
@@ -112,7 +126,7 @@ func (v View) AuthorizationsFor(t names.InstitutionType, d names.DatasetID, p na
 	if v.memo == nil {
 		return v.authorizationsFor(t, d, p)
 	}
-	return rememberAll(v.memo.authorizations, grantOf{t, d, p}, func() ([]*registrypb.Authorization, error) { return v.authorizationsFor(t, d, p) })
+	return rememberAll(v.memo, v.memo.authorizations, grantOf{t, d, p}, func() ([]*registrypb.Authorization, error) { return v.authorizationsFor(t, d, p) })
 }
 
 func (v View) authorizationsFor(t names.InstitutionType, d names.DatasetID, p names.Purpose) (rows []*registrypb.Authorization, err error) {

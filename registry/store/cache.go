@@ -22,12 +22,14 @@ type cache struct {
 	scans map[string][]pair // by prefix
 	size  int
 	runs  uint64 // id of the version of the runs
+
+	decoded *record.Memo
 }
 
 type pair struct{ k, v []byte }
 
 func newCache(runs uint64) *cache {
-	return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair), runs: runs}
+	return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair), runs: runs, decoded: record.NewMemo()}
 }
 
 // view begins to read; discard ends it. A cache may be used only by a transaction that

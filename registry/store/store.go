@@ -206,7 +206,11 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer discard()
-	return fn(record.NewCachedView(getter, g.names))
+	var decoded *record.Memo
+	if r, ok := getter.(*cachedRows); ok {
+		decoded = r.cache.decoded
+	}
+	return fn(record.NewCachedView(getter, g.names, decoded))
 }
 
 // AppliedIndex gives the index up to which everything is decided, durably.
