@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/testnet"
@@ -33,7 +34,7 @@ type Options struct {
 	Steady   int           // consultations a second of the steady load; default 600; below 0: none
 	Persons  int           // invented persons; default 10,000
 	Binary   string        // the crossroads binary that node processes run; default: this one
-	Profile  string        // folder for profiles of every process while 64 are in flight; empty: none
+	Profile  string        // folder for profiles of every process, while 64 are in flight if they ever are; empty: none
 	Out      io.Writer     // progress; nil: none
 }
 
@@ -71,6 +72,14 @@ func (o Options) withDefaults() Options {
 // flatAt is how many are in flight when networks of different size are compared, and
 // when profiles are taken.
 const flatAt = 64
+
+// profileAt is how many are in flight while profiles are taken.
+func (o Options) profileAt() int {
+	if slices.Contains(o.InFlight, flatAt) {
+		return flatAt
+	}
+	return o.InFlight[len(o.InFlight)-1]
+}
 
 // Run measures. Its error is of what could not be measured; a slow machine is none.
 func Run(ctx context.Context, o Options) (*Report, error) {
@@ -146,12 +155,15 @@ func measureNetwork(ctx context.Context, o Options, r *Report, refs *references,
 // measureRow measures with k in flight, and the references right after.
 func measureRow(ctx context.Context, o Options, r *Report, l *load, refs *references, k int) error {
 	o.say("%d in flight", k)
-	stop, err := l.profile(o.Profile, k == flatAt)
+	stop, err := l.profile(o.Profile, k == o.profileAt())
 	if err != nil {
 		return err
 	}
 	row, err := l.closed(ctx, k, o.For)
 	if err = errors.Join(err, stop()); err != nil {
+		return err
+	}
+	if err := refs.warm(ctx, k); err != nil {
 		return err
 	}
 	used := usageOf(map[string]int{"proxy": os.Getpid()})
