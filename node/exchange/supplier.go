@@ -176,27 +176,33 @@ func (s *Supplier) journalTurning(ctx context.Context, from names.NodeID) {
 // its requester holds it. The marks stay: neither this clearance nor another one for
 // the same request is answered again. Nobody learns whether there was anything.
 func (s *Supplier) Acknowledge(ctx context.Context, from names.NodeID, a *nodepb.Acknowledgement) (*nodepb.AcknowledgeResponse, error) {
-	done := new(nodepb.AcknowledgeResponse)
+	s.forget(ctx, from, a)
+	for _, more := range a.GetMore()[:min(len(a.GetMore()), maxAcks-1)] {
+		s.forget(ctx, from, more)
+	}
+	return new(nodepb.AcknowledgeResponse), nil
+}
+
+func (s *Supplier) forget(ctx context.Context, from names.NodeID, a *nodepb.Acknowledgement) {
 	seen, err := s.seen(a.GetClearanceId())
 	if err != nil || seen == nil || record.NodeID(seen.GetRequester()) != from {
-		return done, nil
+		return
 	}
 	release, err := s.locks.Acquire(ctx, string(seen.GetRequestHash()))
 	if err != nil {
-		return done, nil
+		return
 	}
 	defer release()
 	seen.Response, seen.AlsoSubjects, seen.SectorSeal = nil, nil, nil
 	mark, err := seenChange(a.GetClearanceId(), seen)
 	if err != nil {
-		return done, nil
+		return
 	}
 	content := outbox.Change{Key: contentKey(seen.GetRequestHash()), Delete: true}
 	mark.Lazy, content.Lazy = true, true // undone by a crash, they end with their life
 	if err := s.cfg.Outbox.Write(mark, content); err != nil {
 		s.cfg.Log.Error("acknowledged answer could not be forgotten; it ends with its life", "ticket", a.GetTicket(), "err", err)
 	}
-	return done, nil
 }
 
 func seenKey(clearanceID []byte) outbox.Key {

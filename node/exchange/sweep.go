@@ -17,6 +17,10 @@ import (
 const (
 	ackWorkers = 4
 	ackTimeout = 2 * time.Second
+	// ackLinger is how long an acknowledgement waits for others that can go with it.
+	ackLinger = 50 * time.Millisecond
+	// maxAcks is how many one message carries.
+	maxAcks = 256
 	// reclaimEvery is how often the outbox takes ended rows off its disk.
 	reclaimEvery = 30 * time.Second
 )
@@ -42,8 +46,10 @@ func (x *consultation) acknowledge(r *reply) {
 func (c *Consultant) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
+	together := make(chan acknowledgement)
+	all.Go(func() { c.gatherAcks(ctx, together) })
 	for range ackWorkers {
-		all.Go(func() { c.sendAcks(ctx) })
+		all.Go(func() { c.sendAcks(ctx, together) })
 	}
 	tick := time.NewTicker(c.cfg.SweepEvery)
 	defer tick.Stop()
@@ -66,12 +72,53 @@ func (c *Consultant) Run(ctx context.Context) error {
 	}
 }
 
-func (c *Consultant) sendAcks(ctx context.Context) {
+// gatherAcks joins those for the same supplier that come within a moment: nobody
+// waits for them, and a call for each would be a third of all calls.
+func (c *Consultant) gatherAcks(ctx context.Context, out chan<- acknowledgement) {
+	for {
+		var first acknowledgement
+		select {
+		case <-ctx.Done():
+			return
+		case first = <-c.acks:
+		}
+		waiting := []acknowledgement{first}
+		for enough := time.NewTimer(ackLinger); enough != nil; {
+			select {
+			case <-ctx.Done():
+				return
+			case a := <-c.acks:
+				waiting = joinAck(waiting, a)
+			case <-enough.C:
+				enough = nil
+			}
+		}
+		for _, a := range waiting {
+			select {
+			case <-ctx.Done():
+				return
+			case out <- a:
+			}
+		}
+	}
+}
+
+func joinAck(waiting []acknowledgement, a acknowledgement) []acknowledgement {
+	for _, w := range waiting {
+		if w.to == a.to && len(w.msg.More) < maxAcks-1 {
+			w.msg.More = append(w.msg.More, a.msg)
+			return waiting
+		}
+	}
+	return append(waiting, a)
+}
+
+func (c *Consultant) sendAcks(ctx context.Context, together <-chan acknowledgement) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case a := <-c.acks:
+		case a := <-together:
 			limited, cancel := context.WithTimeout(ctx, ackTimeout)
 			if _, err := c.cfg.Peers.Acknowledge(limited, a.to, a.msg); err != nil {
 				c.cfg.Log.Debug("acknowledgement not delivered", "peer", a.to.String(), "ticket", a.msg.GetTicket(), "err", err)

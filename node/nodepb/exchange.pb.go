@@ -217,6 +217,7 @@ type Acknowledgement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ticket        string                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	ClearanceId   []byte                 `protobuf:"bytes,2,opt,name=clearance_id,json=clearanceId,proto3" json:"clearance_id,omitempty"`
+	More          []*Acknowledgement     `protobuf:"bytes,3,rep,name=more,proto3" json:"more,omitempty"` // at most 255, without any more of their own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +262,13 @@ func (x *Acknowledgement) GetTicket() string {
 func (x *Acknowledgement) GetClearanceId() []byte {
 	if x != nil {
 		return x.ClearanceId
+	}
+	return nil
+}
+
+func (x *Acknowledgement) GetMore() []*Acknowledgement {
+	if x != nil {
+		return x.More
 	}
 	return nil
 }
@@ -432,10 +440,11 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
 	"\bblinding\x18\x03 \x01(\fR\bblinding\x128\n" +
 	"\arefusal\x18\x0e \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\arefusal\x12\x18\n" +
-	"\apadding\x18\x0f \x03(\fR\apadding\"L\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"\x85\x01\n" +
 	"\x0fAcknowledgement\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12!\n" +
-	"\fclearance_id\x18\x02 \x01(\fR\vclearanceId\"\x15\n" +
+	"\fclearance_id\x18\x02 \x01(\fR\vclearanceId\x127\n" +
+	"\x04more\x18\x03 \x03(\v2#.crossroads.node.v1.AcknowledgementR\x04more\"\x15\n" +
 	"\x13AcknowledgeResponse\"\x91\x03\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
@@ -487,14 +496,15 @@ var file_node_nodepb_exchange_proto_goTypes = []any{
 }
 var file_node_nodepb_exchange_proto_depIdxs = []int32{
 	6, // 0: crossroads.node.v1.PresentResponse.refusal:type_name -> crossroads.registry.v1.Reason
-	7, // 1: crossroads.node.v1.Answer.supplier:type_name -> crossroads.registry.v1.NodeRef
-	0, // 2: crossroads.node.v1.Answer.status:type_name -> crossroads.node.v1.Status
-	6, // 3: crossroads.node.v1.Answer.reason:type_name -> crossroads.registry.v1.Reason
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 1: crossroads.node.v1.Acknowledgement.more:type_name -> crossroads.node.v1.Acknowledgement
+	7, // 2: crossroads.node.v1.Answer.supplier:type_name -> crossroads.registry.v1.NodeRef
+	0, // 3: crossroads.node.v1.Answer.status:type_name -> crossroads.node.v1.Status
+	6, // 4: crossroads.node.v1.Answer.reason:type_name -> crossroads.registry.v1.Reason
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_exchange_proto_init() }
