@@ -231,6 +231,7 @@ func (n *Node) openAPI() (err error) {
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
 		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
+		Reads:   n.registry,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err

@@ -8,13 +8,13 @@
 //	            GET  /tlog/checkpoint /tlog/tile/{level}/{index}
 //	            GET  /v1/institutions /v1/datasets /v1/offerings
 //	            GET  /v1/authorizations /v1/authorizations/{id}
-//	            GET  /v1/anchors /v1/evidence
+//	            GET  /v1/groups /v1/registry/history /v1/anchors /v1/evidence
 //	with token  POST /v1/consultations
 //	            POST /v1/consultations/{client_ticket}/acknowledge
 //	            POST /v1/inquiries, /v1/inquiries/{client_ticket}/acknowledge
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
-//	            POST /v1/references/search
+//	            POST /v1/references/search /v1/references/history
 //	            POST /v1/subject/nonce, /v1/subject/view
 //	            POST /v1/inspection
 //	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
@@ -110,6 +110,8 @@ type Config struct {
 	Registry  Registry
 	// Sector is the node's part of a sector. Nil: it is of none.
 	Sector *sector.Desk
+	// Reads gives views as new as a caller wants.
+	Reads Reads
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
 	// Witnessing tells of checkpoints. Nil: there are none to tell of.
@@ -148,7 +150,7 @@ type times struct {
 func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
-		cfg.Schemes == nil, cfg.Log == nil:
+		cfg.Reads == nil, cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:
 		return nil, errors.New("api: a limit is missing")

@@ -33,6 +33,8 @@ type Client struct {
 	User      names.UserID
 	AuthLevel string
 	Channel   string
+	// Reading says how new a view the public tables are read from.
+	Reading Reading
 
 	base  string
 	token string
@@ -65,27 +67,27 @@ func (c *Client) Ready(ctx context.Context) (Readiness, error) {
 
 // Institutions gives the members of the network.
 func (c *Client) Institutions(ctx context.Context) (List[Institution], error) {
-	return get[List[Institution]](ctx, c, "/v1/institutions")
+	return get[List[Institution]](ctx, c, c.Reading.path("/v1/institutions", nil))
 }
 
 // Datasets gives the types of message.
 func (c *Client) Datasets(ctx context.Context) (List[Dataset], error) {
-	return get[List[Dataset]](ctx, c, "/v1/datasets")
+	return get[List[Dataset]](ctx, c, c.Reading.path("/v1/datasets", nil))
 }
 
 // Offerings gives what is available where.
 func (c *Client) Offerings(ctx context.Context) (List[Offering], error) {
-	return get[List[Offering]](ctx, c, "/v1/offerings")
+	return get[List[Offering]](ctx, c, c.Reading.path("/v1/offerings", nil))
 }
 
 // Authorizations gives who may obtain what.
 func (c *Client) Authorizations(ctx context.Context) (List[Authorization], error) {
-	return get[List[Authorization]](ctx, c, "/v1/authorizations")
+	return get[List[Authorization]](ctx, c, c.Reading.path("/v1/authorizations", nil))
 }
 
 // Authorization gives one row of it.
 func (c *Client) Authorization(ctx context.Context, id names.AuthorizationID) (Authorization, error) {
-	return get[Authorization](ctx, c, "/v1/authorizations/"+url.PathEscape(string(id)))
+	return get[Authorization](ctx, c, c.Reading.path("/v1/authorizations/"+url.PathEscape(string(id)), nil))
 }
 
 // Consult asks. A refusal is a Consultation with status NO_RESULT, not an error.

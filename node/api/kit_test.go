@@ -23,6 +23,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/receipt"
 	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -49,6 +50,7 @@ type fakes struct {
 	entries   []*nodepb.Entry
 	journaled error // what Append and Find return
 	state     record.MapState
+	rules     *record.Rules
 	submitted [][]byte
 	done      []*registrypb.Command
 	waited    []uint64
@@ -153,6 +155,20 @@ func (f *fakes) Tile(path string) ([]byte, error) {
 	return nil, tlog.ErrNotInTree
 }
 
+func (f *fakes) Read(_ context.Context, want registry.Reading, fn func(record.View, time.Duration) error) error {
+	if want.MaxStale == time.Nanosecond {
+		return registry.ErrStale
+	}
+	return fn(record.NewView(&f.state), time.Second)
+}
+
+func (f *fakes) Rules() *record.Rules {
+	if f.rules == nil {
+		return new(record.Rules)
+	}
+	return f.rules
+}
+
 func (f *fakes) View(fn func(record.View) error) error { return fn(record.NewView(&f.state)) }
 
 func (f *fakes) Submit(_ context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
@@ -227,7 +243,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
-		}, Registry: f, Author: f, Schemes: subject.Belgian(),
+		}, Registry: f, Reads: f, Author: f, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -25,9 +25,15 @@ import (
 func seed(t *testing.T, f *fakes) {
 	t.Helper()
 	w := recordtest.New(t, "pcsa", "nsso", "neo")
+	f.rules = w.Rules
 	if err := record.Bootstrap(&f.state, w.Rules); err != nil {
 		t.Fatal(err)
 	}
+	announce := w.Draft(record.Recovery, &registrypb.Command_AnnounceRecovery{AnnounceRecovery: &registrypb.RecoveryAnnouncement{
+		Group: &registrypb.Group{Name: record.Committee, Threshold: 1, PublicKeys: [][]byte{recordtest.Public("new")}}, Reason: "lost",
+	}})
+	lost := w.Sign(announce, "recovery1", "recovery2", "new")
+	w.Follow(announce)
 	for i, raw := range [][]byte{
 		w.Command(record.Operators, &registrypb.Command_SetDataset{SetDataset: &registrypb.Dataset{
 			Id: "wages/v1", Title: "Wages", Scheme: "ssin", Qualities: []string{"employee"},
@@ -40,6 +46,12 @@ func seed(t *testing.T, f *fakes) {
 			Id: "a-1", Deliberation: "DEMO-2026/001", LegalBasis: "Demo act, art. 1", RequesterType: "member", RequesterQualities: []string{"client"},
 			Dataset: "wages/v1", Fields: []string{"gross"}, Purpose: "inquiry", Modes: []string{"consultation"}, Period: recordtest.Since(), MinAuthLevel: 2,
 		}}),
+		w.Command(record.Operators, &registrypb.Command_SetAuthorization{SetAuthorization: &registrypb.Authorization{
+			Id: "a-law", Deliberation: "Demo act, art. 2", RequesterType: "member", RequesterQualities: []string{"client"},
+			Dataset: "wages/v1", Fields: []string{"gross"}, Purpose: "inquiry", Modes: []string{"consultation"}, Period: recordtest.Since(),
+			Law: &registrypb.Law{Title: "Demo act", Article: "art. 2", Published: "Demo Journal, 1 May 2026"},
+		}}),
+		lost,
 		w.Declare("pcsa", recordtest.Reference(person, "client")),
 		w.Declare("nsso", recordtest.Reference(person, "employee")),
 	} {
@@ -172,6 +184,21 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"GET", "/v1/authorizations", "", nil, 200, "DEMO-2026/001"},
 		{"GET", "/v1/authorizations/a-1", "", nil, 200, "DEMO-2026/001"},
 		{"GET", "/v1/authorizations/a-2", "", nil, 404, ""},
+		{"GET", "/v1/institutions?consistency=lease", "", nil, 200, "confirmed_ms_ago"},
+		{"GET", "/v1/institutions?consistency=linearizable", "", nil, 401, ""},
+		{"GET", "/v1/institutions?consistency=linearizable", "", bearer("file-token"), 200, "nsso"},
+		{"GET", "/v1/institutions?max_stale=1ns", "", nil, 503, "consistency"},
+		{"GET", "/v1/institutions?max_stale=soon", "", nil, 400, "max_stale"},
+		{"GET", "/v1/institutions?consistency=strong", "", nil, 400, "linearizable"},
+		{"GET", "/v1/authorizations/a-law", "", nil, 200, "Demo Journal"},
+		{"GET", "/v1/groups", "", nil, 200, `"needed":2`},
+		{"GET", "/v1/registry/history?kind=authorization&id=a-law", "", nil, 200, "set_authorization"},
+		{"GET", "/v1/registry/history?kind=group&id=@committee", "", nil, 200, "announce_recovery"},
+		{"GET", "/v1/registry/history?kind=members", "", nil, 200, `"items":[]`},
+		{"GET", "/v1/registry/history?kind=reference&id=x", "", nil, 400, "kind"},
+		{"GET", "/v1/registry/history?kind=node", "", nil, 400, "id"},
+		{"POST", "/v1/references/history", subj, bearer("file-token"), 200, "declare_references"},
+		{"POST", "/v1/references/history", subj, nil, 401, ""},
 		{"GET", "/metrics", "", nil, 200, "crossroads_up 1"},
 		{"GET", "/v1/anchors", "", nil, 200, "journal/nsso/n1"},
 		{"GET", "/v1/evidence", "", nil, 200, "crossroads evidence v1"},

@@ -3,17 +3,28 @@ package api
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
+// stamp says of what state a list is.
+func (l *List[T]) stamp(v record.View, age time.Duration) (err error) {
+	if age >= 0 {
+		ms := age.Milliseconds()
+		l.ConfirmedMsAgo = &ms
+	}
+	l.RegistryIndex, err = v.AppliedIndex()
+	return err
+}
+
 // list reads one public table in one consistent view.
-func list[T any](s *Server, fill func(v record.View, add func(T)) error) (response, error) {
+func list[T any](s *Server, q *request, fill func(v record.View, add func(T)) error) (response, error) {
 	out := List[T]{Items: []T{}}
-	err := s.cfg.Registry.View(func(v record.View) (err error) {
-		if out.RegistryIndex, err = v.AppliedIndex(); err != nil {
+	err := s.readView(q, func(v record.View, age time.Duration) (err error) {
+		if err := out.stamp(v, age); err != nil {
 			return err
 		}
 		return fill(v, func(t T) { out.Items = append(out.Items, t) })
@@ -24,8 +35,8 @@ func list[T any](s *Server, fill func(v record.View, add func(T)) error) (respon
 	return out, nil
 }
 
-func (s *Server) institutions(*request) (response, error) {
-	return list(s, func(v record.View, add func(Institution)) error {
+func (s *Server) institutions(q *request) (response, error) {
+	return list(s, q, func(v record.View, add func(Institution)) error {
 		nodes := map[string][]InstitutionNode{}
 		members, err := v.Members()
 		if err != nil {
@@ -60,8 +71,8 @@ func (s *Server) institutions(*request) (response, error) {
 	})
 }
 
-func (s *Server) datasets(*request) (response, error) {
-	return list(s, func(v record.View, add func(Dataset)) error {
+func (s *Server) datasets(q *request) (response, error) {
+	return list(s, q, func(v record.View, add func(Dataset)) error {
 		return v.Datasets(func(d *registrypb.Dataset) error {
 			schema := json.RawMessage(d.GetSchema())
 			if !json.Valid(schema) {
@@ -76,8 +87,8 @@ func (s *Server) datasets(*request) (response, error) {
 	})
 }
 
-func (s *Server) offerings(*request) (response, error) {
-	return list(s, func(v record.View, add func(Offering)) error {
+func (s *Server) offerings(q *request) (response, error) {
+	return list(s, q, func(v record.View, add func(Offering)) error {
 		return v.Offerings(func(o *registrypb.Offering) error {
 			if !o.GetWithdrawn() {
 				add(Offering{
@@ -90,8 +101,8 @@ func (s *Server) offerings(*request) (response, error) {
 	})
 }
 
-func (s *Server) authorizations(*request) (response, error) {
-	return list(s, func(v record.View, add func(Authorization)) error {
+func (s *Server) authorizations(q *request) (response, error) {
+	return list(s, q, func(v record.View, add func(Authorization)) error {
 		return v.Authorizations(func(a *registrypb.Authorization) error {
 			add(authorizationOf(a))
 			return nil
@@ -103,7 +114,7 @@ func (s *Server) authorization(q *request) (response, error) {
 	id := names.AuthorizationID(q.PathValue("id"))
 	var found *registrypb.Authorization
 	if id.Validate() == nil {
-		err := s.cfg.Registry.View(func(v record.View) (err error) {
+		err := s.readView(q, func(v record.View, _ time.Duration) (err error) {
 			found, err = v.Authorization(id)
 			return err
 		})
@@ -123,8 +134,15 @@ func authorizationOf(a *registrypb.Authorization) Authorization {
 		RequesterType: names.InstitutionType(a.GetRequesterType()), RequesterQualities: as[names.Quality](a.GetRequesterQualities()),
 		Dataset: names.DatasetID(a.GetDataset()), Fields: as[names.FieldName](a.GetFields()), Purpose: names.Purpose(a.GetPurpose()),
 		Modes: as[names.Mode](a.GetModes()), Period: periodOf(a.GetPeriod()), Revoked: a.GetRevoked(),
-		MinAuthLevel: a.GetMinAuthLevel(), SecondClearingPeer: a.GetSecondClearingPeer(), MandateRequired: a.GetMandateRequired(),
+		MinAuthLevel: a.GetMinAuthLevel(), SecondClearingPeer: a.GetSecondClearingPeer(), MandateRequired: a.GetMandateRequired(), Law: lawOf(a.GetLaw()),
 	}
+}
+
+func lawOf(l *registrypb.Law) *Law {
+	if l == nil {
+		return nil
+	}
+	return &Law{Title: l.GetTitle(), Article: l.GetArticle(), Published: l.GetPublished()}
 }
 
 // as gives names their type; never nil, so that JSON has an array.

@@ -62,6 +62,9 @@ type List[T any] struct {
 	// RegistryIndex is how far this node has followed the registry.
 	RegistryIndex uint64 `json:"registry_index"`
 	Items         []T    `json:"items"`
+	// ConfirmedMsAgo is how many milliseconds ago at most this was the newest there is;
+	// not there while nobody has confirmed it.
+	ConfirmedMsAgo *int64 `json:"confirmed_ms_ago,omitempty"`
 }
 
 // Institution is a member of the network.
@@ -116,6 +119,14 @@ type Authorization struct {
 	MinAuthLevel       uint32                `json:"min_auth_level,omitempty"`
 	SecondClearingPeer bool                  `json:"second_clearing_peer,omitempty"`
 	MandateRequired    bool                  `json:"mandate_required,omitempty"`
+	Law                *Law                  `json:"law,omitempty"` // in place of the committee's decision
+}
+
+// Law is what an authorization rests on when no committee decided.
+type Law struct {
+	Title     string `json:"title"`
+	Article   string `json:"article"`
+	Published string `json:"published"`
 }
 
 // Reference says that this institution has a file on a subject.

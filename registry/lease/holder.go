@@ -223,3 +223,11 @@ func (h *Holder) install(s Standing, asked time.Time) {
 	close(h.renewed)
 	h.renewed = make(chan struct{})
 }
+
+// Confirmed gives the moment at which the last grant was asked for that covers this
+// node's view: all that was decided before it is in the view. False: there was none.
+func (h *Holder) Confirmed() (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now.Until.Add(-h.cfg.Lease), h.now.Grant != nil
+}
