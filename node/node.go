@@ -249,6 +249,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, rooms := errgroup.WithContext(rooms)
 	for _, run := range []func(context.Context) error{
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
+		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
 	} {
 		g.Go(func() error { return run(rooms) })

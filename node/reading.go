@@ -5,21 +5,33 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 func (n *Node) openReading() error {
 	n.reading = reading.New(reading.Config{
 		Mesh: n.cfg.Mesh, Self: n.self, Registry: n.registry, Journal: n.journal, Peers: readers{n.peers},
-		Committee: n.keys.genesis.Committee, Schemes: subject.Belgian(), Story: tracer{n}.judge, Prove: n.prove,
+		Committee: n.committee, Schemes: subject.Belgian(), Story: tracer{n}.judge, Prove: n.prove,
 		Skew: n.keys.genesis.Bounds.Skew, Now: n.deps.Now, Log: n.log,
 	})
 	return nil
+}
+
+// committee gives the committee's keys as they now stand.
+func (n *Node) committee() (g genesis.Group, err error) {
+	err = n.registry.View(func(v record.View) error {
+		now, _, err := v.Group(n.registry.Rules(), record.Committee)
+		g = genesis.Group{Threshold: now.M, Keys: now.Keys}
+		return err
+	})
+	return g, err
 }
 
 // judgeTimeout bounds what is asked of members about one ticket.

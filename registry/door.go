@@ -17,11 +17,13 @@ import (
 // commands of no form or mesh of ours, or signed by nobody who could. It gives nil for
 // all others, also for those that the replicas will refuse.
 func (m *member) atDoor(ctx context.Context, envelope []byte, term uint64) (*registrypb.SubmitResponse, error) {
-	var refusal string
-	err := m.reg.store.View(func(v record.View) (err error) {
-		refusal, err = record.AtDoor(v, m.reg.rules, envelope)
-		return err
-	})
+	refusal, err := m.judgeAtDoor(envelope)
+	if err == nil && refusal != "" {
+		// A follower may apply before its leader does, and whoever saw it there comes here.
+		if err = m.reg.store.WaitApplied(ctx, m.raft().CommitIndex()); err == nil {
+			refusal, err = m.judgeAtDoor(envelope)
+		}
+	}
 	if err == nil && refusal == "" {
 		refusal, err = m.raisable(ctx, envelope)
 	}
@@ -34,6 +36,14 @@ func (m *member) atDoor(ctx context.Context, envelope []byte, term uint64) (*reg
 		return nil, fmt.Errorf("%w: it was elected this moment", ErrNotLeader)
 	}
 	return &registrypb.SubmitResponse{Refusal: refusal}, nil
+}
+
+func (m *member) judgeAtDoor(envelope []byte) (refusal string, err error) {
+	err = m.reg.store.View(func(v record.View) (err error) {
+		refusal, err = record.AtDoor(v, m.reg.rules, envelope)
+		return err
+	})
+	return refusal, err
 }
 
 // askLevel bounds the question which feature level a member knows.

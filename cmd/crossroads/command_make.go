@@ -25,7 +25,7 @@ func newCommandMake() *cobra.Command {
 		Short: "Make an unsigned command from its JSON",
 		Long: `The JSON has one property, the body of a Command as registry/registrypb/record.proto
 names it: {"revoke_authorization": {"id": "social-inquiry-wages"}}. Author is an
-institution's ID, @operators or @committee.
+institution's ID, @operators, @committee or @recovery.
 
 A command says which of its author's it follows. A node tells that, with the flags by
 which one is reached; without a node, --after names the file of the command before this

@@ -12,7 +12,8 @@ import (
 func newRegistry() *cobra.Command {
 	return group("registry", "What the network agrees on: who takes part, what is offered, who may ask what",
 		newRegistryInstitutions(), newRegistryDatasets(), newRegistryOfferings(), newRegistryAuthorizations(),
-		newRegistryReferences(), newRegistryAnchors(), newRegistryEvidence(), newRegistryStatus(), newRegistrySubmit())
+		newRegistryReferences(), newRegistryAnchors(), newRegistryEvidence(), newRegistryStatus(), newRegistrySubmit(),
+		newRegistryHistory(), newRegistryGroups())
 }
 
 // listing is a verb that prints one public table.
@@ -24,6 +25,7 @@ func listing[T any](use, short string, get func(*api.Client, context.Context) (a
 		Args:    cobra.NoArgs,
 	}
 	r, out := addRemote(c), addFormat(c)
+	r.addReading(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client, ctx, cancel, err := r.client(c.Context())
 		if err != nil {

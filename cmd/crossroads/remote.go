@@ -22,6 +22,7 @@ type remote struct {
 	endpoints, as         string
 	user, level           string
 	timeout               time.Duration
+	reading               api.Reading
 	officer               bool // with --endpoints: as the security officer's application
 }
 
@@ -52,6 +53,14 @@ func addRemote(c *cobra.Command) *remote {
 		return found, cobra.ShellCompDirectiveNoFileComp
 	})
 	return r
+}
+
+// addReading adds the flags of verbs that show public tables.
+func (r *remote) addReading(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&r.reading.Consistency, "consistency", "", "how new a view: stale (what the node holds), lease (at most a lease old), linearizable (everything decided before you asked; takes a token)")
+	f.StringVar(&r.reading.MaxStale, "max-stale", "", "with stale: at most this old, as 30s; else it is an error")
+	_ = c.RegisterFlagCompletionFunc("consistency", cobra.FixedCompletions([]string{"stale", "lease", "linearizable"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // client connects, and bounds ctx by --timeout.
@@ -90,6 +99,7 @@ func (r *remote) client(ctx context.Context) (*api.Client, context.Context, cont
 		url = "http://" + url
 	}
 	c := api.NewClient(url, token)
+	c.Reading = r.reading
 	c.User, c.AuthLevel, c.Channel = names.UserID(r.user), r.level, "cli"
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	return c, ctx, cancel, nil

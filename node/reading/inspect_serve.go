@@ -30,7 +30,11 @@ func (s *Service) ServeInspect(ctx context.Context, node names.NodeID, req *node
 
 // order checks an order that executor shows, and journals it in e.
 func (s *Service) order(ctx context.Context, e *nodepb.Entry, raw []byte, executor names.NodeID) (*nodepb.InspectionOrder, error) {
-	o, refused := valid(raw, s.cfg.Mesh, s.cfg.Committee, executor, s.cfg.Now(), s.cfg.Skew, s.cfg.Schemes)
+	committee, err := s.cfg.Committee()
+	if err != nil {
+		return nil, err
+	}
+	o, refused := valid(raw, s.cfg.Mesh, committee, executor, s.cfg.Now(), s.cfg.Skew, s.cfg.Schemes)
 	e.RequestHash = sum(raw)
 	if o != nil && refused == nil {
 		// Filed under no ticket: reading a ticket does not lengthen it.

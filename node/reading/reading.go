@@ -60,8 +60,8 @@ type Config struct {
 	Registry Registry
 	Journal  Journal
 	Peers    Peers
-	// Committee are the keys of the genesis file that sign inspection orders.
-	Committee genesis.Group
+	// Committee gives the keys that now sign inspection orders.
+	Committee func() (genesis.Group, error)
 	Schemes   subject.Schemes
 	// Story judges what the journals of several nodes show of one ticket: trace.Build,
 	// with whatever means the node has to check it.

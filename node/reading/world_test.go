@@ -193,7 +193,7 @@ func newMesh(t testing.TB) *mesh {
 	for _, n := range []names.NodeID{alpha, beta, gamma, office, source} {
 		m.logs[n] = new(log)
 		m.nodes[n] = New(Config{
-			Mesh: recordtest.Mesh, Self: n, Registry: m, Journal: m.logs[n], Peers: wire{m, n}, Committee: committee, Schemes: subject.Belgian(),
+			Mesh: recordtest.Mesh, Self: n, Registry: m, Journal: m.logs[n], Peers: wire{m, n}, Committee: func() (genesis.Group, error) { return committee, nil }, Schemes: subject.Belgian(),
 			Story: build,
 			Skew:  time.Second, Now: func() time.Time { return today }, Log: slog.New(slog.DiscardHandler),
 		})
