@@ -62,6 +62,7 @@ type Checked struct {
 	Mode          names.Mode
 	Qualities     []names.Quality // of the own files that gave the route
 	Authorization *registrypb.Authorization
+	Mandate       *registrypb.MandateUse // nil where the authorization asks for none
 	Request       *registrypb.Request
 	// ReleaseBy is the last moment, on the own clock, at which data may leave.
 	ReleaseBy time.Time
@@ -135,7 +136,7 @@ func (m *Checker) CheckPart(v record.View, now time.Time, b genesis.Bounds, mesh
 		Dataset: names.DatasetID(req.Dataset), Period: record.Period(req.Period),
 		Purpose: names.Purpose(req.Purpose), Mode: names.Mode(req.Mode), Request: req,
 		Fields: named[names.FieldName](c.Fields), Withheld: named[names.FieldName](c.Withheld), Qualities: named[names.Quality](c.SupplierQualities),
-		ID: c.Id, issued: time.UnixMilli(c.IssuedUnixMs), clearance: p.Opened, request: p.Signed, verifier: &m.verifier,
+		ID: c.Id, Mandate: c.Mandate, issued: time.UnixMilli(c.IssuedUnixMs), clearance: p.Opened, request: p.Signed, verifier: &m.verifier,
 	}
 	for _, id := range c.FiledUnder {
 		k.FiledUnder = append(k.FiledUnder, subject.Raw(subject.Scheme(id.GetScheme()), id.GetNumber()))
@@ -306,8 +307,10 @@ func (k *Checked) within(c *registrypb.Clearance) *Refusal {
 		return invalid("authorization %s is for something else", z.Id)
 	case len(fields) == 0 || !slices.Equal(fields, c.Fields) || !slices.Equal(withheld, c.Withheld):
 		return invalid("authorization %s permits other fields", z.Id)
-	case byRow(z, req).Outcome != registrypb.Outcome_PERMIT:
+	case byRow(z, req, c.Mandate != nil).Outcome != registrypb.Outcome_PERMIT:
 		return invalid("authorization %s asks for more than the request shows", z.Id)
+	case c.Mandate != nil && (!z.MandateRequired || names.MandateID(c.Mandate.Id).Validate() != nil || names.ProviderID(c.Mandate.Provider).Validate() != nil):
+		return invalid("it names a mandate that is none, or that authorization %s does not ask for", z.Id)
 	case len(c.SupplierQualities) == 0:
 		return invalid("it names no file of the supplier")
 	}
@@ -316,7 +319,7 @@ func (k *Checked) within(c *registrypb.Clearance) *Refusal {
 
 // stands looks everything up that may fall away.
 func (k *Checked) stands(v record.View) *Refusal {
-	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand} {
+	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand, k.mandateStands} {
 		if r := check(v); r != nil {
 			return r
 		}
@@ -409,6 +412,44 @@ func (k *Checked) rightsStand(v record.View) *Refusal {
 		if !slices.Contains(o.Qualities, string(q)) {
 			return refuse(registrypb.Reason_REVOKED, "%s is not offered for every quality of file that it names", k.Dataset)
 		}
+	}
+	return nil
+}
+
+// mandateStands: its provider stands behind it; and, as far as this node can know, it is
+// in force. Only members hold everybody's mandates: any other node believes the clearing
+// peer, as it does about the requester's integration; DESIGN.md says what bounds that.
+func (k *Checked) mandateStands(v record.View) *Refusal {
+	if k.Mandate == nil {
+		return nil
+	}
+	p, err := v.IdentityProvider(names.ProviderID(k.Mandate.Provider))
+	if err != nil {
+		return unsure(err)
+	}
+	if p == nil || p.Retired || !slices.Contains(p.Levels, k.Mandate.AuthLevel) {
+		return refuse(registrypb.Reason_REVOKED, "nobody in force attests mandate %s", k.Mandate.Id)
+	}
+	member, err := v.IsMember(k.Supplier)
+	if err != nil || !member {
+		if err != nil {
+			return unsure(err)
+		}
+		return nil
+	}
+	m, err := v.Mandate(names.MandateID(k.Mandate.Id))
+	if err != nil {
+		return unsure(err)
+	}
+	family, err := v.Family(k.Subject)
+	if err != nil {
+		return unsure(err)
+	}
+	if m == nil || !proto.Equal(m.Use(), k.Mandate) || !slices.Contains(family, m.Giver) || !m.Opens(k.Requester.Institution, k.Purpose, k.Dataset) {
+		return invalid("mandate %s is for something else", k.Mandate.Id)
+	}
+	if !m.InForce(names.DateOf(k.issued.UTC())) {
+		return refuse(registrypb.Reason_REVOKED, "mandate %s is not in force", k.Mandate.Id)
 	}
 	return nil
 }

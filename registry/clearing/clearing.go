@@ -12,8 +12,8 @@
 // A clearing peer sees who asks what about whom, and never any content. To one that
 // is not integrated it says nothing that depends on the subject.
 //
-// A mandate cannot be shown yet, nor can two peers clear one exchange together:
-// authorizations that ask for either are always refused. See DESIGN.md.
+// Where an authorization asks for a mandate, the clearing peer looks for one in force and
+// the clearance names it. Two peers cannot clear one exchange together yet. See DESIGN.md.
 package clearing
 
 import (

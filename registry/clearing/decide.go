@@ -35,6 +35,8 @@ type Decision struct {
 	Fields, Withheld []string
 	Destinations     []Destination // in order of supplier
 	Successor        subject.ID    // for REPLACED_NUMBER
+	// Mandate is the one that a permit rests on, where the authorization asks for one.
+	Mandate *record.Mandate
 }
 
 // Destination is a supplier, and the qualities of the files that give the route.
@@ -131,9 +133,16 @@ func Decide(v record.View, c Case) (Decision, error) {
 	}
 
 	// 8 and 9. Fields, and what else the authorization asks for.
-	d = best(rows, req)
+	mandate, err := mandateFor(v, rows, req, current, c.At)
+	if err != nil {
+		return Decision{}, err
+	}
+	d = best(rows, req, mandate != nil)
 	if d.Outcome == registrypb.Outcome_PERMIT {
 		d.Recused = recused
+		if d.Authorization.MandateRequired {
+			d.Mandate = mandate
+		}
 		if d.Destinations = to; len(to) > MaxSuppliers {
 			d.Destinations, d.Recused = to[:MaxSuppliers], true
 		}
@@ -265,11 +274,32 @@ func withoutParties(v record.View, self *registrypb.Institution, to []Destinatio
 	return rest, recused, nil
 }
 
+// mandateFor gives the mandate in force that opens what is asked to the requester, on the
+// day of the request and on that of the decision: of several the first, by the number now
+// in use and by id. It looks for one only where a row asks for it.
+func mandateFor(v record.View, rows []*registrypb.Authorization, req *registrypb.Request, about subject.ID, decided time.Time) (*record.Mandate, error) {
+	if !slices.ContainsFunc(rows, func(z *registrypb.Authorization) bool { return z.MandateRequired }) {
+		return nil, nil
+	}
+	all, err := v.MandatesOf(about)
+	if err != nil {
+		return nil, err
+	}
+	asked, today := names.DateOf(time.UnixMilli(req.TimeUnixMs).UTC()), names.DateOf(decided.UTC())
+	for _, m := range all {
+		if m.Opens(names.InstitutionID(req.Requester.GetInstitution()), names.Purpose(req.Purpose), names.DatasetID(req.Dataset)) &&
+			m.InForce(asked) && m.InForce(today) {
+			return m, nil
+		}
+	}
+	return nil, nil
+}
+
 // best decides by the row that permits most of what is asked; among equals, and
 // when none permits, by the first.
-func best(rows []*registrypb.Authorization, req *registrypb.Request) (best Decision) {
+func best(rows []*registrypb.Authorization, req *registrypb.Request, mandate bool) (best Decision) {
 	for i, z := range rows {
-		d := byRow(z, req)
+		d := byRow(z, req, mandate)
 		better := d.Outcome == registrypb.Outcome_PERMIT &&
 			(best.Outcome != registrypb.Outcome_PERMIT || len(d.Fields) > len(best.Fields))
 		if i == 0 || better {
@@ -279,14 +309,17 @@ func best(rows []*registrypb.Authorization, req *registrypb.Request) (best Decis
 	return best
 }
 
-// byRow makes steps 8 and 9 under one authorization.
-func byRow(z *registrypb.Authorization, req *registrypb.Request) Decision {
+// byRow makes steps 8 and 9 under one authorization; mandate says that there is one in
+// force. Mandates and second clearing peers are for consultations: what clears many
+// subjects at once shows neither.
+func byRow(z *registrypb.Authorization, req *registrypb.Request, mandate bool) Decision {
 	d := Decision{Outcome: registrypb.Outcome_PERMIT, Authorization: z}
 	d.Fields, d.Withheld = permitted(req.Fields, z.Fields)
+	single := req.Mode == string(names.Consultation)
 	switch {
 	case len(d.Fields) == 0:
 		d.Reason = registrypb.Reason_NO_PERMITTED_FIELD
-	case z.MandateRequired: // there is no table of mandates yet
+	case z.MandateRequired && !(mandate && single):
 		d.Reason = registrypb.Reason_MANDATE_MISSING
 	case req.AuthLevel < z.MinAuthLevel:
 		d.Reason = registrypb.Reason_AUTH_LEVEL_TOO_LOW

@@ -151,6 +151,9 @@ func (r *Redecider) decideAgain(v record.View, req *registrypb.Request, was *Rul
 	}
 	resp.Outcome, resp.Reason, resp.Recused = d.Outcome, d.Reason, d.Recused
 	resp.Authorization, resp.Fields, resp.Withheld = d.Authorization.GetId(), d.Fields, d.Withheld
+	if d.Mandate != nil {
+		resp.Mandate = string(d.Mandate.ID)
+	}
 	if was.decision != nil {
 		resp.Fields, resp.Successor = nil, successorOf(d)
 		return nil

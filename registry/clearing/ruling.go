@@ -90,6 +90,8 @@ func clearanceDiffers(c *registrypb.Clearance, again *registrypb.RedecideRespons
 		return "the registry gave no route to " + c.GetSupplier()
 	case again.Authorization != c.GetAuthorization():
 		return "the registry permitted it under " + again.Authorization + " alone"
+	case again.Mandate != c.GetMandate().GetId():
+		return "the registry permitted it on another mandate, or on none"
 	case !slices.Equal(again.Fields, c.GetFields()):
 		return "the registry permitted other fields"
 	case !slices.Equal(again.Withheld, c.GetWithheld()):

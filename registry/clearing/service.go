@@ -232,6 +232,9 @@ func (s *Service) issue(d *Decided, standing lease.Standing) (clearances [][]byt
 			IssuedUnixMs: now.UnixMilli(), PresentByUnixMs: now.Add(s.cfg.Bounds.PresentLife).UnixMilli(),
 			ReleaseByUnixMs: now.Add(s.cfg.Bounds.ReleaseLife).UnixMilli(), Grant: standing.Grant,
 		}
+		if d.Mandate != nil {
+			c.Mandate = d.Mandate.Use()
+		}
 		rand.Read(c.Id)
 		for _, id := range to.FiledUnder {
 			c.FiledUnder = append(c.FiledUnder, &registrypb.Subject{Scheme: string(id.Scheme()), Number: id.Number()})

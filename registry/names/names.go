@@ -44,6 +44,8 @@ type (
 	// Deliberation is the public reference of a committee decision, or of the law
 	// that replaces one; free text of at most 200 bytes.
 	Deliberation string
+	// MandateID names a mandate: the institution that registered it, a slash, a label.
+	MandateID string
 	// ProviderID names an identity provider.
 	ProviderID string
 	// KeyID names a public signing key: see package certs/envelope.
@@ -136,6 +138,24 @@ func (p Purpose) Validate() error { return check("purpose", string(p), 63, isLab
 
 // Validate reports whether a is well formed.
 func (a AuthorizationID) Validate() error { return check("authorization", string(a), 63, isLabelByte) }
+
+// Validate reports whether m has the form institution/label.
+func (m MandateID) Validate() error {
+	registrar, label, ok := strings.Cut(string(m), "/")
+	if !ok {
+		return fmt.Errorf("%w: mandate %q: want institution/label", ErrMalformed, clip(string(m)))
+	}
+	if err := InstitutionID(registrar).Validate(); err != nil {
+		return err
+	}
+	return check("mandate", label, 63, isLabelByte)
+}
+
+// Registrar gives the institution that registered the mandate.
+func (m MandateID) Registrar() InstitutionID {
+	registrar, _, _ := strings.Cut(string(m), "/")
+	return InstitutionID(registrar)
+}
 
 // Validate reports whether p is well formed.
 func (p ProviderID) Validate() error { return check("identity provider", string(p), 63, isLabelByte) }

@@ -16,9 +16,9 @@ import (
 var ErrNotReached = errors.New("this replica has not reached that index")
 
 // AsOf gives a view of what the clearing looks at as it stood when everything up to an
-// index had been decided: institutions, nodes, members, datasets, offerings and
-// authorizations, and of the person directory the rows of one subject. Signing keys,
-// identity providers, anchors and everybody else's references are not to be looked for
+// index had been decided: institutions, nodes, members, datasets, offerings,
+// authorizations and identity providers, and of the person directory the rows and
+// mandates of one subject. Signing keys, anchors and everybody else's references are not to be looked for
 // in it. v must hold the whole history, so only members can.
 //
 // If nothing of this changed since, that is v itself. Else the history is replayed:
@@ -76,13 +76,15 @@ func (w *rewind) since(index uint64) error {
 		}
 		w.concerned(c)
 		switch b := c.Body.(type) {
-		case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors,
-			*registrypb.Command_SetFeatureLevel, *registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery,
+		case *registrypb.Command_SetKey, *registrypb.Command_SetAnchors, *registrypb.Command_SetFeatureLevel,
+			*registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery,
 			*registrypb.Command_CancelRecovery, *registrypb.Command_ConfirmRecovery, *registrypb.Command_SetAutopilot:
 		case *registrypb.Command_DeclareReferences:
 			w.directory = w.directory || len(b.DeclareReferences.References) > 0
 		case *registrypb.Command_SetNumbers:
 			w.directory = w.directory || len(b.SetNumbers.Events) > 0
+		case *registrypb.Command_GiveMandate, *registrypb.Command_RevokeMandate:
+			w.directory = w.directory || w.opens(c)
 		default:
 			w.public = true
 		}
@@ -105,6 +107,12 @@ func (w *rewind) concerned(c *registrypb.Command) {
 	case *registrypb.Command_SetNumbers:
 		b.SetNumbers.Events = slices.DeleteFunc(b.SetNumbers.Events, func(e *registrypb.NumberEvent) bool { return other(e.Subject) && other(e.Successor) })
 	}
+}
+
+// opens reports whether a command gives or takes back a mandate of the subject.
+func (w *rewind) opens(c *registrypb.Command) bool {
+	giver := giverOf(c)
+	return slices.Contains(w.family, subject.Raw(subject.Scheme(giver.GetScheme()), giver.GetNumber()))
 }
 
 // replay applies what was accepted up to index. It is this replica's own history, so
@@ -141,7 +149,7 @@ func (w *rewind) again(at uint64, raw []byte) error {
 	}
 	w.concerned(a.cmd)
 	switch b := a.cmd.Body.(type) {
-	case *registrypb.Command_SetKey, *registrypb.Command_SetIdentityProvider, *registrypb.Command_SetAnchors,
+	case *registrypb.Command_SetKey, *registrypb.Command_SetAnchors,
 		*registrypb.Command_SetGroup, *registrypb.Command_AnnounceRecovery,
 		*registrypb.Command_CancelRecovery, *registrypb.Command_ConfirmRecovery, *registrypb.Command_SetAutopilot:
 		return nil
@@ -151,6 +159,10 @@ func (w *rewind) again(at uint64, raw []byte) error {
 		}
 	case *registrypb.Command_SetNumbers:
 		if len(b.SetNumbers.Events) == 0 {
+			return nil
+		}
+	case *registrypb.Command_GiveMandate, *registrypb.Command_RevokeMandate:
+		if !w.opens(a.cmd) {
 			return nil
 		}
 	}
@@ -178,7 +190,7 @@ type spliced struct{ public, directory Getter }
 func (s *spliced) of(k []byte) Getter {
 	if len(k) > 0 {
 		switch k[0] {
-		case tabReferences, tabNumber, tabInterned:
+		case tabReferences, tabNumber, tabInterned, tabMandate, tabMandateGiver, tabMandateHolder, tabMandateEnd:
 			return s.directory
 		}
 	}

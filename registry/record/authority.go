@@ -77,7 +77,8 @@ func (a *applier) mayWrite(isGroup bool) error {
 		ok = !isGroup || a.author == Operators
 	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering:
 		ok = !isGroup
-	case *registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers:
+	case *registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers,
+		*registrypb.Command_GiveMandate, *registrypb.Command_RevokeMandate:
 		ok = !isGroup
 		chain = registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetAnchors:
@@ -134,6 +135,10 @@ func (a *applier) applyBody() error {
 		return a.cancelRecovery(b.CancelRecovery)
 	case *registrypb.Command_ConfirmRecovery:
 		return a.confirmRecovery(b.ConfirmRecovery)
+	case *registrypb.Command_GiveMandate:
+		return a.giveMandate(b.GiveMandate)
+	case *registrypb.Command_RevokeMandate:
+		return a.revokeMandate(b.RevokeMandate)
 	case *registrypb.Command_SetIdentityProvider:
 		return a.setProvider(b.SetIdentityProvider)
 	}

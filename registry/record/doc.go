@@ -41,14 +41,17 @@
 //	H ...                     hash of all other rows, kept by the store (package statehash)
 //	h hash                    index of an accepted command, and whether it took a right away
 //	i id                      institution, as sent        s id              it is suspended
+//	J id                      giver of a mandate       j holder 0 id       likewise
 //	k id                      key: retired, public key, institution
 //	l institution 0 id        index of keys
+//	M scheme 0 number 0 id    mandate, as sent
 //	m                         the voting members, as sent
 //	N index                   how many anchors stand of that command
 //	n institution/node        node, as sent
 //	o dataset 0 institution   offering, as sent
 //	P index                   that command is public; the hash of the public history with it (past.go)
 //	p id                      identity provider, as sent
+//	Q id 0 institution        what that institution says of a mandate's end, as sent
 //	q institution             how many different qualities it has used
 //	q institution 0 quality   it has used this one
 //	R scheme 0 number         references of one subject, packed (pack.go)

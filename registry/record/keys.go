@@ -23,6 +23,10 @@ const (
 	tabKey           byte = 'k'
 	tabAnchored      byte = 'N' // how many anchors stand of a command
 	tabKeyIndex      byte = 'l'
+	tabMandate       byte = 'M' // by giver
+	tabMandateGiver  byte = 'J' // by id: whose it is
+	tabMandateHolder byte = 'j' // by holder: whose it is
+	tabMandateEnd    byte = 'Q' // revocations, by id and author
 	tabMembers       byte = 'm'
 	tabNode          byte = 'n'
 	tabOffering      byte = 'o'

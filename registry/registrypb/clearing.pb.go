@@ -717,7 +717,8 @@ type Clearance struct {
 	Grant             []byte                 `protobuf:"bytes,21,opt,name=grant,proto3" json:"grant,omitempty"` // the clearing peer's standing grant: envelope of a Grant
 	// The supplier's files stand under these numbers, which subject replaced; a supplier
 	// that follows the public chain alone could not know. At most 8.
-	FiledUnder    []*Subject `protobuf:"bytes,22,rep,name=filed_under,json=filedUnder,proto3" json:"filed_under,omitempty"`
+	FiledUnder    []*Subject  `protobuf:"bytes,22,rep,name=filed_under,json=filedUnder,proto3" json:"filed_under,omitempty"`
+	Mandate       *MandateUse `protobuf:"bytes,23,opt,name=mandate,proto3" json:"mandate,omitempty"` // that it rests on, where the authorization asks for one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -906,6 +907,13 @@ func (x *Clearance) GetFiledUnder() []*Subject {
 	return nil
 }
 
+func (x *Clearance) GetMandate() *MandateUse {
+	if x != nil {
+		return x.Mandate
+	}
+	return nil
+}
+
 // clearing.redecide: a member, or a party, has a member decide again what was cleared
 // or refused, as of the same state of the registry.
 type RedecideRequest struct {
@@ -981,6 +989,7 @@ type RedecideResponse struct {
 	SupplierQualities []string               `protobuf:"bytes,7,rep,name=supplier_qualities,json=supplierQualities,proto3" json:"supplier_qualities,omitempty"` // of the clearance; empty: no route to the supplier
 	RegistryIndex     uint64                 `protobuf:"varint,8,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`            // as of which it was decided: that of what was shown
 	Member            bool                   `protobuf:"varint,9,opt,name=member,proto3" json:"member,omitempty"`                                               // the clearing peer was a member in good standing then
+	Mandate           string                 `protobuf:"bytes,16,opt,name=mandate,proto3" json:"mandate,omitempty"`                                             // that it would rest on
 	Successor         *Subject               `protobuf:"bytes,10,opt,name=successor,proto3" json:"successor,omitempty"`                                         // of a Decision
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1079,6 +1088,13 @@ func (x *RedecideResponse) GetMember() bool {
 	return false
 }
 
+func (x *RedecideResponse) GetMandate() string {
+	if x != nil {
+		return x.Mandate
+	}
+	return ""
+}
+
 func (x *RedecideResponse) GetSuccessor() *Subject {
 	if x != nil {
 		return x.Successor
@@ -1090,7 +1106,7 @@ var File_registry_registrypb_clearing_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\n" +
-	"\"registry/registrypb/clearing.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\"\x99\x04\n" +
+	"\"registry/registrypb/clearing.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\x1a!registry/registrypb/mandate.proto\"\x99\x04\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12=\n" +
@@ -1144,7 +1160,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0eregistry_index\x18\f \x01(\x04R\rregistryIndex\x12 \n" +
 	"\ftime_unix_ms\x18\r \x01(\x03R\n" +
 	"timeUnixMs\x12\x18\n" +
-	"\acleared\x18\x0e \x03(\tR\acleared\"\xc3\x06\n" +
+	"\acleared\x18\x0e \x03(\tR\acleared\"\x81\a\n" +
 	"\tClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -1169,11 +1185,12 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x12release_by_unix_ms\x18\x14 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
 	"\x05grant\x18\x15 \x01(\fR\x05grant\x12@\n" +
 	"\vfiled_under\x18\x16 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\n" +
-	"filedUnder\"e\n" +
+	"filedUnder\x12<\n" +
+	"\amandate\x18\x17 \x01(\v2\".crossroads.registry.v1.MandateUseR\amandate\"e\n" +
 	"\x0fRedecideRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
 	"\tclearance\x18\x02 \x01(\fR\tclearance\x12\x1a\n" +
-	"\bdecision\x18\x03 \x01(\fR\bdecision\"\xa6\x03\n" +
+	"\bdecision\x18\x03 \x01(\fR\bdecision\"\xc0\x03\n" +
 	"\x10RedecideResponse\x129\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
@@ -1183,7 +1200,8 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\bwithheld\x18\x06 \x03(\tR\bwithheld\x12-\n" +
 	"\x12supplier_qualities\x18\a \x03(\tR\x11supplierQualities\x12%\n" +
 	"\x0eregistry_index\x18\b \x01(\x04R\rregistryIndex\x12\x16\n" +
-	"\x06member\x18\t \x01(\bR\x06member\x12=\n" +
+	"\x06member\x18\t \x01(\bR\x06member\x12\x18\n" +
+	"\amandate\x18\x10 \x01(\tR\amandate\x12=\n" +
 	"\tsuccessor\x18\n" +
 	" \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor*L\n" +
 	"\aOutcome\x12\x17\n" +
@@ -1251,6 +1269,7 @@ var file_registry_registrypb_clearing_proto_goTypes = []any{
 	(*NodeRef)(nil),          // 9: crossroads.registry.v1.NodeRef
 	(*Subject)(nil),          // 10: crossroads.registry.v1.Subject
 	(*Period)(nil),           // 11: crossroads.registry.v1.Period
+	(*MandateUse)(nil),       // 12: crossroads.registry.v1.MandateUse
 }
 var file_registry_registrypb_clearing_proto_depIdxs = []int32{
 	9,  // 0: crossroads.registry.v1.Request.requester:type_name -> crossroads.registry.v1.NodeRef
@@ -1269,14 +1288,15 @@ var file_registry_registrypb_clearing_proto_depIdxs = []int32{
 	10, // 13: crossroads.registry.v1.Clearance.subject:type_name -> crossroads.registry.v1.Subject
 	11, // 14: crossroads.registry.v1.Clearance.period:type_name -> crossroads.registry.v1.Period
 	10, // 15: crossroads.registry.v1.Clearance.filed_under:type_name -> crossroads.registry.v1.Subject
-	0,  // 16: crossroads.registry.v1.RedecideResponse.outcome:type_name -> crossroads.registry.v1.Outcome
-	1,  // 17: crossroads.registry.v1.RedecideResponse.reason:type_name -> crossroads.registry.v1.Reason
-	10, // 18: crossroads.registry.v1.RedecideResponse.successor:type_name -> crossroads.registry.v1.Subject
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 16: crossroads.registry.v1.Clearance.mandate:type_name -> crossroads.registry.v1.MandateUse
+	0,  // 17: crossroads.registry.v1.RedecideResponse.outcome:type_name -> crossroads.registry.v1.Outcome
+	1,  // 18: crossroads.registry.v1.RedecideResponse.reason:type_name -> crossroads.registry.v1.Reason
+	10, // 19: crossroads.registry.v1.RedecideResponse.successor:type_name -> crossroads.registry.v1.Subject
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_clearing_proto_init() }
@@ -1285,6 +1305,7 @@ func file_registry_registrypb_clearing_proto_init() {
 		return
 	}
 	file_registry_registrypb_record_proto_init()
+	file_registry_registrypb_mandate_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1129,6 +1129,8 @@ type Command struct {
 	//	*Command_SetSuspended
 	//	*Command_SetIdentityProvider
 	//	*Command_SetAnchors
+	//	*Command_GiveMandate
+	//	*Command_RevokeMandate
 	//	*Command_DeclarePacked
 	//	*Command_SetFeatureLevel
 	//	*Command_SetGroup
@@ -1344,6 +1346,24 @@ func (x *Command) GetSetAnchors() *Anchors {
 	return nil
 }
 
+func (x *Command) GetGiveMandate() *Mandate {
+	if x != nil {
+		if x, ok := x.Body.(*Command_GiveMandate); ok {
+			return x.GiveMandate
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeMandate() *MandateRevocation {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RevokeMandate); ok {
+			return x.RevokeMandate
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetDeclarePacked() *PackedReferences {
 	if x != nil {
 		if x, ok := x.Body.(*Command_DeclarePacked); ok {
@@ -1463,6 +1483,14 @@ type Command_SetAnchors struct {
 	SetAnchors *Anchors `protobuf:"bytes,22,opt,name=set_anchors,json=setAnchors,proto3,oneof"` // an institution that has a voting member; chain ANCHORS
 }
 
+type Command_GiveMandate struct {
+	GiveMandate *Mandate `protobuf:"bytes,23,opt,name=give_mandate,json=giveMandate,proto3,oneof"` // an institution that shows the giver's token; chain DIRECTORY
+}
+
+type Command_RevokeMandate struct {
+	RevokeMandate *MandateRevocation `protobuf:"bytes,24,opt,name=revoke_mandate,json=revokeMandate,proto3,oneof"` // the giver by token, the holder, or who registered it; chain DIRECTORY
+}
+
 type Command_DeclarePacked struct {
 	DeclarePacked *PackedReferences `protobuf:"bytes,50,opt,name=declare_packed,json=declarePacked,proto3,oneof"` // the institution itself; chain DIRECTORY
 }
@@ -1517,6 +1545,10 @@ func (*Command_SetIdentityProvider) isCommand_Body() {}
 
 func (*Command_SetAnchors) isCommand_Body() {}
 
+func (*Command_GiveMandate) isCommand_Body() {}
+
+func (*Command_RevokeMandate) isCommand_Body() {}
+
 func (*Command_DeclarePacked) isCommand_Body() {}
 
 func (*Command_SetFeatureLevel) isCommand_Body() {}
@@ -1531,6 +1563,114 @@ func (*Command_ConfirmRecovery) isCommand_Body() {}
 
 func (*Command_SetAutopilot) isCommand_Body() {}
 
+// Mandate is registered by an institution to which its giver came. The messages whose bytes
+// these are stand in mandate.proto and identity.proto.
+type Mandate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Terms         []byte                 `protobuf:"bytes,1,opt,name=terms,proto3" json:"terms,omitempty"` // MandateTerms, exactly the bytes that the token's payload hash is of
+	Token         []byte                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"` // envelope of the giver's IdentityToken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mandate) Reset() {
+	*x = Mandate{}
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mandate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mandate) ProtoMessage() {}
+
+func (x *Mandate) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mandate.ProtoReflect.Descriptor instead.
+func (*Mandate) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Mandate) GetTerms() []byte {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *Mandate) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// MandateRevocation counts if it shows the giver's token, or if its author registered the
+// mandate or holds it.
+type MandateRevocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Terms         []byte                 `protobuf:"bytes,1,opt,name=terms,proto3" json:"terms,omitempty"` // RevocationTerms
+	Token         []byte                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"` // envelope of the giver's IdentityToken, or empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MandateRevocation) Reset() {
+	*x = MandateRevocation{}
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MandateRevocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MandateRevocation) ProtoMessage() {}
+
+func (x *MandateRevocation) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MandateRevocation.ProtoReflect.Descriptor instead.
+func (*MandateRevocation) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MandateRevocation) GetTerms() []byte {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *MandateRevocation) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 type AuthorizationID struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1540,7 +1680,7 @@ type AuthorizationID struct {
 
 func (x *AuthorizationID) Reset() {
 	*x = AuthorizationID{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1692,7 @@ func (x *AuthorizationID) String() string {
 func (*AuthorizationID) ProtoMessage() {}
 
 func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1705,7 @@ func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationID.ProtoReflect.Descriptor instead.
 func (*AuthorizationID) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AuthorizationID) GetId() string {
@@ -1585,7 +1725,7 @@ type Suspension struct {
 
 func (x *Suspension) Reset() {
 	*x = Suspension{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1737,7 @@ func (x *Suspension) String() string {
 func (*Suspension) ProtoMessage() {}
 
 func (x *Suspension) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1750,7 @@ func (x *Suspension) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspension.ProtoReflect.Descriptor instead.
 func (*Suspension) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Suspension) GetInstitution() string {
@@ -1636,7 +1776,7 @@ type References struct {
 
 func (x *References) Reset() {
 	*x = References{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1788,7 @@ func (x *References) String() string {
 func (*References) ProtoMessage() {}
 
 func (x *References) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1801,7 @@ func (x *References) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use References.ProtoReflect.Descriptor instead.
 func (*References) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *References) GetReferences() []*Reference {
@@ -1680,7 +1820,7 @@ type NumberEvents struct {
 
 func (x *NumberEvents) Reset() {
 	*x = NumberEvents{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[17]
+	mi := &file_registry_registrypb_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1832,7 @@ func (x *NumberEvents) String() string {
 func (*NumberEvents) ProtoMessage() {}
 
 func (x *NumberEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[17]
+	mi := &file_registry_registrypb_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1845,7 @@ func (x *NumberEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberEvents.ProtoReflect.Descriptor instead.
 func (*NumberEvents) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{17}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NumberEvents) GetEvents() []*NumberEvent {
@@ -1726,7 +1866,7 @@ type Anchors struct {
 
 func (x *Anchors) Reset() {
 	*x = Anchors{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	mi := &file_registry_registrypb_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1878,7 @@ func (x *Anchors) String() string {
 func (*Anchors) ProtoMessage() {}
 
 func (x *Anchors) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	mi := &file_registry_registrypb_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1891,7 @@ func (x *Anchors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Anchors.ProtoReflect.Descriptor instead.
 func (*Anchors) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{18}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Anchors) GetNotes() [][]byte {
@@ -1851,7 +1991,7 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\vpublic_keys\x18\x03 \x03(\fR\n" +
 	"publicKeys\x12\x16\n" +
 	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
-	"\aretired\x18\x05 \x01(\bR\aretired\"\xdd\r\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\xf7\x0e\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -1878,7 +2018,9 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\rset_suspended\x18\x14 \x01(\v2\".crossroads.registry.v1.SuspensionH\x00R\fsetSuspended\x12^\n" +
 	"\x15set_identity_provider\x18\x15 \x01(\v2(.crossroads.registry.v1.IdentityProviderH\x00R\x13setIdentityProvider\x12B\n" +
 	"\vset_anchors\x18\x16 \x01(\v2\x1f.crossroads.registry.v1.AnchorsH\x00R\n" +
-	"setAnchors\x12Q\n" +
+	"setAnchors\x12D\n" +
+	"\fgive_mandate\x18\x17 \x01(\v2\x1f.crossroads.registry.v1.MandateH\x00R\vgiveMandate\x12R\n" +
+	"\x0erevoke_mandate\x18\x18 \x01(\v2).crossroads.registry.v1.MandateRevocationH\x00R\rrevokeMandate\x12Q\n" +
 	"\x0edeclare_packed\x182 \x01(\v2(.crossroads.registry.v1.PackedReferencesH\x00R\rdeclarePacked\x12R\n" +
 	"\x11set_feature_level\x18\x1e \x01(\v2$.crossroads.registry.v1.FeatureLevelH\x00R\x0fsetFeatureLevel\x12<\n" +
 	"\tset_group\x18\x1f \x01(\v2\x1d.crossroads.registry.v1.GroupH\x00R\bsetGroup\x12[\n" +
@@ -1886,7 +2028,13 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\x0fcancel_recovery\x18! \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0ecancelRecovery\x12M\n" +
 	"\x10confirm_recovery\x18\" \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0fconfirmRecovery\x12H\n" +
 	"\rset_autopilot\x18# \x01(\v2!.crossroads.registry.v1.AutopilotH\x00R\fsetAutopilotB\x06\n" +
-	"\x04body\"!\n" +
+	"\x04body\"5\n" +
+	"\aMandate\x12\x14\n" +
+	"\x05terms\x18\x01 \x01(\fR\x05terms\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\fR\x05token\"?\n" +
+	"\x11MandateRevocation\x12\x14\n" +
+	"\x05terms\x18\x01 \x01(\fR\x05terms\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\fR\x05token\"!\n" +
 	"\x0fAuthorizationID\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"L\n" +
 	"\n" +
@@ -1921,7 +2069,7 @@ func file_registry_registrypb_record_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_registry_registrypb_record_proto_goTypes = []any{
 	(Chain)(0),                   // 0: crossroads.registry.v1.Chain
 	(NumberEvent_Kind)(0),        // 1: crossroads.registry.v1.NumberEvent.Kind
@@ -1939,18 +2087,20 @@ var file_registry_registrypb_record_proto_goTypes = []any{
 	(*NumberEvent)(nil),          // 13: crossroads.registry.v1.NumberEvent
 	(*IdentityProvider)(nil),     // 14: crossroads.registry.v1.IdentityProvider
 	(*Command)(nil),              // 15: crossroads.registry.v1.Command
-	(*AuthorizationID)(nil),      // 16: crossroads.registry.v1.AuthorizationID
-	(*Suspension)(nil),           // 17: crossroads.registry.v1.Suspension
-	(*References)(nil),           // 18: crossroads.registry.v1.References
-	(*NumberEvents)(nil),         // 19: crossroads.registry.v1.NumberEvents
-	(*Anchors)(nil),              // 20: crossroads.registry.v1.Anchors
-	(*Law)(nil),                  // 21: crossroads.registry.v1.Law
-	(*PackedReferences)(nil),     // 22: crossroads.registry.v1.PackedReferences
-	(*FeatureLevel)(nil),         // 23: crossroads.registry.v1.FeatureLevel
-	(*Group)(nil),                // 24: crossroads.registry.v1.Group
-	(*RecoveryAnnouncement)(nil), // 25: crossroads.registry.v1.RecoveryAnnouncement
-	(*Recovery)(nil),             // 26: crossroads.registry.v1.Recovery
-	(*Autopilot)(nil),            // 27: crossroads.registry.v1.Autopilot
+	(*Mandate)(nil),              // 16: crossroads.registry.v1.Mandate
+	(*MandateRevocation)(nil),    // 17: crossroads.registry.v1.MandateRevocation
+	(*AuthorizationID)(nil),      // 18: crossroads.registry.v1.AuthorizationID
+	(*Suspension)(nil),           // 19: crossroads.registry.v1.Suspension
+	(*References)(nil),           // 20: crossroads.registry.v1.References
+	(*NumberEvents)(nil),         // 21: crossroads.registry.v1.NumberEvents
+	(*Anchors)(nil),              // 22: crossroads.registry.v1.Anchors
+	(*Law)(nil),                  // 23: crossroads.registry.v1.Law
+	(*PackedReferences)(nil),     // 24: crossroads.registry.v1.PackedReferences
+	(*FeatureLevel)(nil),         // 25: crossroads.registry.v1.FeatureLevel
+	(*Group)(nil),                // 26: crossroads.registry.v1.Group
+	(*RecoveryAnnouncement)(nil), // 27: crossroads.registry.v1.RecoveryAnnouncement
+	(*Recovery)(nil),             // 28: crossroads.registry.v1.Recovery
+	(*Autopilot)(nil),            // 29: crossroads.registry.v1.Autopilot
 }
 var file_registry_registrypb_record_proto_depIdxs = []int32{
 	6,  // 0: crossroads.registry.v1.Institution.first_key:type_name -> crossroads.registry.v1.Key
@@ -1958,7 +2108,7 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	2,  // 2: crossroads.registry.v1.Members.voters:type_name -> crossroads.registry.v1.NodeRef
 	4,  // 3: crossroads.registry.v1.Offering.period:type_name -> crossroads.registry.v1.Period
 	4,  // 4: crossroads.registry.v1.Authorization.period:type_name -> crossroads.registry.v1.Period
-	21, // 5: crossroads.registry.v1.Authorization.law:type_name -> crossroads.registry.v1.Law
+	23, // 5: crossroads.registry.v1.Authorization.law:type_name -> crossroads.registry.v1.Law
 	3,  // 6: crossroads.registry.v1.Reference.subject:type_name -> crossroads.registry.v1.Subject
 	4,  // 7: crossroads.registry.v1.Reference.period:type_name -> crossroads.registry.v1.Period
 	3,  // 8: crossroads.registry.v1.NumberEvent.subject:type_name -> crossroads.registry.v1.Subject
@@ -1969,29 +2119,31 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	8,  // 13: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
 	9,  // 14: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
 	11, // 15: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
-	16, // 16: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
+	18, // 16: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
 	6,  // 17: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
 	7,  // 18: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
 	10, // 19: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
-	18, // 20: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
-	19, // 21: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
-	17, // 22: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
+	20, // 20: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
+	21, // 21: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
+	19, // 22: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
 	14, // 23: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
-	20, // 24: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
-	22, // 25: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
-	23, // 26: crossroads.registry.v1.Command.set_feature_level:type_name -> crossroads.registry.v1.FeatureLevel
-	24, // 27: crossroads.registry.v1.Command.set_group:type_name -> crossroads.registry.v1.Group
-	25, // 28: crossroads.registry.v1.Command.announce_recovery:type_name -> crossroads.registry.v1.RecoveryAnnouncement
-	26, // 29: crossroads.registry.v1.Command.cancel_recovery:type_name -> crossroads.registry.v1.Recovery
-	26, // 30: crossroads.registry.v1.Command.confirm_recovery:type_name -> crossroads.registry.v1.Recovery
-	27, // 31: crossroads.registry.v1.Command.set_autopilot:type_name -> crossroads.registry.v1.Autopilot
-	12, // 32: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
-	13, // 33: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	22, // 24: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
+	16, // 25: crossroads.registry.v1.Command.give_mandate:type_name -> crossroads.registry.v1.Mandate
+	17, // 26: crossroads.registry.v1.Command.revoke_mandate:type_name -> crossroads.registry.v1.MandateRevocation
+	24, // 27: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
+	25, // 28: crossroads.registry.v1.Command.set_feature_level:type_name -> crossroads.registry.v1.FeatureLevel
+	26, // 29: crossroads.registry.v1.Command.set_group:type_name -> crossroads.registry.v1.Group
+	27, // 30: crossroads.registry.v1.Command.announce_recovery:type_name -> crossroads.registry.v1.RecoveryAnnouncement
+	28, // 31: crossroads.registry.v1.Command.cancel_recovery:type_name -> crossroads.registry.v1.Recovery
+	28, // 32: crossroads.registry.v1.Command.confirm_recovery:type_name -> crossroads.registry.v1.Recovery
+	29, // 33: crossroads.registry.v1.Command.set_autopilot:type_name -> crossroads.registry.v1.Autopilot
+	12, // 34: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
+	13, // 35: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_record_proto_init() }
@@ -2015,6 +2167,8 @@ func file_registry_registrypb_record_proto_init() {
 		(*Command_SetSuspended)(nil),
 		(*Command_SetIdentityProvider)(nil),
 		(*Command_SetAnchors)(nil),
+		(*Command_GiveMandate)(nil),
+		(*Command_RevokeMandate)(nil),
 		(*Command_DeclarePacked)(nil),
 		(*Command_SetFeatureLevel)(nil),
 		(*Command_SetGroup)(nil),
@@ -2029,7 +2183,7 @@ func file_registry_registrypb_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_record_proto_rawDesc), len(file_registry_registrypb_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

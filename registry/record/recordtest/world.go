@@ -99,6 +99,10 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetNumbers:
 		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
+	case *registrypb.Command_GiveMandate:
+		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
+	case *registrypb.Command_RevokeMandate:
+		c.Body, c.Chain = b, registrypb.Chain_DIRECTORY
 	case *registrypb.Command_SetSuspended:
 		c.Body = b
 	case *registrypb.Command_SetAnchors:
