@@ -82,7 +82,9 @@ func TestForgedMandates(t *testing.T) {
 	r := founded(t)
 	r.ok(r.w.SetProvider())
 	w := r.w
-	good := func() *registrypb.MandateTerms { return w.Terms("register", "m-1", giver, "office", "inquiry", "wages/v1") }
+	good := func() *registrypb.MandateTerms {
+		return w.Terms("register", "m-1", giver, "office", "inquiry", "wages/v1")
+	}
 	body := func(terms *registrypb.MandateTerms, signer string, change func(*registrypb.IdentityToken)) any {
 		raw, _ := proto.Marshal(terms)
 		return &registrypb.Command_GiveMandate{GiveMandate: &registrypb.Mandate{Terms: raw, Token: w.Token("register", record.MandateGive, terms.Giver, raw, signer, change)}}
@@ -118,11 +120,13 @@ func TestForgedMandates(t *testing.T) {
 		"no name":              {func(m *registrypb.MandateTerms) { m.Id = "m-1" }, nil, "", "institution/label"},
 		"a holder that is not": {func(m *registrypb.MandateTerms) { m.Holder = "nobody" }, nil, "", "not admitted"},
 		"no datasets":          {func(m *registrypb.MandateTerms) { m.Datasets = nil }, nil, "", "datasets"},
-		"a bad enterprise":     {func(m *registrypb.MandateTerms) { m.OnBehalf = &registrypb.Subject{Scheme: "cbe", Number: "0412345615"} }, nil, "", "row 1"},
-		"a bad number":         {func(m *registrypb.MandateTerms) { m.Giver = recordtest.SSIN("74071238187") }, nil, "", "row 1"},
-		"no period":            {func(m *registrypb.MandateTerms) { m.Period = nil }, nil, "", "period"},
-		"too long":             {func(m *registrypb.MandateTerms) { m.Period.Until = int32(today(r)) + record.MaxMandateDays + 1 }, nil, "", "at most 366 days"},
-		"for ever and a day":   {func(m *registrypb.MandateTerms) { m.Period.Until = int32(names.Forever) }, nil, "", "at most 366 days"},
+		"a bad enterprise": {func(m *registrypb.MandateTerms) {
+			m.OnBehalf = &registrypb.Subject{Scheme: "cbe", Number: "0412345615"}
+		}, nil, "", "row 1"},
+		"a bad number":       {func(m *registrypb.MandateTerms) { m.Giver = recordtest.SSIN("74071238187") }, nil, "", "row 1"},
+		"no period":          {func(m *registrypb.MandateTerms) { m.Period = nil }, nil, "", "period"},
+		"too long":           {func(m *registrypb.MandateTerms) { m.Period.Until = int32(today(r)) + record.MaxMandateDays + 1 }, nil, "", "at most 366 days"},
+		"for ever and a day": {func(m *registrypb.MandateTerms) { m.Period.Until = int32(names.Forever) }, nil, "", "at most 366 days"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			terms := good()
