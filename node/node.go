@@ -78,6 +78,7 @@ type Node struct {
 	outbox    *outbox.Outbox
 	clearing  *clearing.Service // nil on a node that is no member
 	audit     *audit.Auditor
+	notify    notifying
 	consult   *exchange.Consultant
 	supply    *exchange.Supplier
 	sector    *sectoral      // nil on a node that is of no sector
@@ -108,7 +109,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openAudit, n.openReading, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
@@ -117,6 +118,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 	n.handle()
 	n.handleAnchoring()
 	n.handleSector()
+	n.handleNotify()
 	return n, nil
 }
 
@@ -231,7 +233,8 @@ func (n *Node) openAPI() (err error) {
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
 		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
-		Reads:   n.registry,
+		Reads:     n.registry,
+		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err
@@ -251,6 +254,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
 		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
+		n.runNotify, n.notify.inbox.Run,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

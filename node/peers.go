@@ -12,7 +12,9 @@ import (
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/anchor"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/notify"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/node/sector"
 	"github.com/crossroads-mesh/crossroads/registry"
@@ -156,6 +158,10 @@ var spoken = []struct {
 	{sector.ErrNotOfSector, mesh.PermissionDenied, "not for you", 0},
 	{sector.ErrMalformed, mesh.InvalidArgument, "malformed message within the sector", 0},
 	{sector.ErrJournal, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{notify.ErrMalformed, mesh.InvalidArgument, "malformed delivery", 0},
+	{notify.ErrUnavailable, mesh.Unavailable, "the journal cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{inbox.ErrUnavailable, mesh.Unavailable, "the inbox cannot be written", registrypb.Reason_JOURNAL_UNAVAILABLE},
+	{inbox.ErrFull, mesh.ResourceExhausted, "the inbox is full", registrypb.Reason_INBOX_FULL},
 	{reading.ErrNoRight, mesh.PermissionDenied, "no right to read this", 0},
 	{reading.ErrJournal, mesh.Unavailable, "the journal is unavailable", registrypb.Reason_JOURNAL_UNAVAILABLE},
 	{checkpoint.ErrMalformed, mesh.InvalidArgument, "malformed checkpoint", 0},

@@ -183,7 +183,7 @@ func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.Tr
 	isParty := slices.ContainsFunc(found, func(e journal.Stored) bool { return concerns(e.Entry, from.Institution) })
 	for _, e := range found {
 		// What names nobody but the requester is the question itself, which every party saw.
-		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED
+		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED || e.Entry.GetEvent() == nodepb.Event_PUBLISHED
 		if concerns(e.Entry, from.Institution) || isParty && question {
 			resp.Entries = append(resp.Entries, e.Proto())
 			shown = append(shown, e)

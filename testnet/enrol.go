@@ -179,6 +179,11 @@ func (n *Network) lots(send func(names.InstitutionID, *registrypb.Command) error
 			return err
 		}
 	}
+	for _, r := range n.World().Subscriptions() {
+		if err := send(names.InstitutionID(r.Institution), &registrypb.Command{Body: &registrypb.Command_SetSubscription{SetSubscription: r}}); err != nil {
+			return err
+		}
+	}
 	for b := range n.World().ReferenceBatches(rowsPerCommand) {
 		err := send(b.Institution, &registrypb.Command{
 			Chain: registrypb.Chain_DIRECTORY,

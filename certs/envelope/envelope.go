@@ -87,6 +87,15 @@ const (
 	SectorDelivery   Type = "application/vnd.crossroads.sector-delivery.v1+protobuf"
 	SectorReceipt    Type = "application/vnd.crossroads.sector-receipt.v1+protobuf"
 
+	// Of automatic communications, and of declarations.
+	Publication           Type = "application/vnd.crossroads.publication.v1+protobuf"
+	NotificationClearance Type = "application/vnd.crossroads.notification-clearance.v1+protobuf"
+	NotificationDecision  Type = "application/vnd.crossroads.notification-decision.v1+protobuf"
+	Notice                Type = "application/vnd.crossroads.notice.v1+protobuf"
+	NoticeReceipt         Type = "application/vnd.crossroads.notice-receipt.v1+protobuf"
+	SubmissionReceipt     Type = "application/vnd.crossroads.submission-receipt.v1+protobuf"
+	SubmissionStatus      Type = "application/vnd.crossroads.submission-status.v1+protobuf"
+
 	IdentityToken   Type = "application/vnd.crossroads.identity-token.v1+protobuf"
 	InspectionOrder Type = "application/vnd.crossroads.inspection-order.v1+protobuf"
 )

@@ -33,7 +33,8 @@ const (
 func mayGroup(t Type) bool {
 	switch t {
 	case Request, Clearance, Answer,
-		SectorPermission, SectorAnswer, SectorQuestion, SectorOutcome, SectorDelivery, SectorReceipt:
+		SectorPermission, SectorAnswer, SectorQuestion, SectorOutcome, SectorDelivery, SectorReceipt,
+		Publication, NotificationClearance, Notice, NoticeReceipt, SubmissionReceipt, SubmissionStatus:
 		return true
 	}
 	return false
@@ -183,6 +184,32 @@ func (g *Group) lead(m *toSign) {
 	for _, w := range group[1:] {
 		w.wake <- false
 	}
+}
+
+// SignAll makes an envelope over each payload: those of one call share signatures, as
+// in a Group. It fails only if the signer does.
+func SignAll(t Type, payloads [][]byte, s crypto.Signer) ([][]byte, error) {
+	g := NewGroup(s)
+	raw := make([][]byte, 0, len(payloads))
+	for len(payloads) > 0 {
+		n := min(len(payloads), maxSigned)
+		if !mayGroup(t) {
+			n = 1
+		}
+		group := make([]*toSign, n)
+		for i := range group {
+			group[i] = &toSign{t: t, payload: payloads[i]}
+		}
+		g.sign(group)
+		for _, m := range group {
+			if m.err != nil {
+				return nil, m.err
+			}
+			raw = append(raw, m.raw)
+		}
+		payloads = payloads[n:]
+	}
+	return raw, nil
 }
 
 func (g *Group) sign(group []*toSign) {

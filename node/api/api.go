@@ -9,12 +9,15 @@
 //	            GET  /v1/institutions /v1/datasets /v1/offerings
 //	            GET  /v1/authorizations /v1/authorizations/{id}
 //	            GET  /v1/groups /v1/registry/history /v1/anchors /v1/evidence
+//	            GET  /v1/subscriptions
 //	with token  POST /v1/consultations
 //	            POST /v1/consultations/{client_ticket}/acknowledge
 //	            POST /v1/inquiries, /v1/inquiries/{client_ticket}/acknowledge
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search /v1/references/history
+//	            POST /v1/publications, GET /v1/publications/{client_ticket}
+//	            GET  /v1/inbox, POST /v1/inbox/take, acknowledge, release
 //	            POST /v1/subject/nonce, /v1/subject/view
 //	            POST /v1/inspection
 //	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
@@ -22,6 +25,8 @@
 //	            POST /v1/sector/search, /v1/sector/view
 //	            GET  /v1/registry/status /v1/registry/head
 //	admin       POST /v1/references /v1/references/withdraw
+//	            GET  /v1/deliveries /v1/deliveries/lag, POST /v1/deliveries/redrive, drop, replay
+//	            POST /v1/subscriptions /v1/inbox/replay
 //	            POST /v1/registry/commands
 //	            POST /v1/sector/members, /v1/sector/references, /v1/sector/references/search, /v1/sector/numbers
 //
@@ -107,6 +112,10 @@ type Config struct {
 	Receipts      Receipts
 	// Decisions gives what clearing peers must not have cleared, as found here. Nil: nothing.
 	Decisions func() []WrongDecision
+	// Publisher, Inbox and Replayer are the rooms of automatic communications.
+	Publisher Publisher
+	Inbox     Inbox
+	Replayer  Replayer
 	Registry  Registry
 	// Sector is the node's part of a sector. Nil: it is of none.
 	Sector *sector.Desk
@@ -150,6 +159,7 @@ type times struct {
 func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
+		cfg.Publisher == nil, cfg.Inbox == nil, cfg.Replayer == nil,
 		cfg.Reads == nil, cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

@@ -55,6 +55,7 @@ type fakes struct {
 	done      []*registrypb.Command
 	waited    []uint64
 	readings  fakeReadings
+	notify    fakeNotify
 }
 
 func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Result, error) {
@@ -236,14 +237,14 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Applications: []config.Application{
 			{Name: "file", TokenSHA256: hashOf("file-token"), UsersAsserted: true, AuthLevel: 3},
 			{Name: "robot", TokenSHA256: hashOf("robot-token"), AuthLevel: 1, Purposes: []names.Purpose{"inquiry"}, Datasets: []names.DatasetID{"wages/v1"}},
-			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true},
+			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true, Inbox: true},
 			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
-		}, Registry: f, Reads: f, Author: f, Schemes: subject.Belgian(),
+		}, Registry: f, Reads: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/inquiry"
+	"github.com/crossroads-mesh/crossroads/node/notify"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
@@ -117,6 +119,14 @@ func asProblem(err error) *Problem {
 		return problem(CodeTooLarge, "body", fmt.Sprintf("Send at most %d bytes.", large.Limit))
 	case errors.As(err, &q):
 		return problem(CodeMalformed, q.Field, q.Remedy)
+	case errors.Is(err, notify.ErrTicketReused):
+		return problem(CodeTicketReused, "client_ticket", "Use a new client ticket for every change.")
+	case errors.Is(err, notify.ErrNotFound):
+		return problem(CodeNotFound, "client_ticket", "Only the application that published it can ask, while it is kept.")
+	case errors.Is(err, notify.ErrUnavailable), errors.Is(err, inbox.ErrUnavailable):
+		return problem(CodeUnavailable, "", "Journal or queue cannot be written, so nothing was done; see GET /readyz. Sending the same again is safe.")
+	case errors.Is(err, inbox.ErrNotTaken):
+		return problem(CodeNotFound, "items", "Some were never taken by this application, were acknowledged before, or took longer than their visibility: take them again. The others are acknowledged.")
 	case errors.Is(err, exchange.ErrBadQuestion):
 		return problem(CodeMalformed, "body", "See GET /openapi.json.")
 	case errors.Is(err, inquiry.ErrNothingAllowed):

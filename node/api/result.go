@@ -56,5 +56,8 @@ var explanations = map[registrypb.Reason]string{
 	registrypb.Reason_LOCAL_POLICY:           "Your organisation's own policy does not let this application ask this.",
 	registrypb.Reason_SECTOR_FAILED:          "The sector has no answer now; why is not told, so as not to tell who in it. Ask again later, under a new client ticket.",
 	registrypb.Reason_CLEARING_UNAVAILABLE:   "No registry member that could clear this was reached; ask again later, under a new client ticket.",
+	registrypb.Reason_PUBLICATION_INVALID:    "The key that signed the publication is no longer in force; publish it again.",
+	registrypb.Reason_DELIVERY_EXPIRED:       "It waited longer than it is kept.",
+	registrypb.Reason_INBOX_FULL:             "The recipient's own system takes nothing.",
 	registrypb.Reason_STALE_REQUEST:          "The clock of your organisation's node and that of the network differ too much.",
 }

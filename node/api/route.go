@@ -22,6 +22,9 @@ const (
 // maxReferencesBody holds maxReferences with room to spare.
 const maxReferencesBody = 512 << 10
 
+// maxPublicationBody holds a record of notify.MaxRecord, and what is said of it.
+const maxPublicationBody = 128 << 10
+
 //go:embed openapi.json
 var openAPI []byte
 
@@ -78,6 +81,20 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/officer/search", access: token, media: mediaJSON, handle: s.officerSearch},
 		{method: post, path: "/v1/officer/report", access: token, media: mediaJSON, handle: s.officerReport},
 		{method: post, path: "/v1/inspection", access: token, media: mediaJSON, handle: s.inspect},
+		{method: get, path: "/v1/subscriptions", query: consistencyQuery, handle: s.subscriptions},
+		{method: post, path: "/v1/subscriptions", access: admin, media: mediaJSON, handle: s.subscribe},
+		{method: post, path: "/v1/publications", access: token, media: mediaJSON, maxBody: maxPublicationBody, handle: s.publish},
+		{method: get, path: "/v1/publications/{client_ticket}", access: token, handle: s.publicationStatus},
+		{method: get, path: "/v1/deliveries", access: admin, query: []string{"recipient", "ticket", "dead", "limit"}, handle: s.deliveries},
+		{method: get, path: "/v1/deliveries/lag", access: admin, handle: s.deliveryLags},
+		{method: post, path: "/v1/deliveries/redrive", access: admin, media: mediaJSON, handle: s.redrive},
+		{method: post, path: "/v1/deliveries/drop", access: admin, media: mediaJSON, handle: s.drop},
+		{method: post, path: "/v1/deliveries/replay", access: admin, media: mediaJSON, handle: s.replayDeliveries},
+		{method: get, path: "/v1/inbox", access: token, handle: s.inboxState},
+		{method: post, path: "/v1/inbox/take", access: token, media: mediaJSON, handle: s.takeInbox},
+		{method: post, path: "/v1/inbox/acknowledge", access: token, media: mediaJSON, handle: s.acknowledgeInbox},
+		{method: post, path: "/v1/inbox/release", access: token, media: mediaJSON, handle: s.releaseInbox},
+		{method: post, path: "/v1/inbox/replay", access: admin, media: mediaJSON, handle: s.replayInbox},
 		{method: post, path: "/v1/references/search", access: token, media: mediaJSON, handle: s.findReferences},
 		{method: post, path: "/v1/references/history", access: token, media: mediaJSON, handle: s.referenceHistory},
 		{method: post, path: "/v1/references", access: admin, media: mediaJSON, maxBody: maxReferencesBody, handle: s.declareReferences},

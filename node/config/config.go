@@ -54,6 +54,8 @@ type Config struct {
 	Limits Limits `yaml:"limits,omitempty"`
 	// Outbox keeps answers until the application has them.
 	Outbox Outbox `yaml:"outbox,omitempty"`
+	// Notify says how long what was published is kept.
+	Notify Notify `yaml:"notify,omitempty"`
 	// Journal says how long entries are kept.
 	Journal Journal `yaml:"journal,omitempty"`
 
@@ -152,6 +154,9 @@ type Application struct {
 	// Oversees are the users that the officer may look at, each by name or, ending in
 	// *, by how it begins. Empty: all of the institution's.
 	Oversees []string `yaml:"oversees,omitempty"`
+	// Inbox says that it takes what arrives: every item of its purposes and datasets
+	// waits until this application has acknowledged it.
+	Inbox bool `yaml:"inbox,omitempty"`
 	// Admin lets it submit registry commands, declare references and read the whole
 	// journal of this node. Every other application sees its own tickets only.
 	Admin bool `yaml:"admin,omitempty"`
@@ -209,6 +214,12 @@ type Outbox struct {
 	Life time.Duration `yaml:"life,omitempty"`
 }
 
+// Notify keeps changes that were published, encrypted.
+type Notify struct {
+	// Keep is how long a change waits for recipients that are down, and can be replayed.
+	Keep time.Duration `yaml:"keep,omitempty"`
+}
+
 // Journal is the node's own log segment.
 type Journal struct {
 	// Retention is how many whole months entries are kept after their own month has
@@ -228,6 +239,7 @@ func Default() *Config {
 			Message: 8 << 20, Drain: 10 * time.Second, ExamineEvery: 10 * time.Second,
 		},
 		Outbox:  Outbox{Life: time.Hour},
+		Notify:  Notify{Keep: 7 * 24 * time.Hour},
 		Journal: Journal{Retention: 120},
 	}
 }

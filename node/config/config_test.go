@@ -32,7 +32,7 @@ func TestExampleLoads(t *testing.T) {
 	}
 	// What the example says is the default is the default.
 	d := Default()
-	if c.Limits != d.Limits || c.Log != d.Log || c.Outbox != d.Outbox || c.Journal != d.Journal || c.API.Listen != d.API.Listen {
+	if c.Limits != d.Limits || c.Log != d.Log || c.Outbox != d.Outbox || c.Notify != d.Notify || c.Journal != d.Journal || c.API.Listen != d.API.Listen {
 		t.Errorf("the example differs from Default:\n%+v\n%+v", c, d)
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	maxAuthLevel  = 4
 	maxOutboxLife = 30 * 24 * time.Hour
+	maxKeep       = 14 * 24 * time.Hour // recipients know for so long what they have received
 	maxSQLQuery   = 16 << 10
 	minRetention  = 6 // months: a subject sees who consulted its data in the last six
 	maxRetention  = 1200
@@ -65,6 +66,7 @@ func (c *Config) problems() Problems {
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Limits.check(v)
 	within(v, "outbox.life", c.Outbox.Life, time.Minute, maxOutboxLife)
+	within(v, "notify.keep", c.Notify.Keep, time.Hour, maxKeep)
 	within(v, "journal.retention", c.Journal.Retention, minRetention, maxRetention)
 	return v.found
 }

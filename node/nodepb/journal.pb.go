@@ -36,6 +36,8 @@ const (
 	Role_KEEPER           Role = 6  // the journal, of itself
 	Role_MANAGING_BODY    Role = 10 // in the sector's own journal
 	Role_COOPERATING      Role = 11 // in the sector's own journal
+	Role_PUBLISHER        Role = 15 // told others of a change
+	Role_RECIPIENT        Role = 16 // was told of one
 )
 
 // Enum value maps for Role.
@@ -50,6 +52,8 @@ var (
 		6:  "KEEPER",
 		10: "MANAGING_BODY",
 		11: "COOPERATING",
+		15: "PUBLISHER",
+		16: "RECIPIENT",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -61,6 +65,8 @@ var (
 		"KEEPER":           6,
 		"MANAGING_BODY":    10,
 		"COOPERATING":      11,
+		"PUBLISHER":        15,
+		"RECIPIENT":        16,
 	}
 )
 
@@ -124,6 +130,23 @@ const (
 	Event_ASKED_INSIDE     Event = 57 // cooperating: before a question leaves; managing body: before it asks as the sector
 	Event_TOLD_INSIDE      Event = 58 // managing body: before the outcome leaves; cooperating: before the application is told
 	Event_DELIVERED_INSIDE Event = 59 // managing body: before a notification leaves, and once it is received; cooperating: before its receipt leaves
+	// Automatic communications: supplier is the publisher, requester the recipient,
+	// request_hash that of the publication.
+	Event_PUBLISHED            Event = 20 // publisher: before the ticket is given; with an outcome of DENY, refused by itself
+	Event_CLEARED              Event = 21 // clearing peer: one for each recipient, or one for nobody, before the decision leaves
+	Event_ADDRESSED            Event = 22 // publisher: nobody, or not everybody, is told
+	Event_NOTICE_SENT          Event = 23 // publisher: before content leaves
+	Event_NOTICE_RECEIVED      Event = 24 // recipient: before it is stored
+	Event_NOTICE_AGAIN         Event = 25 // recipient: it had it, and stored nothing
+	Event_NOTICE_REFUSED       Event = 26 // recipient: before the refusal leaves
+	Event_NOTICE_DELIVERED     Event = 27 // publisher: the recipient holds it
+	Event_NOTICE_LAPSED        Event = 28 // publisher: it may not be told any more, and is not
+	Event_NOTICE_DEAD          Event = 29 // publisher: given up, until driven again
+	Event_NOTICE_REDRIVEN      Event = 30 // publisher: somebody had it tried again, or dropped it
+	Event_REPLAY_ASKED         Event = 31 // both: what was told is to be told again
+	Event_TAKEN                Event = 32 // recipient: the institution's application holds it
+	Event_INBOX_ENDED          Event = 34 // recipient: nobody took it while it was kept
+	Event_SUBSCRIPTION_CHANGED Event = 33 // recipient: before the command leaves, and again with its outcome
 )
 
 // Enum value maps for Event.
@@ -156,35 +179,65 @@ var (
 		57: "ASKED_INSIDE",
 		58: "TOLD_INSIDE",
 		59: "DELIVERED_INSIDE",
+		20: "PUBLISHED",
+		21: "CLEARED",
+		22: "ADDRESSED",
+		23: "NOTICE_SENT",
+		24: "NOTICE_RECEIVED",
+		25: "NOTICE_AGAIN",
+		26: "NOTICE_REFUSED",
+		27: "NOTICE_DELIVERED",
+		28: "NOTICE_LAPSED",
+		29: "NOTICE_DEAD",
+		30: "NOTICE_REDRIVEN",
+		31: "REPLAY_ASKED",
+		32: "TAKEN",
+		34: "INBOX_ENDED",
+		33: "SUBSCRIPTION_CHANGED",
 	}
 	Event_value = map[string]int32{
-		"EVENT_UNSPECIFIED": 0,
-		"REQUESTED":         1,
-		"DECIDED":           2,
-		"SUPPLIED":          3,
-		"REFUSED":           4,
-		"ANSWERED":          5,
-		"EXPIRED_UNUSED":    6,
-		"RESENT":            7,
-		"READ":              8,
-		"DECLARED":          9,
-		"WITHDRAWN":         10,
-		"ERASED":            11,
-		"EPOCH_BEGUN":       12,
-		"INQUIRED":          13,
-		"CONCLUDED":         14,
-		"LOT_SUBMITTED":     40,
-		"LOT_ENDED":         41,
-		"FORWARDED":         50,
-		"SECTOR_SUPPLIED":   51,
-		"SECTOR_REFUSED":    52,
-		"SECTOR_ANSWERED":   53,
-		"RESOLVED":          54,
-		"AFFILIATED":        55,
-		"UNAFFILIATED":      56,
-		"ASKED_INSIDE":      57,
-		"TOLD_INSIDE":       58,
-		"DELIVERED_INSIDE":  59,
+		"EVENT_UNSPECIFIED":    0,
+		"REQUESTED":            1,
+		"DECIDED":              2,
+		"SUPPLIED":             3,
+		"REFUSED":              4,
+		"ANSWERED":             5,
+		"EXPIRED_UNUSED":       6,
+		"RESENT":               7,
+		"READ":                 8,
+		"DECLARED":             9,
+		"WITHDRAWN":            10,
+		"ERASED":               11,
+		"EPOCH_BEGUN":          12,
+		"INQUIRED":             13,
+		"CONCLUDED":            14,
+		"LOT_SUBMITTED":        40,
+		"LOT_ENDED":            41,
+		"FORWARDED":            50,
+		"SECTOR_SUPPLIED":      51,
+		"SECTOR_REFUSED":       52,
+		"SECTOR_ANSWERED":      53,
+		"RESOLVED":             54,
+		"AFFILIATED":           55,
+		"UNAFFILIATED":         56,
+		"ASKED_INSIDE":         57,
+		"TOLD_INSIDE":          58,
+		"DELIVERED_INSIDE":     59,
+		"PUBLISHED":            20,
+		"CLEARED":              21,
+		"ADDRESSED":            22,
+		"NOTICE_SENT":          23,
+		"NOTICE_RECEIVED":      24,
+		"NOTICE_AGAIN":         25,
+		"NOTICE_REFUSED":       26,
+		"NOTICE_DELIVERED":     27,
+		"NOTICE_LAPSED":        28,
+		"NOTICE_DEAD":          29,
+		"NOTICE_REDRIVEN":      30,
+		"REPLAY_ASKED":         31,
+		"TAKEN":                32,
+		"INBOX_ENDED":          34,
+		"SUBSCRIPTION_CHANGED": 33,
 	}
 )
 
@@ -901,7 +954,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"b\n" +
 	"\rTraceResponse\x129\n" +
 	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x16\n" +
-	"\x06proofs\x18\x02 \x03(\fR\x06proofs*\x97\x01\n" +
+	"\x06proofs\x18\x02 \x03(\fR\x06proofs*\xb5\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -915,7 +968,9 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x06KEEPER\x10\x06\x12\x11\n" +
 	"\rMANAGING_BODY\x10\n" +
 	"\x12\x0f\n" +
-	"\vCOOPERATING\x10\v*\xbc\x03\n" +
+	"\vCOOPERATING\x10\v\x12\r\n" +
+	"\tPUBLISHER\x10\x0f\x12\r\n" +
+	"\tRECIPIENT\x10\x10*\xca\x05\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -947,7 +1002,22 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\fUNAFFILIATED\x108\x12\x10\n" +
 	"\fASKED_INSIDE\x109\x12\x0f\n" +
 	"\vTOLD_INSIDE\x10:\x12\x14\n" +
-	"\x10DELIVERED_INSIDE\x10;B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x10DELIVERED_INSIDE\x10;\x12\r\n" +
+	"\tPUBLISHED\x10\x14\x12\v\n" +
+	"\aCLEARED\x10\x15\x12\r\n" +
+	"\tADDRESSED\x10\x16\x12\x0f\n" +
+	"\vNOTICE_SENT\x10\x17\x12\x13\n" +
+	"\x0fNOTICE_RECEIVED\x10\x18\x12\x10\n" +
+	"\fNOTICE_AGAIN\x10\x19\x12\x12\n" +
+	"\x0eNOTICE_REFUSED\x10\x1a\x12\x14\n" +
+	"\x10NOTICE_DELIVERED\x10\x1b\x12\x11\n" +
+	"\rNOTICE_LAPSED\x10\x1c\x12\x0f\n" +
+	"\vNOTICE_DEAD\x10\x1d\x12\x13\n" +
+	"\x0fNOTICE_REDRIVEN\x10\x1e\x12\x10\n" +
+	"\fREPLAY_ASKED\x10\x1f\x12\t\n" +
+	"\x05TAKEN\x10 \x12\x0f\n" +
+	"\vINBOX_ENDED\x10\"\x12\x18\n" +
+	"\x14SUBSCRIPTION_CHANGED\x10!B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_journal_proto_rawDescOnce sync.Once

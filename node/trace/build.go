@@ -38,7 +38,11 @@ func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) 
 	for _, n := range sorted(segments) {
 		s.Journals = append(s.Journals, b.read(n, segments[n]))
 	}
-	if len(b.entries) > 0 {
+	switch {
+	case len(b.entries) == 0:
+	case b.isNotification():
+		b.published(s)
+	default:
 		b.facts(s)
 		b.inquiry(s)
 		groups := b.clearances()

@@ -134,9 +134,12 @@ type Story struct {
 
 	Refusal   *Refusal   `json:"refusal,omitempty"`   // when (some of) it was not permitted
 	Exchanges []Exchange `json:"exchanges,omitempty"` // one for each clearance
-	Steps     []Step     `json:"steps,omitempty"`     // in order of the time that each node noted
-	Journals  []Journal  `json:"journals,omitempty"`
-	Findings  []Finding  `json:"findings,omitempty"` // the gravest first
+	// Recipients are those of a publication.
+	Recipients []Recipient `json:"recipients,omitempty"`
+
+	Steps    []Step    `json:"steps,omitempty"` // in order of the time that each node noted
+	Journals []Journal `json:"journals,omitempty"`
+	Findings []Finding `json:"findings,omitempty"` // the gravest first
 }
 
 // Refusal is a decision not to permit.
@@ -149,8 +152,9 @@ type Refusal struct {
 
 // Exchange is what became of one clearance.
 type Exchange struct {
-	ClearanceID   string                `json:"clearance_id"` // hexadecimal
-	Supplier      string                `json:"supplier"`     // institution, or institution/node
+	ClearanceID   string                `json:"clearance_id"`        // hexadecimal
+	Supplier      string                `json:"supplier"`            // institution, or institution/node
+	Recipient     string                `json:"recipient,omitempty"` // of a notification, likewise
 	Clearer       string                `json:"clearer,omitempty"`
 	Authorization names.AuthorizationID `json:"authorization,omitempty"`
 	Deliberation  names.Deliberation    `json:"deliberation,omitempty"`

@@ -33,7 +33,28 @@ var reasonWords = map[registrypb.Reason]string{
 	registrypb.Reason_JOURNAL_UNAVAILABLE:    "a journal could not be written",
 	registrypb.Reason_LOCAL_POLICY:           "the institution's own policy forbids it",
 	registrypb.Reason_CLEARING_UNAVAILABLE:   "no clearing peer could be reached",
+	registrypb.Reason_PUBLICATION_INVALID:    "the key that signed the publication is no longer in force",
+	registrypb.Reason_DELIVERY_EXPIRED:       "it waited longer than it is kept",
+	registrypb.Reason_INBOX_FULL:             "the inbox was full",
 	registrypb.Reason_STALE_REQUEST:          "the request's time is too far from the clearing peer's",
+}
+
+// eventWords are those of automatic communications.
+var eventWords = map[nodepb.Event]string{
+	nodepb.Event_PUBLISHED:        "published a change",
+	nodepb.Event_CLEARED:          "decided who is to be told",
+	nodepb.Event_ADDRESSED:        "nobody, or not everybody, is told",
+	nodepb.Event_NOTICE_SENT:      "told",
+	nodepb.Event_NOTICE_RECEIVED:  "was told, and stored it",
+	nodepb.Event_NOTICE_AGAIN:     "was told again what it had",
+	nodepb.Event_NOTICE_REFUSED:   "was refused, or refused",
+	nodepb.Event_NOTICE_DELIVERED: "holds the receipt",
+	nodepb.Event_NOTICE_LAPSED:    "did not tell: it may not any more",
+	nodepb.Event_NOTICE_DEAD:      "gave up until it is tried again",
+	nodepb.Event_NOTICE_REDRIVEN:  "was made to try again, or to forget",
+	nodepb.Event_REPLAY_ASKED:     "a replay was asked for",
+	nodepb.Event_TAKEN:            "the application took it",
+	nodepb.Event_INBOX_ENDED:      "nobody took it while it was kept",
 }
 
 var statusWords = map[nodepb.Status]string{
@@ -46,6 +67,8 @@ var statusWords = map[nodepb.Status]string{
 var roleWords = map[string]string{
 	nodepb.Role_CONSULTANT.String():    "consultant",
 	nodepb.Role_CLEARING_PEER.String(): "clearing peer",
+	nodepb.Role_PUBLISHER.String():     "publisher",
+	nodepb.Role_RECIPIENT.String():     "recipient",
 	nodepb.Role_SUPPLIER.String():      "supplier",
 }
 
@@ -124,6 +147,12 @@ func says(e *nodepb.Entry) string {
 		return "concluded the inquiry"
 	case nodepb.Event_RESENT:
 		return "sent the same answer once more"
+	}
+	if words := eventWords[e.Event]; words != "" {
+		if other := e.Requester.GetInstitution(); other != "" && e.Role != nodepb.Role_RECIPIENT {
+			words += ": " + other
+		}
+		return because(words, e.Reason)
 	}
 	return e.Event.String()
 }

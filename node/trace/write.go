@@ -37,6 +37,7 @@ func (s *Story) Write(w io.Writer) error {
 		s.writeQuestion(p)
 		s.writeParts(p)
 		s.writeRefusal(p)
+		s.writeRecipients(p)
 		for _, x := range s.Exchanges {
 			p.blank()
 			x.write(p)
@@ -102,6 +103,9 @@ func (s *Story) writeRefusal(p *page) {
 
 func (x Exchange) write(p *page) {
 	p.row("from", x.Supplier)
+	if x.Recipient != "" {
+		p.row("to", x.Recipient)
+	}
 	permit := cmp.Or(x.Clearer, "(clearing peer not named)")
 	if x.Authorization != "" {
 		permit += ", under " + string(x.Authorization)

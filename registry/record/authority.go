@@ -75,7 +75,7 @@ func (a *applier) mayWrite(isGroup bool) error {
 		ok = !isGroup
 	case *registrypb.Command_SetKey: // operators may retire one
 		ok = !isGroup || a.author == Operators
-	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering:
+	case *registrypb.Command_SetNode, *registrypb.Command_SetOffering, *registrypb.Command_SetSubscription:
 		ok = !isGroup
 	case *registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers,
 		*registrypb.Command_GiveMandate, *registrypb.Command_RevokeMandate:
@@ -141,6 +141,8 @@ func (a *applier) applyBody() error {
 		return a.revokeMandate(b.RevokeMandate)
 	case *registrypb.Command_SetIdentityProvider:
 		return a.setProvider(b.SetIdentityProvider)
+	case *registrypb.Command_SetSubscription:
+		return a.setSubscription(b.SetSubscription)
 	}
 	return refuse("this version does not know %s", a.kind())
 }

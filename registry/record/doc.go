@@ -28,6 +28,7 @@
 //
 //	A institution/node        last anchored checkpoint: index of the command, note as sent
 //	a id                      authorization, as sent      r id              it is revoked
+//	B dataset 0 institution 0 purpose    subscription, as sent
 //	b                         fingerprint of the Rules
 //	C index                   envelope of an accepted command, as sent
 //	c                         counts of subjects and references

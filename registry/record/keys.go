@@ -44,6 +44,7 @@ const (
 	tabRecovery      byte = 'W' // a replacement that waits
 	tabSuspended     byte = 's'
 	tabPast          byte = 'T'
+	tabSubscription  byte = 'B'
 	tabApplied       byte = 'v'
 	tabIntern        byte = 'x' // name to number
 	tabInterned      byte = 'X' // number to name

@@ -108,6 +108,9 @@ const (
 	Reason_CHUNK_TOO_LARGE        Reason = 57 // to be answered at once, in time: asked again in parts
 	Reason_STALE_REQUEST          Reason = 31 // the request's time is outside the skew bound
 	Reason_SECTOR_FAILED          Reason = 45 // a sector has no answer; why, it does not say
+	Reason_PUBLICATION_INVALID    Reason = 50 // no key in force of the publisher signed it any more
+	Reason_DELIVERY_EXPIRED       Reason = 51 // it waited longer than it is kept
+	Reason_INBOX_FULL             Reason = 52 // the recipient's own system takes nothing
 )
 
 // Enum value maps for Reason.
@@ -142,6 +145,9 @@ var (
 		57: "CHUNK_TOO_LARGE",
 		31: "STALE_REQUEST",
 		45: "SECTOR_FAILED",
+		50: "PUBLICATION_INVALID",
+		51: "DELIVERY_EXPIRED",
+		52: "INBOX_FULL",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":     0,
@@ -173,6 +179,9 @@ var (
 		"CHUNK_TOO_LARGE":        57,
 		"STALE_REQUEST":          31,
 		"SECTOR_FAILED":          45,
+		"PUBLICATION_INVALID":    50,
+		"DELIVERY_EXPIRED":       51,
+		"INBOX_FULL":             52,
 	}
 )
 
@@ -1209,7 +1218,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\n" +
 	"\x06PERMIT\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\x12\n" +
-	"\x0eNOT_APPLICABLE\x10\x03*\xfd\x04\n" +
+	"\x0eNOT_APPLICABLE\x10\x03*\xbc\x05\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fUNKNOWN_SUBJECT\x10\x01\x12\x13\n" +
@@ -1240,7 +1249,11 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\rLOT_CANCELLED\x108\x12\x13\n" +
 	"\x0fCHUNK_TOO_LARGE\x109\x12\x11\n" +
 	"\rSTALE_REQUEST\x10\x1f\x12\x11\n" +
-	"\rSECTOR_FAILED\x10-B;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"\rSECTOR_FAILED\x10-\x12\x17\n" +
+	"\x13PUBLICATION_INVALID\x102\x12\x14\n" +
+	"\x10DELIVERY_EXPIRED\x103\x12\x0e\n" +
+	"\n" +
+	"INBOX_FULL\x104B;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_clearing_proto_rawDescOnce sync.Once

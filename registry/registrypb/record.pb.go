@@ -1096,6 +1096,101 @@ func (x *IdentityProvider) GetRetired() bool {
 	return false
 }
 
+// Subscription: this institution wants the changes of a dataset sent to it, for one
+// purpose and on those days, about the subjects on whom it has a file in one of these
+// qualities. It is no right: an authorization for mode notification must give that.
+type Subscription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Institution   string                 `protobuf:"bytes,1,opt,name=institution,proto3" json:"institution,omitempty"`
+	Dataset       string                 `protobuf:"bytes,2,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Purpose       string                 `protobuf:"bytes,3,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Qualities     []string               `protobuf:"bytes,4,rep,name=qualities,proto3" json:"qualities,omitempty"`
+	Fields        []string               `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"` // empty: all that the authorization allows
+	Period        *Period                `protobuf:"bytes,6,opt,name=period,proto3" json:"period,omitempty"` // the days on which it is in force
+	Withdrawn     bool                   `protobuf:"varint,7,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscription) Reset() {
+	*x = Subscription{}
+	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscription) ProtoMessage() {}
+
+func (x *Subscription) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
+func (*Subscription) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Subscription) GetInstitution() string {
+	if x != nil {
+		return x.Institution
+	}
+	return ""
+}
+
+func (x *Subscription) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *Subscription) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *Subscription) GetQualities() []string {
+	if x != nil {
+		return x.Qualities
+	}
+	return nil
+}
+
+func (x *Subscription) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *Subscription) GetPeriod() *Period {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *Subscription) GetWithdrawn() bool {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return false
+}
+
 // Command is the payload of an envelope of type
 // "application/vnd.crossroads.command.v1+protobuf".
 //
@@ -1138,6 +1233,7 @@ type Command struct {
 	//	*Command_CancelRecovery
 	//	*Command_ConfirmRecovery
 	//	*Command_SetAutopilot
+	//	*Command_SetSubscription
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1145,7 +1241,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1253,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[13]
+	mi := &file_registry_registrypb_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1266,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{13}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetMesh() string {
@@ -1427,6 +1523,15 @@ func (x *Command) GetSetAutopilot() *Autopilot {
 	return nil
 }
 
+func (x *Command) GetSetSubscription() *Subscription {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetSubscription); ok {
+			return x.SetSubscription
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1519,6 +1624,10 @@ type Command_SetAutopilot struct {
 	SetAutopilot *Autopilot `protobuf:"bytes,35,opt,name=set_autopilot,json=setAutopilot,proto3,oneof"` // operators
 }
 
+type Command_SetSubscription struct {
+	SetSubscription *Subscription `protobuf:"bytes,25,opt,name=set_subscription,json=setSubscription,proto3,oneof"` // the institution itself
+}
+
 func (*Command_SetInstitution) isCommand_Body() {}
 
 func (*Command_SetMembers) isCommand_Body() {}
@@ -1563,6 +1672,8 @@ func (*Command_ConfirmRecovery) isCommand_Body() {}
 
 func (*Command_SetAutopilot) isCommand_Body() {}
 
+func (*Command_SetSubscription) isCommand_Body() {}
+
 // Mandate is registered by an institution to which its giver came. The messages whose bytes
 // these are stand in mandate.proto and identity.proto.
 type Mandate struct {
@@ -1575,7 +1686,7 @@ type Mandate struct {
 
 func (x *Mandate) Reset() {
 	*x = Mandate{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1698,7 @@ func (x *Mandate) String() string {
 func (*Mandate) ProtoMessage() {}
 
 func (x *Mandate) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[14]
+	mi := &file_registry_registrypb_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1711,7 @@ func (x *Mandate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mandate.ProtoReflect.Descriptor instead.
 func (*Mandate) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{14}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Mandate) GetTerms() []byte {
@@ -1629,7 +1740,7 @@ type MandateRevocation struct {
 
 func (x *MandateRevocation) Reset() {
 	*x = MandateRevocation{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1752,7 @@ func (x *MandateRevocation) String() string {
 func (*MandateRevocation) ProtoMessage() {}
 
 func (x *MandateRevocation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[15]
+	mi := &file_registry_registrypb_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1765,7 @@ func (x *MandateRevocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MandateRevocation.ProtoReflect.Descriptor instead.
 func (*MandateRevocation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{15}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MandateRevocation) GetTerms() []byte {
@@ -1680,7 +1791,7 @@ type AuthorizationID struct {
 
 func (x *AuthorizationID) Reset() {
 	*x = AuthorizationID{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1803,7 @@ func (x *AuthorizationID) String() string {
 func (*AuthorizationID) ProtoMessage() {}
 
 func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[16]
+	mi := &file_registry_registrypb_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1816,7 @@ func (x *AuthorizationID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationID.ProtoReflect.Descriptor instead.
 func (*AuthorizationID) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{16}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AuthorizationID) GetId() string {
@@ -1725,7 +1836,7 @@ type Suspension struct {
 
 func (x *Suspension) Reset() {
 	*x = Suspension{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[17]
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1848,7 @@ func (x *Suspension) String() string {
 func (*Suspension) ProtoMessage() {}
 
 func (x *Suspension) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[17]
+	mi := &file_registry_registrypb_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1861,7 @@ func (x *Suspension) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspension.ProtoReflect.Descriptor instead.
 func (*Suspension) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{17}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Suspension) GetInstitution() string {
@@ -1776,7 +1887,7 @@ type References struct {
 
 func (x *References) Reset() {
 	*x = References{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	mi := &file_registry_registrypb_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1899,7 @@ func (x *References) String() string {
 func (*References) ProtoMessage() {}
 
 func (x *References) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[18]
+	mi := &file_registry_registrypb_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1912,7 @@ func (x *References) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use References.ProtoReflect.Descriptor instead.
 func (*References) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{18}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *References) GetReferences() []*Reference {
@@ -1820,7 +1931,7 @@ type NumberEvents struct {
 
 func (x *NumberEvents) Reset() {
 	*x = NumberEvents{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[19]
+	mi := &file_registry_registrypb_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1943,7 @@ func (x *NumberEvents) String() string {
 func (*NumberEvents) ProtoMessage() {}
 
 func (x *NumberEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[19]
+	mi := &file_registry_registrypb_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1956,7 @@ func (x *NumberEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberEvents.ProtoReflect.Descriptor instead.
 func (*NumberEvents) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{19}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NumberEvents) GetEvents() []*NumberEvent {
@@ -1866,7 +1977,7 @@ type Anchors struct {
 
 func (x *Anchors) Reset() {
 	*x = Anchors{}
-	mi := &file_registry_registrypb_record_proto_msgTypes[20]
+	mi := &file_registry_registrypb_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1989,7 @@ func (x *Anchors) String() string {
 func (*Anchors) ProtoMessage() {}
 
 func (x *Anchors) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_record_proto_msgTypes[20]
+	mi := &file_registry_registrypb_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2002,7 @@ func (x *Anchors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Anchors.ProtoReflect.Descriptor instead.
 func (*Anchors) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{20}
+	return file_registry_registrypb_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Anchors) GetNotes() [][]byte {
@@ -1991,7 +2102,15 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\vpublic_keys\x18\x03 \x03(\fR\n" +
 	"publicKeys\x12\x16\n" +
 	"\x06levels\x18\x04 \x03(\rR\x06levels\x12\x18\n" +
-	"\aretired\x18\x05 \x01(\bR\aretired\"\xf7\x0e\n" +
+	"\aretired\x18\x05 \x01(\bR\aretired\"\xf0\x01\n" +
+	"\fSubscription\x12 \n" +
+	"\vinstitution\x18\x01 \x01(\tR\vinstitution\x12\x18\n" +
+	"\adataset\x18\x02 \x01(\tR\adataset\x12\x18\n" +
+	"\apurpose\x18\x03 \x01(\tR\apurpose\x12\x1c\n" +
+	"\tqualities\x18\x04 \x03(\tR\tqualities\x12\x16\n" +
+	"\x06fields\x18\x05 \x03(\tR\x06fields\x126\n" +
+	"\x06period\x18\x06 \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\x12\x1c\n" +
+	"\twithdrawn\x18\a \x01(\bR\twithdrawn\"\xca\x0f\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06author\x18\x02 \x01(\tR\x06author\x123\n" +
@@ -2027,7 +2146,8 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"\x11announce_recovery\x18  \x01(\v2,.crossroads.registry.v1.RecoveryAnnouncementH\x00R\x10announceRecovery\x12K\n" +
 	"\x0fcancel_recovery\x18! \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0ecancelRecovery\x12M\n" +
 	"\x10confirm_recovery\x18\" \x01(\v2 .crossroads.registry.v1.RecoveryH\x00R\x0fconfirmRecovery\x12H\n" +
-	"\rset_autopilot\x18# \x01(\v2!.crossroads.registry.v1.AutopilotH\x00R\fsetAutopilotB\x06\n" +
+	"\rset_autopilot\x18# \x01(\v2!.crossroads.registry.v1.AutopilotH\x00R\fsetAutopilot\x12Q\n" +
+	"\x10set_subscription\x18\x19 \x01(\v2$.crossroads.registry.v1.SubscriptionH\x00R\x0fsetSubscriptionB\x06\n" +
 	"\x04body\"5\n" +
 	"\aMandate\x12\x14\n" +
 	"\x05terms\x18\x01 \x01(\fR\x05terms\x12\x14\n" +
@@ -2069,7 +2189,7 @@ func file_registry_registrypb_record_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_registry_registrypb_record_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_registry_registrypb_record_proto_goTypes = []any{
 	(Chain)(0),                   // 0: crossroads.registry.v1.Chain
 	(NumberEvent_Kind)(0),        // 1: crossroads.registry.v1.NumberEvent.Kind
@@ -2086,21 +2206,22 @@ var file_registry_registrypb_record_proto_goTypes = []any{
 	(*Reference)(nil),            // 12: crossroads.registry.v1.Reference
 	(*NumberEvent)(nil),          // 13: crossroads.registry.v1.NumberEvent
 	(*IdentityProvider)(nil),     // 14: crossroads.registry.v1.IdentityProvider
-	(*Command)(nil),              // 15: crossroads.registry.v1.Command
-	(*Mandate)(nil),              // 16: crossroads.registry.v1.Mandate
-	(*MandateRevocation)(nil),    // 17: crossroads.registry.v1.MandateRevocation
-	(*AuthorizationID)(nil),      // 18: crossroads.registry.v1.AuthorizationID
-	(*Suspension)(nil),           // 19: crossroads.registry.v1.Suspension
-	(*References)(nil),           // 20: crossroads.registry.v1.References
-	(*NumberEvents)(nil),         // 21: crossroads.registry.v1.NumberEvents
-	(*Anchors)(nil),              // 22: crossroads.registry.v1.Anchors
-	(*Law)(nil),                  // 23: crossroads.registry.v1.Law
-	(*PackedReferences)(nil),     // 24: crossroads.registry.v1.PackedReferences
-	(*FeatureLevel)(nil),         // 25: crossroads.registry.v1.FeatureLevel
-	(*Group)(nil),                // 26: crossroads.registry.v1.Group
-	(*RecoveryAnnouncement)(nil), // 27: crossroads.registry.v1.RecoveryAnnouncement
-	(*Recovery)(nil),             // 28: crossroads.registry.v1.Recovery
-	(*Autopilot)(nil),            // 29: crossroads.registry.v1.Autopilot
+	(*Subscription)(nil),         // 15: crossroads.registry.v1.Subscription
+	(*Command)(nil),              // 16: crossroads.registry.v1.Command
+	(*Mandate)(nil),              // 17: crossroads.registry.v1.Mandate
+	(*MandateRevocation)(nil),    // 18: crossroads.registry.v1.MandateRevocation
+	(*AuthorizationID)(nil),      // 19: crossroads.registry.v1.AuthorizationID
+	(*Suspension)(nil),           // 20: crossroads.registry.v1.Suspension
+	(*References)(nil),           // 21: crossroads.registry.v1.References
+	(*NumberEvents)(nil),         // 22: crossroads.registry.v1.NumberEvents
+	(*Anchors)(nil),              // 23: crossroads.registry.v1.Anchors
+	(*Law)(nil),                  // 24: crossroads.registry.v1.Law
+	(*PackedReferences)(nil),     // 25: crossroads.registry.v1.PackedReferences
+	(*FeatureLevel)(nil),         // 26: crossroads.registry.v1.FeatureLevel
+	(*Group)(nil),                // 27: crossroads.registry.v1.Group
+	(*RecoveryAnnouncement)(nil), // 28: crossroads.registry.v1.RecoveryAnnouncement
+	(*Recovery)(nil),             // 29: crossroads.registry.v1.Recovery
+	(*Autopilot)(nil),            // 30: crossroads.registry.v1.Autopilot
 }
 var file_registry_registrypb_record_proto_depIdxs = []int32{
 	6,  // 0: crossroads.registry.v1.Institution.first_key:type_name -> crossroads.registry.v1.Key
@@ -2108,42 +2229,44 @@ var file_registry_registrypb_record_proto_depIdxs = []int32{
 	2,  // 2: crossroads.registry.v1.Members.voters:type_name -> crossroads.registry.v1.NodeRef
 	4,  // 3: crossroads.registry.v1.Offering.period:type_name -> crossroads.registry.v1.Period
 	4,  // 4: crossroads.registry.v1.Authorization.period:type_name -> crossroads.registry.v1.Period
-	23, // 5: crossroads.registry.v1.Authorization.law:type_name -> crossroads.registry.v1.Law
+	24, // 5: crossroads.registry.v1.Authorization.law:type_name -> crossroads.registry.v1.Law
 	3,  // 6: crossroads.registry.v1.Reference.subject:type_name -> crossroads.registry.v1.Subject
 	4,  // 7: crossroads.registry.v1.Reference.period:type_name -> crossroads.registry.v1.Period
 	3,  // 8: crossroads.registry.v1.NumberEvent.subject:type_name -> crossroads.registry.v1.Subject
 	1,  // 9: crossroads.registry.v1.NumberEvent.kind:type_name -> crossroads.registry.v1.NumberEvent.Kind
 	3,  // 10: crossroads.registry.v1.NumberEvent.successor:type_name -> crossroads.registry.v1.Subject
-	0,  // 11: crossroads.registry.v1.Command.chain:type_name -> crossroads.registry.v1.Chain
-	5,  // 12: crossroads.registry.v1.Command.set_institution:type_name -> crossroads.registry.v1.Institution
-	8,  // 13: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
-	9,  // 14: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
-	11, // 15: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
-	18, // 16: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
-	6,  // 17: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
-	7,  // 18: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
-	10, // 19: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
-	20, // 20: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
-	21, // 21: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
-	19, // 22: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
-	14, // 23: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
-	22, // 24: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
-	16, // 25: crossroads.registry.v1.Command.give_mandate:type_name -> crossroads.registry.v1.Mandate
-	17, // 26: crossroads.registry.v1.Command.revoke_mandate:type_name -> crossroads.registry.v1.MandateRevocation
-	24, // 27: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
-	25, // 28: crossroads.registry.v1.Command.set_feature_level:type_name -> crossroads.registry.v1.FeatureLevel
-	26, // 29: crossroads.registry.v1.Command.set_group:type_name -> crossroads.registry.v1.Group
-	27, // 30: crossroads.registry.v1.Command.announce_recovery:type_name -> crossroads.registry.v1.RecoveryAnnouncement
-	28, // 31: crossroads.registry.v1.Command.cancel_recovery:type_name -> crossroads.registry.v1.Recovery
-	28, // 32: crossroads.registry.v1.Command.confirm_recovery:type_name -> crossroads.registry.v1.Recovery
-	29, // 33: crossroads.registry.v1.Command.set_autopilot:type_name -> crossroads.registry.v1.Autopilot
-	12, // 34: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
-	13, // 35: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	4,  // 11: crossroads.registry.v1.Subscription.period:type_name -> crossroads.registry.v1.Period
+	0,  // 12: crossroads.registry.v1.Command.chain:type_name -> crossroads.registry.v1.Chain
+	5,  // 13: crossroads.registry.v1.Command.set_institution:type_name -> crossroads.registry.v1.Institution
+	8,  // 14: crossroads.registry.v1.Command.set_members:type_name -> crossroads.registry.v1.Members
+	9,  // 15: crossroads.registry.v1.Command.set_dataset:type_name -> crossroads.registry.v1.Dataset
+	11, // 16: crossroads.registry.v1.Command.set_authorization:type_name -> crossroads.registry.v1.Authorization
+	19, // 17: crossroads.registry.v1.Command.revoke_authorization:type_name -> crossroads.registry.v1.AuthorizationID
+	6,  // 18: crossroads.registry.v1.Command.set_key:type_name -> crossroads.registry.v1.Key
+	7,  // 19: crossroads.registry.v1.Command.set_node:type_name -> crossroads.registry.v1.Node
+	10, // 20: crossroads.registry.v1.Command.set_offering:type_name -> crossroads.registry.v1.Offering
+	21, // 21: crossroads.registry.v1.Command.declare_references:type_name -> crossroads.registry.v1.References
+	22, // 22: crossroads.registry.v1.Command.set_numbers:type_name -> crossroads.registry.v1.NumberEvents
+	20, // 23: crossroads.registry.v1.Command.set_suspended:type_name -> crossroads.registry.v1.Suspension
+	14, // 24: crossroads.registry.v1.Command.set_identity_provider:type_name -> crossroads.registry.v1.IdentityProvider
+	23, // 25: crossroads.registry.v1.Command.set_anchors:type_name -> crossroads.registry.v1.Anchors
+	17, // 26: crossroads.registry.v1.Command.give_mandate:type_name -> crossroads.registry.v1.Mandate
+	18, // 27: crossroads.registry.v1.Command.revoke_mandate:type_name -> crossroads.registry.v1.MandateRevocation
+	25, // 28: crossroads.registry.v1.Command.declare_packed:type_name -> crossroads.registry.v1.PackedReferences
+	26, // 29: crossroads.registry.v1.Command.set_feature_level:type_name -> crossroads.registry.v1.FeatureLevel
+	27, // 30: crossroads.registry.v1.Command.set_group:type_name -> crossroads.registry.v1.Group
+	28, // 31: crossroads.registry.v1.Command.announce_recovery:type_name -> crossroads.registry.v1.RecoveryAnnouncement
+	29, // 32: crossroads.registry.v1.Command.cancel_recovery:type_name -> crossroads.registry.v1.Recovery
+	29, // 33: crossroads.registry.v1.Command.confirm_recovery:type_name -> crossroads.registry.v1.Recovery
+	30, // 34: crossroads.registry.v1.Command.set_autopilot:type_name -> crossroads.registry.v1.Autopilot
+	15, // 35: crossroads.registry.v1.Command.set_subscription:type_name -> crossroads.registry.v1.Subscription
+	12, // 36: crossroads.registry.v1.References.references:type_name -> crossroads.registry.v1.Reference
+	13, // 37: crossroads.registry.v1.NumberEvents.events:type_name -> crossroads.registry.v1.NumberEvent
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_record_proto_init() }
@@ -2153,7 +2276,7 @@ func file_registry_registrypb_record_proto_init() {
 	}
 	file_registry_registrypb_packed_proto_init()
 	file_registry_registrypb_rights_proto_init()
-	file_registry_registrypb_record_proto_msgTypes[13].OneofWrappers = []any{
+	file_registry_registrypb_record_proto_msgTypes[14].OneofWrappers = []any{
 		(*Command_SetInstitution)(nil),
 		(*Command_SetMembers)(nil),
 		(*Command_SetDataset)(nil),
@@ -2176,6 +2299,7 @@ func file_registry_registrypb_record_proto_init() {
 		(*Command_CancelRecovery)(nil),
 		(*Command_ConfirmRecovery)(nil),
 		(*Command_SetAutopilot)(nil),
+		(*Command_SetSubscription)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2183,7 +2307,7 @@ func file_registry_registrypb_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_record_proto_rawDesc), len(file_registry_registrypb_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -32,6 +32,9 @@ type grant struct {
 var interactive = []names.Mode{names.Consultation}
 var alsoBatch = []names.Mode{names.Consultation, names.Batch}
 
+// alsoTold may be told of changes without asking.
+var alsoTold = []names.Mode{names.Consultation, names.Batch, names.Notification}
+
 var deliberations = []deliberation{
 	{reference: "001", basis: "Invented act on the living wage, art. 9", requester: pcsa, purpose: "social-inquiry", qualities: q(qLivingWage, qInquiry), modes: interactive, may: []grant{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"household-composition/v1", ""},
@@ -42,14 +45,14 @@ var deliberations = []deliberation{
 	{reference: "002", basis: "Invented royal decree on the social energy tariff, art. 4", requester: energyRegulator, purpose: "social-energy-tariff", qualities: q(qEnergy), modes: alsoBatch, may: []grant{
 		{"increased-reimbursement/v1", "entitled"}, {"income-guarantee/v1", "entitled"}, {"living-wage/v1", "entitled"}, {"disability-recognition/v1", "recognised"},
 	}},
-	{reference: "003", basis: "Invented decree on unemployment, art. 139", requester: unemploymentOffice, purpose: "unemployment-control", qualities: q(qUnemployed), modes: interactive, may: []grant{
+	{reference: "003", basis: "Invented decree on unemployment, art. 139", requester: unemploymentOffice, purpose: "unemployment-control", qualities: q(qUnemployed), modes: []names.Mode{names.Consultation, names.Notification}, may: []grant{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"household-composition/v1", ""}, {"employment-relation/v1", ""}, {"wages-quarterly/v1", ""},
 		{"self-employed-career/v1", "-yearly_income"}, {"pension-rights/v1", "kind start_date end_date"}, {"work-incapacity/v1", "start_date end_date"},
 	}},
 	{reference: "004", basis: "Invented decree on unemployment, art. 140", requester: unemploymentOffice, purpose: "unemployment-inspection", qualities: q(qUnemployed), modes: interactive, level: 3, may: []grant{
 		{"wages-quarterly/v1", ""}, {"living-wage/v1", "-monthly_amount"},
 	}},
-	{reference: "005", basis: "Invented act on pensions, art. 21", requester: pensionOffice, purpose: "pension-calculation", qualities: q(qCareer, qPensioner), modes: alsoBatch, may: []grant{
+	{reference: "005", basis: "Invented act on pensions, art. 21", requester: pensionOffice, purpose: "pension-calculation", qualities: q(qCareer, qPensioner), modes: alsoTold, may: []grant{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"wages-quarterly/v1", ""}, {"employment-relation/v1", ""}, {"unemployment-benefit/v1", "start_date end_date"},
 		{"career-break/v1", ""}, {"self-employed-career/v1", ""}, {"work-incapacity/v1", "start_date end_date"},
 	}},
@@ -59,11 +62,11 @@ var deliberations = []deliberation{
 	{reference: "007", basis: "Invented act on contributions, art. 31", requester: nssoType, purpose: "contribution-control", qualities: q(qEmployee), modes: interactive, may: []grant{
 		{"person-identity/v1", ""}, {"unemployment-benefit/v1", "start_date end_date"}, {"insurability/v1", "insured"},
 	}},
-	{reference: "008", basis: "Invented act on health insurance, art. 32", requester: healthInsurance, purpose: "insurability", qualities: q(qInsured), modes: alsoBatch, may: []grant{
+	{reference: "008", basis: "Invented act on health insurance, art. 32", requester: healthInsurance, purpose: "insurability", qualities: q(qInsured), modes: alsoTold, may: []grant{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"wages-quarterly/v1", "year quarter gross_wage days_employed"}, {"unemployment-benefit/v1", "start_date end_date"},
 		{"pension-rights/v1", "kind start_date end_date"}, {"self-employed-career/v1", "start_date end_date"},
 	}},
-	{reference: "009", basis: "Invented act on health insurance, art. 37", requester: healthInsurance, purpose: "increased-reimbursement-grant", qualities: q(qInsured), modes: alsoBatch, may: []grant{
+	{reference: "009", basis: "Invented act on health insurance, art. 37", requester: healthInsurance, purpose: "increased-reimbursement-grant", qualities: q(qInsured), modes: alsoTold, may: []grant{
 		{"living-wage/v1", "entitled start_date end_date"}, {"income-guarantee/v1", "entitled start_date end_date"}, {"disability-recognition/v1", "recognised start_date end_date"},
 		{"household-composition/v1", "household_type size"}, {"taxable-income/v1", ""},
 	}},
@@ -75,13 +78,13 @@ var deliberations = []deliberation{
 	{reference: "012", basis: "Invented decree on the self-employed, art. 5", requester: selfEmployedOffice, purpose: "contribution-assessment", qualities: q(qSelfEmployed), modes: interactive, may: []grant{
 		{"person-identity/v1", ""}, {"person-address/v1", ""}, {"pension-rights/v1", "-career_years"}, {"taxable-income/v1", ""}, {"employment-relation/v1", "worker_kind start_date end_date"},
 	}},
-	{reference: "013", basis: "Invented act on work accidents, art. 58", requester: risksOffice, purpose: "accident-compensation", qualities: q(qAccident), modes: interactive, may: []grant{
+	{reference: "013", basis: "Invented act on work accidents, art. 58", requester: risksOffice, purpose: "accident-compensation", qualities: q(qAccident), modes: []names.Mode{names.Consultation, names.Notification}, may: []grant{
 		{"wages-quarterly/v1", ""}, {"employment-relation/v1", ""}, {"work-incapacity/v1", ""}, {"person-address/v1", ""},
 	}},
-	{reference: "014", basis: "Invented act on annual holidays, art. 10", requester: holidayOffice, purpose: "holiday-pay", qualities: q(qHoliday), modes: alsoBatch, may: []grant{
+	{reference: "014", basis: "Invented act on annual holidays, art. 10", requester: holidayOffice, purpose: "holiday-pay", qualities: q(qHoliday), modes: alsoTold, may: []grant{
 		{"wages-quarterly/v1", ""}, {"unemployment-benefit/v1", "start_date end_date"}, {"work-incapacity/v1", "start_date end_date"}, {"person-address/v1", ""},
 	}},
-	{reference: "015", basis: "Invented decree on child benefit, art. 12", requester: childBenefitFund, purpose: "child-benefit-grant", qualities: q(qChild), modes: alsoBatch, may: []grant{
+	{reference: "015", basis: "Invented decree on child benefit, art. 12", requester: childBenefitFund, purpose: "child-benefit-grant", qualities: q(qChild), modes: alsoTold, may: []grant{
 		{"person-identity/v1", ""}, {"household-composition/v1", ""}, {"person-address/v1", "postal_code municipality"}, {"disability-recognition/v1", "-parking_card"},
 	}},
 	{reference: "016", basis: "Invented income tax code, art. 300", requester: taxOffice, purpose: "tax-assessment", qualities: q(qTaxpayer), modes: alsoBatch, may: []grant{
@@ -93,10 +96,10 @@ var deliberations = []deliberation{
 	{reference: "018", basis: "Invented act on health insurance, art. 141", requester: healthControl, purpose: "incapacity-control", qualities: q(qControlled), modes: interactive, level: 2, may: []grant{
 		{"work-incapacity/v1", ""}, {"employment-relation/v1", "start_date end_date"}, {"unemployment-benefit/v1", "start_date end_date"},
 	}},
-	{reference: "019", basis: "Invented act on career data, art. 2", requester: careerRegister, purpose: "career-account", qualities: q(qCareerAccount), modes: alsoBatch, may: []grant{
+	{reference: "019", basis: "Invented act on career data, art. 2", requester: careerRegister, purpose: "career-account", qualities: q(qCareerAccount), modes: alsoTold, may: []grant{
 		{"wages-quarterly/v1", ""}, {"self-employed-career/v1", ""}, {"unemployment-benefit/v1", "start_date end_date"}, {"career-break/v1", ""},
 	}},
-	{reference: "020", basis: "Invented act on the living wage, art. 32", requester: integrationService, purpose: "living-wage-subsidy", qualities: q(qSubsidised), modes: alsoBatch, may: []grant{
+	{reference: "020", basis: "Invented act on the living wage, art. 32", requester: integrationService, purpose: "living-wage-subsidy", qualities: q(qSubsidised), modes: alsoTold, may: []grant{
 		{"living-wage/v1", ""}, {"household-composition/v1", "household_type size"},
 	}},
 	{reference: "021", basis: "Invented decree on job placement, art. 6", requester: employmentService, purpose: "job-placement", qualities: q(qJobSeeker), modes: interactive, may: []grant{
@@ -114,6 +117,8 @@ var deliberations = []deliberation{
 	{reference: "025", basis: "Invented decree on reduction cards, art. 6", requester: transport, purpose: "reduction-card", qualities: q(qTraveller), modes: alsoBatch, may: []grant{
 		{"increased-reimbursement/v1", "entitled"}, {"income-guarantee/v1", "entitled"}, {"living-wage/v1", "entitled"}, {"disability-recognition/v1", "recognised"},
 	}},
+	{reference: "026", basis: "Invented decree on child benefit, art. 41", requester: childBenefitFund, purpose: "child-benefit-supplement", qualities: q(qChild),
+		modes: []names.Mode{names.Notification}, may: []grant{{"wages-quarterly/v1", "year quarter gross_wage"}}},
 }
 
 // Authorizations gives who may obtain what, in every world alike: rows for types

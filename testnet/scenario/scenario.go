@@ -39,6 +39,7 @@ type Scenario struct {
 func All() []Scenario {
 	all := []Scenario{
 		increasedReimbursement(),
+		addressMutation(),
 		socialInquiry(),
 		reductionCards(),
 	}

@@ -114,6 +114,26 @@ func (s *Stage) Trace(ctx context.Context, at names.InstitutionID, ticket names.
 	return story, nil
 }
 
+// Settled waits until the story of a ticket is whole, as it becomes when the last receipt
+// is in, and gives it.
+func (s *Stage) Settled(ctx context.Context, at names.InstitutionID, ticket names.Ticket) (*trace.Story, error) {
+	deadline := time.Now().Add(receiveWithin)
+	for {
+		story, err := s.At(at).Trace(ctx, ticket)
+		if err != nil {
+			return nil, fmt.Errorf("trace of %s: %w", ticket, err)
+		}
+		if story.Verdict == trace.Consistent || time.Now().After(deadline) {
+			return s.Trace(ctx, at, ticket)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // ErrExit is wrapped by the error of a command line that ended with another code than
 // was wanted.
 var ErrExit = errors.New("another exit code")

@@ -121,6 +121,8 @@ func (w *World) Draft(author string, body any) *registrypb.Command {
 		c.Body = b
 	case *registrypb.Command_SetAutopilot:
 		c.Body = b
+	case *registrypb.Command_SetSubscription:
+		c.Body = b
 	default:
 		w.t.Fatalf("no body of a command: %T", body)
 	}
