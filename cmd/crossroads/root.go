@@ -123,7 +123,7 @@ Exit codes:
 	root.AddCommand(
 		newNode(), newConfig(), newTestnet(), newBench(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
 		newInquire(),
-		newSubject(), newOfficer(), newOrder(),
+		newSubject(), newOfficer(), newOrder(), newSector(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),
 	)
 	return root
