@@ -13,8 +13,7 @@ import (
 // FuzzForeign gives every decoder of what a peer sends whatever there is: nothing
 // panics, nothing is answered, and nothing of a source is asked.
 func FuzzForeign(f *testing.F) {
-	t := &testing.T{}
-	w := newWorld(t)
+	w := newWorld(f)
 	id := w.person(1, "fund-a")
 	w.node("fund-a").source.set(id, yes)
 	for _, seed := range []proto.Message{
@@ -76,7 +75,7 @@ func FuzzForeign(f *testing.F) {
 
 // FuzzEvidence lets a trace read whatever stands as evidence in an entry.
 func FuzzEvidence(f *testing.F) {
-	w := newWorld(&testing.T{})
+	w := newWorld(f)
 	f.Add([]byte("x"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		s := &joining{core: w.node("nic").manager.core, Story: &Story{}}

@@ -46,7 +46,7 @@ var (
 // managing body (nic) with three funds behind it, and a source of wages (nsso).
 // Registry, clearing, exchange and sector are real; network, clock and disks are not.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	rules *record.Rules
 
 	mu      sync.RWMutex // guards the registry
@@ -101,7 +101,7 @@ func newSigner() crypto.Signer {
 	return k
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, heads: map[string]*head{}, nodes: map[names.NodeID]*testNode{},
 		signers: map[string]crypto.Signer{record.Operators: newSigner(), record.Committee: newSigner(), record.Recovery: newSigner()}}
