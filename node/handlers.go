@@ -31,6 +31,7 @@ func (n *Node) handle() {
 	serve(n, registry.MethodHead, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleHead)
 	serve(n, registry.MethodGrant, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleGrant)
 	serve(n, registry.MethodStatus, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleStatus)
+	serve(n, registry.MethodStateRows, mesh.Limits{Request: maxSmall, Response: maxCommand}, n.anyNode, n.registry.HandleStateRows)
 	serve(n, registry.MethodState, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleState)
 	mesh.HandleStream(n.endpoint, registry.MethodWatch, mesh.Limits{Request: maxSmall, Response: maxCommand},
 		func(ctx context.Context, id spiffeid.ID, req *registrypb.WatchRequest, send func(*registrypb.WatchEvent) error) error {

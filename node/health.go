@@ -16,6 +16,7 @@ func (n *Node) checks() []api.Check {
 		{Name: "journal", Says: "The journal takes no entries, so nothing is answered; the node's log says why.", Test: n.journalHealthy},
 		{Name: "checkpoints", Says: "No checkpoint of the journal can be made; the node's log says why.", Test: n.tree.Healthy},
 		{Name: "registry", Says: "No registry member confirms what this node holds of the registry; it goes on trying, and its log says more.", Test: func() error { _, err := n.past.Standing(); return err }},
+		{Name: "registry-state", Says: "This node's copy of the registry is not the one that most members signed; its log says where it differs. It clears nothing. Start it again: it makes its copy anew.", Test: n.registry.Sound},
 		{Name: "sector", Says: "The sector's own journal takes no entries, so nothing of the sector is answered; the node's log says why.", Test: n.sectorHealthy},
 		{Name: "listed", Says: "The registry cannot be read; the node's log says why.", Test: n.checkListed},
 	}

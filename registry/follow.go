@@ -73,7 +73,12 @@ func (r *Registry) anew(refusedBy map[names.NodeID]bool) error {
 	if err != nil || len(refusedBy) < min(2, len(voters)) {
 		return err
 	}
-	mark := filepath.Join(r.cfg.Dir, "watcher", anewFile)
+	return r.giveUp()
+}
+
+// giveUp ends a watcher whose copy cannot be relied on, and marks that.
+func (r *Registry) giveUp() error {
+	mark := filepath.Join(r.dir, anewFile)
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		return fmt.Errorf("%w: and it could not be marked: %w", ErrGap, err)
 	}

@@ -108,6 +108,7 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 			s.Leader = refOf(l)
 		}
 	}
+	r.describe(s)
 	err = r.store.View(func(v record.View) error {
 		c, err := v.Counts()
 		if err != nil {
@@ -118,4 +119,26 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 		return err
 	})
 	return s, err
+}
+
+// describe adds how this replica's state compares with the members'.
+func (r *Registry) describe(s *registrypb.StatusResponse) {
+	a := r.Agreement()
+	s.StateIndex = a.Mark.Index
+	if a.Mark.Index > 0 {
+		s.StateRoot = a.Mark.Root[:]
+		if r.member == nil {
+			s.StateRoot = a.Mark.Public[:]
+		}
+	}
+	refs := func(nodes []names.NodeID) (refs []*registrypb.NodeRef) {
+		for _, n := range nodes {
+			refs = append(refs, refOf(n))
+		}
+		return refs
+	}
+	s.StateSame, s.StateDiffer, s.StateSilent = refs(a.Same), refs(a.Differ), refs(a.Silent)
+	if err := r.Sound(); err != nil {
+		s.Diverged = err.Error()
+	}
 }

@@ -243,6 +243,9 @@ func (m *member) confirm(ctx context.Context) (lease.Confirmed, error) {
 	if r.State() != raft.Leader {
 		return lease.Confirmed{}, ErrNotLeader
 	}
+	if err := m.reg.Sound(); err != nil {
+		return lease.Confirmed{}, fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
 	term := r.CurrentTerm()
 	if err := m.mark(ctx, term); err != nil {
 		return lease.Confirmed{}, err

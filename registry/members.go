@@ -32,7 +32,11 @@ func (m *member) keepMembers(ctx context.Context) error {
 			return err
 		}
 		m.stream.drop()
-		if m.leads() {
+		if m.leads() && m.reg.Sound() != nil {
+			if err := m.raft().LeadershipTransfer().Error(); err != nil {
+				m.log.Warn("registry: this member leads, must not, and found nobody to take over yet", "error", err)
+			}
+		} else if m.leads() {
 			if err := m.change(want); err != nil {
 				m.log.Warn("registry membership not changed yet", "error", err)
 			}

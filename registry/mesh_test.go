@@ -45,7 +45,7 @@ func node(inst string) names.NodeID {
 // quick are timeouts for tests that wait for elections; the mesh is on loopback.
 var quick = registry.Tuning{
 	Heartbeat: 250 * time.Millisecond, Election: 250 * time.Millisecond, LeaderLease: 150 * time.Millisecond,
-	RPC: time.Second, WatchKeepalive: 200 * time.Millisecond,
+	RPC: time.Second, WatchKeepalive: 200 * time.Millisecond, CompareEvery: 100 * time.Millisecond,
 }
 
 // bounds are short: an acknowledged revocation takes 1.8 s.

@@ -33,6 +33,8 @@ const (
 	MethodStatus = "registry.status"
 	MethodWatch  = "registry.watch"
 	MethodState  = "registry.state"
+	// MethodStateRows is for members among themselves.
+	MethodStateRows = "registry.state-rows"
 )
 
 var (
@@ -128,6 +130,12 @@ type Tuning struct {
 	// WatchKeepalive is how often an idle watch says that it lives, and a third of
 	// the silence after which a follower turns to another member. Default 2s.
 	WatchKeepalive time.Duration
+	// CompareEvery is how often a replica looks whether there is a mark of its state that
+	// it has not compared with every member's yet. Default 5s.
+	CompareEvery time.Duration
+	// VerifyEvery is how often all rows are read and held against the hash that was kept
+	// while they were written; also once after the start. Default 24h.
+	VerifyEvery time.Duration
 	// FeatureLevel is the highest level of the rules that this replica admits to know; 0:
 	// what this program knows. Tests lower it to play an older one.
 	FeatureLevel uint32
@@ -149,6 +157,8 @@ func (t Tuning) withDefaults() Tuning {
 	def(&t.SnapshotCheck, 10*time.Second)
 	def(&t.WatchPause, 10*time.Millisecond)
 	def(&t.WatchKeepalive, 2*time.Second)
+	def(&t.CompareEvery, 5*time.Second)
+	def(&t.VerifyEvery, 24*time.Hour)
 	if t.SubmitRate == 0 {
 		t.SubmitRate = 32 << 20
 	}
@@ -182,6 +192,8 @@ type Registry struct {
 	doubts   chan struct{} // buffered: a grant vouches for another history than this
 	behind   chan struct{} // buffered: a grant vouches for more than came
 	limits   byteLimits
+	dir      string // of this part
+	compared comparison
 
 	begun chan struct{} // closed by Run, or Close
 
@@ -219,11 +231,15 @@ func Open(cfg Config) (*Registry, error) {
 		part = "member"
 	}
 	dir := filepath.Join(cfg.Dir, part)
+	r.dir = dir
 	if err := prepareDir(dir); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	var err error
 	tables := cfg.Disk.State(dir)
+	if r.compared.suspect, err = afterDivergence(dir, tables.Dir); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
 	tables.Key, tables.Log = cfg.StorageKey, cfg.Log
 	r.store, err = store.Open(tables, r.rules)
 	if err != nil {
@@ -274,6 +290,8 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return r.settleDoubts(ctx) })
 	}
 	g.Go(func() error { return r.holder.Run(ctx) })
+	g.Go(func() error { return r.keepComparing(ctx) })
+	g.Go(func() error { return r.keepVerifying(ctx) })
 	g.Go(func() error {
 		select {
 		case err := <-r.fatal:
@@ -337,12 +355,31 @@ func (r *Registry) applied(_ uint64, changes []store.Change) {
 // may rely on it is what Standing says.
 func (r *Registry) View(fn func(record.View) error) error { return r.store.View(fn) }
 
-// Standing gives this node's right to rely on its view, or ErrStale.
-func (r *Registry) Standing() (lease.Standing, error) { return r.holder.Standing() }
+// Standing gives this node's right to rely on its view, or ErrStale. There is none while
+// its state is another than most members signed.
+func (r *Registry) Standing() (lease.Standing, error) {
+	if err := r.Sound(); err != nil {
+		return lease.Standing{}, fmt.Errorf("%w: %w", ErrStale, err)
+	}
+	return r.holder.Standing()
+}
 
 // WaitStanding gives the standing as soon as there is one.
 func (r *Registry) WaitStanding(ctx context.Context) (lease.Standing, error) {
-	return r.holder.Wait(ctx)
+	for {
+		s, err := r.holder.Wait(ctx)
+		if err != nil {
+			return s, err
+		}
+		if err = r.Sound(); err == nil {
+			return s, nil
+		}
+		select {
+		case <-time.After(soundLook):
+		case <-ctx.Done():
+			return lease.Standing{}, fmt.Errorf("%w: %w", ErrStale, err)
+		}
+	}
 }
 
 // WaitApplied returns when this replica holds index.

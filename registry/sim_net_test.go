@@ -395,6 +395,9 @@ func simServe(ctx context.Context, r *registry.Registry, from names.NodeID, req 
 	case *registrypb.StateRequest:
 		return r.HandleState(ctx, from, q)
 	}
+	if q, ok := req.(*registrypb.StateRowsRequest); ok {
+		return r.HandleStateRows(ctx, from, q)
+	}
 	return nil, errors.New("no such method")
 }
 

@@ -152,6 +152,9 @@ func (r *Registry) HandleSubmit(ctx context.Context, from names.NodeID, req *reg
 // propose has the command decided, as leader.
 func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.SubmitResponse, error) {
 	term := m.raft().CurrentTerm()
+	if err := m.reg.Sound(); err != nil { // its verdict might be another than everybody's
+		return nil, fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
 	if refused, err := m.atDoor(ctx, envelope, term); refused != nil || err != nil {
 		return refused, err
 	}

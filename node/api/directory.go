@@ -190,8 +190,25 @@ func (s *Server) registryStatus(*request) (response, error) {
 	return RegistryStatus{
 		Node: refOf(st.GetNode()), Leader: refOf(st.GetLeader()), State: st.GetState(), Term: st.GetTerm(),
 		AppliedIndex: st.GetAppliedIndex(), CommitIndex: st.GetCommitIndex(), GrantValid: st.GetGrantValid(),
-		Subjects: st.GetSubjects(), References: st.GetReferences(),
+		Subjects: st.GetSubjects(), References: st.GetReferences(), StateHash: stateHash(st),
 	}, nil
+}
+
+func stateHash(st *registrypb.StatusResponse) *RegistryState {
+	if st.GetStateIndex() == 0 && st.GetDiverged() == "" {
+		return nil
+	}
+	refs := func(nodes []*registrypb.NodeRef) []string {
+		list := []string{}
+		for _, n := range nodes {
+			list = append(list, refOf(n))
+		}
+		return list
+	}
+	return &RegistryState{
+		Index: st.GetStateIndex(), Root: hex.EncodeToString(st.GetStateRoot()), Same: refs(st.GetStateSame()),
+		Differ: refs(st.GetStateDiffer()), Silent: refs(st.GetStateSilent()), Diverged: st.GetDiverged(),
+	}
 }
 
 // registryHead tells where an author's chain ends: what the author's next command

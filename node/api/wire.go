@@ -167,6 +167,22 @@ type RegistryStatus struct {
 	GrantValid bool   `json:"grant_valid"`
 	Subjects   uint64 `json:"subjects"`
 	References uint64 `json:"references"`
+	// State is how the hash of what this node holds compares with what the members signed;
+	// nil: none was compared yet.
+	StateHash *RegistryState `json:"state_hash,omitempty"`
+}
+
+// RegistryState is the hash of the registry's tables as this node holds them, at Index, and
+// what the members signed of theirs there.
+type RegistryState struct {
+	Index uint64 `json:"index"`
+	Root  string `json:"root"` // hexadecimal; on a watcher over the public tables
+	// Same, Differ and Silent are members.
+	Same   []string `json:"same"`
+	Differ []string `json:"differ"`
+	Silent []string `json:"silent"`
+	// Diverged says why this node's state must not be relied on; empty: it may.
+	Diverged string `json:"diverged,omitempty"`
 }
 
 // ChainHead is the end of an author's chain of commands: the next one has Sequence

@@ -17,6 +17,8 @@ var (
 	descCommit     = registryDesc("commit_index", "Index up to which a majority holds everything, on a member.")
 	descStanding   = registryDesc("standing_valid", "1 while this node may rely on its view of the registry.")
 	descSubjects   = registryDesc("subjects", "Subjects in the directory that this node holds.")
+	descStateSame  = registryDesc("state_members", "Members by what they signed of their state at the index that was last compared: same as here, differ, or silent.", "said")
+	descDiverged   = registryDesc("diverged", "1 while this node's state is not the one that most members signed, and so nothing is cleared.")
 	descReferences = registryDesc("references", "References in the directory that this node holds.")
 )
 
@@ -25,7 +27,7 @@ var states = []string{"leader", "follower", "candidate", "watcher", "starting"}
 
 // Describe implements prometheus.Collector.
 func (c registryCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descState, descTerm, descApplied, descCommit, descStanding, descSubjects, descReferences} {
+	for _, d := range []*prometheus.Desc{descState, descTerm, descApplied, descCommit, descStanding, descSubjects, descReferences, descStateSame, descDiverged} {
 		ch <- d
 	}
 }
@@ -48,6 +50,10 @@ func (c registryCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descCommit, float64(s.GetCommitIndex()))
 	gauge(descStanding, flag(s.GetGrantValid()))
 	gauge(descSubjects, float64(s.GetSubjects()))
+	gauge(descStateSame, float64(len(s.GetStateSame())), "same")
+	gauge(descStateSame, float64(len(s.GetStateDiffer())), "differ")
+	gauge(descStateSame, float64(len(s.GetStateSilent())), "silent")
+	gauge(descDiverged, flag(s.GetDiverged() != ""))
 	gauge(descReferences, float64(s.GetReferences()))
 }
 

@@ -607,20 +607,27 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          *NodeRef               `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Leader        *NodeRef               `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // leader, follower, candidate, watcher
-	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	CommitIndex   uint64                 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	GrantValid    bool                   `protobuf:"varint,7,opt,name=grant_valid,json=grantValid,proto3" json:"grant_valid,omitempty"`
-	Subjects      uint64                 `protobuf:"varint,8,opt,name=subjects,proto3" json:"subjects,omitempty"`
-	References    uint64                 `protobuf:"varint,9,opt,name=references,proto3" json:"references,omitempty"`
-	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`   // of the rules in force here
-	KnowsLevel    uint32                 `protobuf:"varint,11,opt,name=knows_level,json=knowsLevel,proto3" json:"knows_level,omitempty"`         // up to which this node's program knows them
-	LastLogIndex  uint64                 `protobuf:"varint,12,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"` // of a member's consensus log
-	Votes         bool                   `protobuf:"varint,13,opt,name=votes,proto3" json:"votes,omitempty"`                                     // in consensus, as this member knows its configuration
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Node         *NodeRef               `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Leader       *NodeRef               `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	State        string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // leader, follower, candidate, watcher
+	Term         uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	AppliedIndex uint64                 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	CommitIndex  uint64                 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	GrantValid   bool                   `protobuf:"varint,7,opt,name=grant_valid,json=grantValid,proto3" json:"grant_valid,omitempty"`
+	Subjects     uint64                 `protobuf:"varint,8,opt,name=subjects,proto3" json:"subjects,omitempty"`
+	References   uint64                 `protobuf:"varint,9,opt,name=references,proto3" json:"references,omitempty"`
+	FeatureLevel uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`   // of the rules in force here
+	KnowsLevel   uint32                 `protobuf:"varint,11,opt,name=knows_level,json=knowsLevel,proto3" json:"knows_level,omitempty"`         // up to which this node's program knows them
+	LastLogIndex uint64                 `protobuf:"varint,12,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"` // of a member's consensus log
+	Votes        bool                   `protobuf:"varint,13,opt,name=votes,proto3" json:"votes,omitempty"`                                     // in consensus, as this member knows its configuration
+	// The last state that was compared with the members', see registry.Agreement.
+	StateIndex    uint64     `protobuf:"varint,14,opt,name=state_index,json=stateIndex,proto3" json:"state_index,omitempty"`
+	StateRoot     []byte     `protobuf:"bytes,15,opt,name=state_root,json=stateRoot,proto3" json:"state_root,omitempty"` // over all tables; on a watcher over the public ones
+	StateSame     []*NodeRef `protobuf:"bytes,16,rep,name=state_same,json=stateSame,proto3" json:"state_same,omitempty"`
+	StateDiffer   []*NodeRef `protobuf:"bytes,17,rep,name=state_differ,json=stateDiffer,proto3" json:"state_differ,omitempty"`
+	StateSilent   []*NodeRef `protobuf:"bytes,18,rep,name=state_silent,json=stateSilent,proto3" json:"state_silent,omitempty"`
+	Diverged      string     `protobuf:"bytes,19,opt,name=diverged,proto3" json:"diverged,omitempty"` // this node's state is the wrong one, or nobody can tell; empty: it is not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,6 +753,48 @@ func (x *StatusResponse) GetVotes() bool {
 	return false
 }
 
+func (x *StatusResponse) GetStateIndex() uint64 {
+	if x != nil {
+		return x.StateIndex
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetStateRoot() []byte {
+	if x != nil {
+		return x.StateRoot
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStateSame() []*NodeRef {
+	if x != nil {
+		return x.StateSame
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStateDiffer() []*NodeRef {
+	if x != nil {
+		return x.StateDiffer
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStateSilent() []*NodeRef {
+	if x != nil {
+		return x.StateSilent
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDiverged() string {
+	if x != nil {
+		return x.Diverged
+	}
+	return ""
+}
+
 var File_registry_registrypb_service_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_service_proto_rawDesc = "" +
@@ -789,7 +838,7 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"WatchEvent\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\benvelope\x18\x02 \x01(\fR\benvelope\"\x0f\n" +
-	"\rStatusRequest\"\xcf\x03\n" +
+	"\rStatusRequest\"\xf3\x05\n" +
 	"\x0eStatusResponse\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x127\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06leader\x12\x14\n" +
@@ -808,7 +857,16 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\vknows_level\x18\v \x01(\rR\n" +
 	"knowsLevel\x12$\n" +
 	"\x0elast_log_index\x18\f \x01(\x04R\flastLogIndex\x12\x14\n" +
-	"\x05votes\x18\r \x01(\bR\x05votesB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"\x05votes\x18\r \x01(\bR\x05votes\x12\x1f\n" +
+	"\vstate_index\x18\x0e \x01(\x04R\n" +
+	"stateIndex\x12\x1d\n" +
+	"\n" +
+	"state_root\x18\x0f \x01(\fR\tstateRoot\x12>\n" +
+	"\n" +
+	"state_same\x18\x10 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\tstateSame\x12B\n" +
+	"\fstate_differ\x18\x11 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\vstateDiffer\x12B\n" +
+	"\fstate_silent\x18\x12 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\vstateSilent\x12\x1a\n" +
+	"\bdiverged\x18\x13 \x01(\tR\bdivergedB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_service_proto_rawDescOnce sync.Once
@@ -843,11 +901,14 @@ var file_registry_registrypb_service_proto_depIdxs = []int32{
 	11, // 2: crossroads.registry.v1.Grant.leader:type_name -> crossroads.registry.v1.NodeRef
 	11, // 3: crossroads.registry.v1.StatusResponse.node:type_name -> crossroads.registry.v1.NodeRef
 	11, // 4: crossroads.registry.v1.StatusResponse.leader:type_name -> crossroads.registry.v1.NodeRef
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	11, // 5: crossroads.registry.v1.StatusResponse.state_same:type_name -> crossroads.registry.v1.NodeRef
+	11, // 6: crossroads.registry.v1.StatusResponse.state_differ:type_name -> crossroads.registry.v1.NodeRef
+	11, // 7: crossroads.registry.v1.StatusResponse.state_silent:type_name -> crossroads.registry.v1.NodeRef
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_service_proto_init() }

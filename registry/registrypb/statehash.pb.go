@@ -229,6 +229,7 @@ func (x *StateResponse) GetStates() [][]byte {
 // registry.state-rows: a member to a member, to find where they differ.
 type StateRowsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of a mark: the digests of all buckets there, whatever the rest says
 	Bucket        uint32                 `protobuf:"varint,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	Part          uint32                 `protobuf:"varint,2,opt,name=part,proto3" json:"part,omitempty"` // 0: the digests of all 256 parts of the bucket; else the rows of part-1
 	unknownFields protoimpl.UnknownFields
@@ -265,6 +266,13 @@ func (*StateRowsRequest) Descriptor() ([]byte, []int) {
 	return file_registry_registrypb_statehash_proto_rawDescGZIP(), []int{3}
 }
 
+func (x *StateRowsRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 func (x *StateRowsRequest) GetBucket() uint32 {
 	if x != nil {
 		return x.Bucket
@@ -282,7 +290,7 @@ func (x *StateRowsRequest) GetPart() uint32 {
 type StateRowsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of the state that was read
-	Parts         [][]byte               `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`  // SHA-256 over the rows of each part
+	Parts         [][]byte               `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`  // SHA-256 over the rows of each part; or the digests of all buckets
 	Rows          []*StateRow            `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`    // in order of key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,8 +426,9 @@ const file_registry_registrypb_statehash_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand\"'\n" +
 	"\rStateResponse\x12\x16\n" +
-	"\x06states\x18\x01 \x03(\fR\x06states\">\n" +
-	"\x10StateRowsRequest\x12\x16\n" +
+	"\x06states\x18\x01 \x03(\fR\x06states\"T\n" +
+	"\x10StateRowsRequest\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\rR\x06bucket\x12\x12\n" +
 	"\x04part\x18\x02 \x01(\rR\x04part\"u\n" +
 	"\x11StateRowsResponse\x12\x14\n" +
