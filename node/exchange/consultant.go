@@ -156,7 +156,7 @@ func (c *Consultant) Consult(ctx context.Context, q Question) (*Result, error) {
 	case kept.Result != nil:
 		return resultOf(kept, a.ClientTicket), nil
 	}
-	return c.carryOut(ctx, key, a, kept, false)
+	return c.carryOut(ctx, key, a, kept, nil)
 }
 
 // begin signs a new request and keeps it before anything else happens, so that a
@@ -168,7 +168,8 @@ func (c *Consultant) begin(ctx context.Context, key outbox.Key, a *asked) (*Resu
 		}
 	}
 	now := c.cfg.Now()
-	payload, err := proto.Marshal(a.request(c.cfg.Mesh, c.cfg.Self, now.UnixMilli()))
+	signed := a.request(c.cfg.Mesh, c.cfg.Self, now.UnixMilli())
+	payload, err := proto.Marshal(signed)
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
@@ -181,7 +182,7 @@ func (c *Consultant) begin(ctx context.Context, key outbox.Key, a *asked) (*Resu
 		Request:      request,
 		UntilUnixMs:  now.Add(c.cfg.Life).UnixMilli(),
 	}
-	return c.carryOut(ctx, key, a, kept, true)
+	return c.carryOut(ctx, key, a, kept, signed)
 }
 
 // standingPause is how long awaitStanding rests between two looks.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -53,23 +51,23 @@ func (r *reply) hasData() bool {
 	return r.status == nodepb.Status_DATA_FOUND || r.status == nodepb.Status_NO_DATA_FOUND
 }
 
-// carryOut takes a request to its end. Unless it is fresh it was kept before. A
+// carryOut takes a request to its end. Unless fresh gives it, it was kept before. A
 // fresh one is kept and journaled at the same time: neither needs the other, and
 // nothing leaves before both are durable.
-func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kept *nodepb.KeptConsultation, fresh bool) (*Result, error) {
-	x := &consultation{Consultant: c, key: key, kept: kept, request: new(registrypb.Request),
+func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kept *nodepb.KeptConsultation, fresh *registrypb.Request) (*Result, error) {
+	x := &consultation{Consultant: c, key: key, kept: kept, request: fresh,
 		hash: sum(kept.Request), ticket: names.TicketOf(kept.Request), inquiry: a.Inquiry}
-	opened, err := envelope.Open(envelope.Request, kept.Request)
-	if err != nil {
-		return nil, err
-	}
-	if err := proto.Unmarshal(opened.Payload, x.request); err != nil {
-		return nil, err
+	if fresh == nil {
+		x.request = new(registrypb.Request)
+		if err := openInto(envelope.Request, kept.Request, x.request); err != nil {
+			return nil, err
+		}
 	}
 	requested := x.entry(nodepb.Event_REQUESTED)
 	requested.Evidence = [][]byte{kept.Request}
 	journaled := func() error { return appendOne(ctx, c.cfg.Journal, requested) }
-	if fresh {
+	var err error
+	if fresh != nil {
 		err = together(journaled, func() error { return c.keep(key, kept) })
 	} else {
 		requested.Detail = "resumed"

@@ -21,15 +21,20 @@ func decodeRequest(raw []byte, mesh names.MeshID, schemes subject.Schemes) (*reg
 	if err := openInto(envelope.Request, raw, r); err != nil {
 		return nil, err
 	}
+	return r, wellFormed(r, mesh, schemes)
+}
+
+// wellFormed insists on the form of everything that a request names.
+func wellFormed(r *registrypb.Request, mesh names.MeshID, schemes subject.Schemes) error {
 	if len(r.GetFields()) > maxFields || len(r.GetSuppliers()) > maxSuppliers {
-		return nil, errors.New("too many fields or suppliers")
+		return errors.New("too many fields or suppliers")
 	}
 	if r.GetMesh() != string(mesh) || len(r.GetNonce()) != nonceSize {
-		return nil, errors.New("of another mesh, or without a nonce")
+		return errors.New("of another mesh, or without a nonce")
 	}
 	id, err := schemes.Parse(subject.Scheme(r.GetSubject().GetScheme()), r.GetSubject().GetNumber())
 	if err != nil || id.Number() != r.GetSubject().GetNumber() {
-		return nil, errors.New("number not in canonical form")
+		return errors.New("number not in canonical form")
 	}
 	errs := []error{
 		record.NodeID(r.GetRequester()).Validate(),
@@ -48,5 +53,5 @@ func decodeRequest(raw []byte, mesh names.MeshID, schemes subject.Schemes) (*reg
 	for _, i := range r.GetSuppliers() {
 		errs = append(errs, names.InstitutionID(i).Validate())
 	}
-	return r, errors.Join(errs...)
+	return errors.Join(errs...)
 }

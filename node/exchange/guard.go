@@ -42,7 +42,9 @@ func (x *presentation) guard(presented time.Time) (g *guarded, no *refusal) {
 
 func (x *presentation) guardIn(v record.View, presented time.Time) (*guarded, *refusal, error) {
 	var bad *clearing.Refusal
-	if x.checked == nil {
+	if x.checked == nil && x.part != nil {
+		x.checked, bad = x.checker.CheckPart(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, *x.part)
+	} else if x.checked == nil {
 		x.checked, bad = x.checker.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.raw.GetRequest(), x.raw.GetClearance())
 	} else {
 		bad = x.checked.Recheck(v, x.cfg.Now(), x.cfg.Mesh)

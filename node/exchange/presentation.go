@@ -25,9 +25,11 @@ type presentation struct {
 	raw           *nodepb.Presentation
 	requestHash   []byte
 	clearanceHash []byte
+	part          *clearing.Part        // both, when their form is right; otherwise nil
 	request       *registrypb.Request   // well formed, or nil; believed only once checked
 	clearance     *registrypb.Clearance // likewise
 	checked       *clearing.Checked     // once clearing.Check passed
+	signed        *nodepb.Answer        // what was signed just now
 	genuine       bool                  // both are signed by whom they name, though refused
 	also          []*registrypb.Subject // other numbers that the source was asked by
 	resolved      bool                  // the sector was asked
@@ -43,6 +45,12 @@ func (s *Supplier) read(from names.NodeID, p *nodepb.Presentation) (*presentatio
 		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "request or clearance too large")
 	}
 	x.requestHash, x.clearanceHash = sum(p.GetRequest()), sum(p.GetClearance())
+	if part, bad := clearing.ReadPart(s.cfg.Mesh, p.GetRequest(), p.GetClearance()); bad == nil {
+		if wellFormed(part.Request, s.cfg.Mesh, s.cfg.Schemes) == nil && len(part.Clearance.GetId()) == clearanceIDSize {
+			x.part, x.request, x.clearance = part, part.Request, part.Clearance
+			return x, nil
+		}
+	}
 	request, err := decodeRequest(p.GetRequest(), s.cfg.Mesh, s.cfg.Schemes)
 	if err != nil {
 		return x, refuse(registrypb.Reason_CLEARANCE_INVALID, "malformed request")
@@ -121,9 +129,12 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 
 // answerEntry tells of an answer by its commitment.
 func (x *presentation) answerEntry(event nodepb.Event, resp *nodepb.PresentResponse) (*nodepb.Entry, *refusal) {
-	a, _, err := decodeAnswer(resp.GetAnswer())
-	if err != nil {
-		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read: %v", err)
+	a := x.signed
+	if a == nil {
+		var err error
+		if a, _, err = decodeAnswer(resp.GetAnswer()); err != nil {
+			return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read: %v", err)
+		}
 	}
 	e := x.entry(event)
 	e.Status, e.AnswerCommitment = a.GetStatus(), a.GetCommitment()

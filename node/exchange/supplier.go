@@ -251,7 +251,7 @@ func contentChange(requestHash []byte, m *nodepb.KeptContent, until time.Time) (
 // sign makes the answer to one clearance: what is signed commits to the content, which
 // goes beside it.
 func (x *presentation) sign(c *nodepb.KeptContent) (*nodepb.PresentResponse, error) {
-	payload, err := proto.Marshal(&nodepb.Answer{
+	x.signed = &nodepb.Answer{
 		Mesh:          string(x.cfg.Mesh),
 		Ticket:        x.ticket(),
 		Supplier:      nodeRef(x.cfg.Self),
@@ -261,7 +261,8 @@ func (x *presentation) sign(c *nodepb.KeptContent) (*nodepb.PresentResponse, err
 		Commitment:    commitment(c.GetBlinding(), c.GetContent()),
 		Withheld:      x.clearance.GetWithheld(),
 		TimeUnixMs:    x.cfg.Now().UnixMilli(),
-	})
+	}
+	payload, err := proto.Marshal(x.signed)
 	if err != nil {
 		return nil, err
 	}

@@ -96,6 +96,15 @@ const maxGrants = 64
 // Not checked here, because it is not public: the supplier's own reference, and
 // whether the request was answered before.
 func (m *Checker) Check(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, request, clearance []byte) (*Checked, *Refusal) {
+	p, r := ReadPart(mesh, request, clearance)
+	if r != nil {
+		return nil, r
+	}
+	return m.CheckPart(v, now, b, mesh, self, from, *p)
+}
+
+// ReadPart takes a request and a clearance apart. It judges their form alone.
+func ReadPart(mesh names.MeshID, request, clearance []byte) (*Part, *Refusal) {
 	c := new(registrypb.Clearance)
 	opened, err := open(envelope.Clearance, clearance, c)
 	if err != nil {
@@ -106,10 +115,10 @@ func (m *Checker) Check(v record.View, now time.Time, b genesis.Bounds, mesh nam
 	if err != nil {
 		return nil, invalid("malformed request")
 	}
-	return m.CheckPart(v, now, b, mesh, self, from, Part{
+	return &Part{
 		Ticket: names.TicketOf(request), Request: req, RequestHash: sum(request), Signed: signed,
 		Clearance: c, Hash: sum(clearance), Opened: opened,
-	})
+	}, nil
 }
 
 // Part is a clearance and its request, taken apart: what Check reads from two envelopes.

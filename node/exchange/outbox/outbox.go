@@ -12,12 +12,12 @@
 // whoever can write the disk can neither read a value nor move it to another row:
 //
 //	row    table byte ‖ id
-//	value  0x01 ‖ until (int64, Unix ms, 0: kept until deleted) ‖ salt (24 bytes) ‖ sealed
-//	sealed AES-256-GCM(key = HKDF-Expand(root, "value" ‖ salt), nonce = 0, aad = row ‖ 0x01 ‖ until ‖ salt)
+//	value  0x02 ‖ until (int64, Unix ms, 0: kept until deleted) ‖ salt (24 bytes) ‖ nonce (12) ‖ sealed
+//	sealed AES-256-GCM(key = HKDF-Expand(root, "value" ‖ salt), nonce, aad = row ‖ 0x02 ‖ until ‖ salt ‖ nonce)
 //	root   HKDF-SHA256(storage key, info "crossroads outbox v1 values")
 //
-// The key is fresh for every value, so one nonce serves and there is no bound on
-// the number of values.
+// Salt and key are fresh each time the outbox opens, and after 2^28 values; nonces are
+// random. Values of an earlier form (0x01: a key each, no nonce) are read too.
 //
 // On disk lies a log of such rows, in files whose form is told in log.go; rows'
 // names are sealed there too. Where each row lies is kept in memory, some 150
@@ -102,6 +102,7 @@ type Outbox struct {
 	lock  io.Closer
 	root  []byte // of the keys of values
 	files []byte // of the keys of files
+	seals seals
 	now   func() time.Time
 
 	queue   chan *write

@@ -8,30 +8,68 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 )
 
 const (
-	version  = 0x01
+	version  = 0x02
+	earlier  = 0x01 // a key of its own for each value: no nonce in it, and zeros for one
 	saltSize = 24
-	headSize = 1 + 8 + saltSize
+	headSize = 1 + 8 + saltSize + nonceSize
+	// nonceSize is that of AES-GCM.
+	nonceSize = 12
+	// maxSealed is how many values one key seals, far below where random nonces meet.
+	maxSealed = 1 << 28
 )
+
+// seals is the key under which an outbox seals at present, and those it opened with
+// lately: deriving one for each value would cost more than sealing does.
+type seals struct {
+	mu      sync.Mutex
+	salt    []byte
+	present cipher.AEAD
+	count   int
+	known   map[[saltSize]byte]cipher.AEAD
+}
+
+// maxKnown is how many keys are remembered; one is made each time the outbox opens.
+const maxKnown = 64
 
 // seal encrypts value for its row and end.
 func (o *Outbox) seal(row []byte, until time.Time, value []byte) ([]byte, error) {
+	aead, salt, err := o.sealing()
+	if err != nil {
+		return nil, err
+	}
 	raw := make([]byte, headSize, headSize+len(value)+16)
 	raw[0] = version
 	if !until.IsZero() {
 		binary.BigEndian.PutUint64(raw[1:], uint64(until.UnixMilli()))
 	}
-	rand.Read(raw[9:headSize])
-	aead, err := o.aead(raw[9:headSize])
-	if err != nil {
-		return nil, err
+	copy(raw[9:], salt)
+	rand.Read(raw[9+saltSize : headSize])
+	return aead.Seal(raw, raw[9+saltSize:headSize], value, bound(row, raw[:headSize])), nil
+}
+
+// sealing gives the key to seal with, and its salt.
+func (o *Outbox) sealing() (cipher.AEAD, []byte, error) {
+	s := &o.seals
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.present == nil || s.count >= maxSealed {
+		salt := make([]byte, saltSize)
+		rand.Read(salt)
+		aead, err := o.derive(salt)
+		if err != nil {
+			return nil, nil, err
+		}
+		s.salt, s.present, s.count = salt, aead, 0
 	}
-	return aead.Seal(raw, make([]byte, aead.NonceSize()), value, bound(row, raw)), nil
+	s.count++
+	return s.present, s.salt, nil
 }
 
 // open decrypts what seal made for the row, unless it has ended.
@@ -40,11 +78,17 @@ func (o *Outbox) open(row, raw []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	aead, err := o.aead(raw[9:headSize])
+	head, nonce := headSize, make([]byte, nonceSize)
+	if raw[0] == earlier {
+		head -= nonceSize
+	} else {
+		copy(nonce, raw[9+saltSize:])
+	}
+	aead, err := o.opening([saltSize]byte(raw[9:]))
 	if err != nil {
 		return nil, err
 	}
-	value, err := aead.Open(nil, make([]byte, aead.NonceSize()), raw[headSize:], bound(row, raw))
+	value, err := aead.Open(nil, nonce, raw[head:], bound(row, raw[:head]))
 	if err != nil {
 		return nil, ErrDamaged
 	}
@@ -54,8 +98,29 @@ func (o *Outbox) open(row, raw []byte) ([]byte, error) {
 	return value, nil
 }
 
-// aead gives the cipher of one value; see the package comment.
-func (o *Outbox) aead(salt []byte) (cipher.AEAD, error) {
+// opening gives the key of a salt; see the package comment.
+func (o *Outbox) opening(salt [saltSize]byte) (cipher.AEAD, error) {
+	s := &o.seals
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(s.salt) == string(salt[:]) {
+		return s.present, nil
+	}
+	if aead := s.known[salt]; aead != nil {
+		return aead, nil
+	}
+	aead, err := o.derive(salt[:])
+	if err != nil {
+		return nil, err
+	}
+	if s.known == nil || len(s.known) >= maxKnown {
+		s.known = make(map[[saltSize]byte]cipher.AEAD)
+	}
+	s.known[salt] = aead
+	return aead, nil
+}
+
+func (o *Outbox) derive(salt []byte) (cipher.AEAD, error) {
 	key, err := hkdf.Expand(sha256.New, o.root, "value"+string(salt), badgerdb.KeySize)
 	if err != nil {
 		return nil, err
@@ -67,15 +132,15 @@ func (o *Outbox) aead(salt []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// bound gives what a value is bound to: its row and the head of raw. The head has
-// a fixed size, so the two cannot be mistaken for others.
-func bound(row, raw []byte) []byte {
-	return append(append(make([]byte, 0, len(row)+headSize), row...), raw[:headSize]...)
+// bound gives what a value is bound to: its row and its head. The head begins with
+// what tells its size, so the two cannot be mistaken for others.
+func bound(row, head []byte) []byte {
+	return append(append(make([]byte, 0, len(row)+len(head)), row...), head...)
 }
 
 // untilOf reads a value's end, in Unix milliseconds; 0 is none.
 func untilOf(raw []byte) (int64, error) {
-	if len(raw) < headSize || raw[0] != version {
+	if len(raw) < headSize || raw[0] != version && raw[0] != earlier {
 		return 0, fmt.Errorf("%w: no such form", ErrDamaged)
 	}
 	return int64(binary.BigEndian.Uint64(raw[1:9])), nil
