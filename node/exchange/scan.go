@@ -323,3 +323,9 @@ func (s *scanner) digits() bool {
 	}
 	return s.at > start
 }
+
+// eachField calls fn with each field of a JSON object, in order; value is exactly the
+// bytes that stand there.
+func eachField(r Record, fn func(name string, value json.RawMessage) error) error {
+	return scanRecord(r, func(name, value []byte) error { return fn(string(name), value) })
+}
