@@ -223,7 +223,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Tuning = cfg.Tuning.withDefaults()
 
-	r := &Registry{cfg: cfg, rules: rulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
+	r := &Registry{cfg: cfg, rules: RulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
 	r.rules.Knows = cfg.Tuning.FeatureLevel
 	part := "watcher"

@@ -12,8 +12,8 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
-// rulesOf turns the genesis file into the rules that every replica applies.
-func rulesOf(f *genesis.File, schemes subject.Schemes) *record.Rules {
+// RulesOf turns the genesis file into the rules that every replica applies.
+func RulesOf(f *genesis.File, schemes subject.Schemes) *record.Rules {
 	r := &record.Rules{
 		Mesh:      f.Mesh,
 		Operators: record.Threshold{M: f.Operators.Threshold, Keys: f.Operators.Keys},

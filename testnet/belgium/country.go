@@ -82,9 +82,9 @@ func New(persons int) *Country {
 			qualities = append(qualities, names.Quality(q))
 		}
 		for i := range g.count {
-			inst := Institution{ID: names.InstitutionID(g.id), Name: g.id, Type: g.typ, Qualities: qualities}
+			inst := Institution{ID: names.InstitutionID("be-" + g.id), Name: g.id, Type: g.typ, Qualities: qualities}
 			if g.count > 1 {
-				inst.ID = names.InstitutionID(fmt.Sprintf("%s-%04d", g.id, i+1))
+				inst.ID = names.InstitutionID(fmt.Sprintf("be-%s-%04d", g.id, i+1))
 				inst.Name = string(inst.ID)
 			}
 			inst.every = float64(g.count) / g.share

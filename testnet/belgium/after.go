@@ -1,0 +1,138 @@
+package belgium
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+)
+
+// settle waits until all members hold the same, and what goes on behind has ended.
+func (r *run) settle(ctx context.Context) error {
+	began := time.Now()
+	for {
+		var applied []uint64
+		for _, m := range r.members {
+			st, err := r.net.Client(m).RegistryStatus(ctx)
+			if err != nil {
+				return err
+			}
+			applied = append(applied, st.AppliedIndex)
+			r.report.Subjects, r.report.References = st.Subjects, st.References
+		}
+		if applied[0] == applied[1] && applied[1] == applied[2] {
+			break
+		}
+		if err := pause(ctx, poll); err != nil {
+			return err
+		}
+	}
+	r.report.SettleSeconds = time.Since(began).Seconds()
+	// Merges of runs go on for a while; their end is when the folders stand still.
+	for last, same := int64(-1), 0; same < 4; {
+		var all int64
+		for _, m := range r.members {
+			all += diskMB(r.registryDir(m))
+		}
+		if all == last {
+			same++
+		} else {
+			last, same = all, 0
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	r.report.DiskMB, r.report.MemoryMB = nil, nil
+	for _, m := range r.members {
+		r.report.DiskMB = append(r.report.DiskMB, diskMB(r.registryDir(m)))
+		r.report.MemoryMB = append(r.report.MemoryMB, residentMB(r.pid(m)))
+	}
+	r.say("all members hold %s references on %s subjects; disk %s MB, memory %s MB", count(int(r.report.References)), count(int(r.report.Subjects)),
+		list(r.report.DiskMB), list(r.report.MemoryMB))
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// restart kills a member and times its way back to serving.
+func (r *run) restart(ctx context.Context) error {
+	_, follower, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.net.KillNode(follower); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := r.net.StartNode(follower, nil); err != nil {
+		return err
+	}
+	if err := r.untilReady(ctx, follower); err != nil {
+		return err
+	}
+	r.report.RestartSeconds = time.Since(began).Seconds()
+	r.say("a killed member served again after %.2f s", r.report.RestartSeconds)
+	return nil
+}
+
+// untilReady waits until a node says that it is ready, its view of the registry confirmed.
+func (r *run) untilReady(ctx context.Context, id names.InstitutionID) error {
+	for {
+		ready, err := r.net.Client(id).Ready(ctx)
+		if err == nil && ready.Ready {
+			return nil
+		}
+		if err := pause(ctx, poll); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp makes an empty node a member and times until it holds everything.
+func (r *run) catchUp(ctx context.Context) error {
+	leader, _, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := r.net.Client(leader).RegistryStatus(ctx)
+	if err != nil {
+		return err
+	}
+	probes := r.probe(leader)
+	began := time.Now()
+	if err := r.net.Promote(ctx, r.newcomer); err != nil {
+		return err
+	}
+	var peak int64
+	told := began
+	for {
+		peak = max(peak, residentMB(r.pid(r.newcomer)))
+		st, err := r.net.Client(r.newcomer).RegistryStatus(ctx)
+		if err == nil && st.AppliedIndex >= before.AppliedIndex {
+			break
+		}
+		if time.Since(told) > 2*reportEvery {
+			told = time.Now()
+			r.say("the new member fetches: %v, %d MB of memory, %d MB of disk", time.Since(began).Round(time.Second), peak, diskMB(r.registryDir(r.newcomer)))
+		}
+		if time.Since(began) > r.Within {
+			return fmt.Errorf("the new member did not catch up within %v", r.Within)
+		}
+		if err := pause(ctx, poll); err != nil {
+			return err
+		}
+	}
+	r.report.CatchUp.Seconds, r.report.CatchUp.PeakMemoryMB = time.Since(began).Seconds(), peak
+	r.report.CatchUp.Reads, _, _ = probes.end()
+	r.say("an empty member held everything after %.1f s, with at most %d MB", r.report.CatchUp.Seconds, peak)
+	return nil
+}

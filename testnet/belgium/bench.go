@@ -1,0 +1,129 @@
+package belgium
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/testnet"
+)
+
+// Options say what part of the country to load, and where.
+type Options struct {
+	// Scale is what part of the country: 1 is all of it, 100 a hundredth. Default 100.
+	Scale int
+	// Dir keeps the network, so that a run that was interrupted goes on where it was.
+	// Empty: a temporary folder, removed at the end.
+	Dir string
+	// AtOnce is how many institutions send at the same time. Default 24.
+	AtOnce int
+	// Within ends the loading after so long; what is loaded by then is measured. Default
+	// 90 minutes.
+	Within time.Duration
+	Binary string    // the crossroads binary that node processes run; default: this one
+	Out    io.Writer // progress; nil: none
+}
+
+// The network: three members, and a node that becomes the fourth.
+const (
+	nodes   = 4
+	members = 3
+	persons = 100 // of the test network itself
+	poll    = 20 * time.Millisecond
+)
+
+// run is a benchmark under way.
+type run struct {
+	Options
+	country  *Country
+	net      *testnet.Network
+	members  []names.InstitutionID
+	newcomer names.InstitutionID
+	report   *Report
+}
+
+// Run loads the country and measures. It can be interrupted at any time, and goes on
+// when it is called again with the same Dir and Scale.
+func Run(ctx context.Context, o Options) (_ *Report, err error) {
+	if o.Scale <= 0 {
+		o.Scale = 100
+	}
+	if o.AtOnce <= 0 {
+		o.AtOnce = 24
+	}
+	if o.Within <= 0 {
+		o.Within = 90 * time.Minute
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	if o.Dir == "" {
+		if o.Dir, err = os.MkdirTemp("", "crossroads-belgium-"); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	}
+	r := &run{Options: o, country: New(FullPersons / o.Scale)}
+	r.report = newReport(o, r.country)
+	r.say("%s persons, %s references of %s institutions; this needs some %s of disk in %s",
+		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
+		size(int64(r.country.References())*members*40), o.Dir)
+	r.net, err = testnet.Start(ctx, testnet.Options{
+		Nodes: nodes, Members: members, Persons: persons, Processes: true, Dir: filepath.Join(o.Dir, "network"), Binary: o.Binary,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.net.Close()) }()
+	for _, e := range r.net.Endpoints().Nodes {
+		if e.Role == "member" {
+			r.members = append(r.members, e.Institution)
+		} else {
+			r.newcomer = e.Institution
+		}
+	}
+	for _, phase := range []func(context.Context) error{r.admit, r.load, r.settle, r.lookups, r.restart, r.catchUp, r.commits} {
+		if err := phase(ctx); err != nil {
+			return r.report, err
+		}
+	}
+	return r.report, nil
+}
+
+func (r *run) say(format string, args ...any) {
+	fmt.Fprintf(r.Out, "%s  %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, args...))
+}
+
+// pid gives a node's process.
+func (r *run) pid(id names.InstitutionID) int {
+	for _, e := range r.net.Endpoints().Nodes {
+		if e.Institution == id {
+			return e.PID
+		}
+	}
+	return 0
+}
+
+// leader names the member that leads, and another one.
+func (r *run) leader(ctx context.Context) (leader, follower names.InstitutionID, err error) {
+	for ctx.Err() == nil {
+		for _, m := range r.members {
+			st, err := r.net.Client(m).RegistryStatus(ctx)
+			if err != nil || st.State != "leader" {
+				continue
+			}
+			for _, f := range r.members {
+				if f != m {
+					return m, f, nil
+				}
+			}
+		}
+		time.Sleep(poll)
+	}
+	return "", "", ctx.Err()
+}

@@ -1,0 +1,198 @@
+package belgium
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/testnet"
+)
+
+const (
+	reportEvery = 5 * time.Second
+	submitFor   = 2 * time.Minute // one command, retries included
+)
+
+// admit has the operators admit every institution that is not admitted yet.
+func (r *run) admit(ctx context.Context) error {
+	leader, _, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := r.net.Client(leader).Institutions(ctx)
+	if err != nil {
+		return err
+	}
+	known := make(map[names.InstitutionID]bool)
+	for _, i := range list.Items {
+		known[names.InstitutionID(i.ID)] = true
+	}
+	operators, err := r.net.Operators(ctx)
+	if err != nil {
+		return err
+	}
+	for n, i := range r.country.Institutions() {
+		if n%500 == 0 {
+			r.say("admitting institutions: %d of %d", n, len(r.country.Institutions()))
+		}
+		if known[i.ID] {
+			continue
+		}
+		pub := Key(i.ID).Public().(ed25519.PublicKey)
+		resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: &registrypb.Institution{
+			Id: string(i.ID), Name: i.Name, Type: i.Type,
+			FirstKey: &registrypb.Key{Institution: string(i.ID), Id: string(envelope.KeyID(pub)), PublicKey: pub},
+		}}})
+		if err != nil {
+			return err
+		}
+		if !resp.Accepted {
+			return fmt.Errorf("admit %s: %s", i.ID, resp.Refusal)
+		}
+	}
+	return nil
+}
+
+// loading is what goes on while references come.
+type loading struct {
+	began   time.Time
+	already int64 // references that an earlier run had sent
+	done    atomic.Int64
+	bytes   atomic.Int64
+}
+
+// load sends every institution's references, each institution its own, signed by itself,
+// several institutions at a time, while other traffic goes on.
+func (r *run) load(ctx context.Context) error {
+	leader, follower, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, r.Within)
+	defer cancel()
+	var l loading
+	probes := r.probe(leader, follower)
+	watch := r.watchMembers()
+	stop := make(chan struct{})
+	var beside sync.WaitGroup
+	beside.Go(func() { r.progress(&l, watch, stop) })
+	l.began = time.Now()
+	processors := usedBy(r.pids())
+	g, limited := errgroup.WithContext(limited)
+	g.SetLimit(r.AtOnce)
+	for n := range r.country.Institutions() {
+		i := &r.country.Institutions()[n]
+		g.Go(func() error { return r.declare(limited, i, leader, &l) })
+	}
+	err = g.Wait()
+	took := time.Since(l.began)
+	close(stop)
+	beside.Wait()
+	load := &r.report.Load
+	load.References, load.Seconds, load.SentBytes = l.done.Load(), took.Seconds(), l.bytes.Load()
+	load.AlreadyThere = l.already
+	load.MemberCPUSeconds = usedBy(r.pids()) - processors
+	load.PeakMemoryMB, load.PeakDiskMB = watch.memory(), watch.disk()
+	load.Reads, load.ReadsDuringSnapshot, load.Commits = probes.end()
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		load.Incomplete = true
+		r.say("the loading was ended after %v; what is loaded is measured", took.Round(time.Second))
+		err = nil
+	}
+	return err
+}
+
+// declare sends what an institution has not sent yet, one command after another.
+func (r *run) declare(ctx context.Context, i *Institution, through names.InstitutionID, l *loading) error {
+	client := r.net.Client(through)
+	head, err := client.RegistryHead(ctx, string(i.ID), "directory", 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", i.ID, err)
+	}
+	previous, err := hex.DecodeString(head.Hash)
+	if err != nil {
+		return err
+	}
+	atomic.AddInt64(&l.already, int64(min(i.Count(), int(head.Sequence)*RowsPerCommand)))
+	for n := int(head.Sequence); n < i.Commands(); n++ {
+		raw, hash, err := r.country.Command(testnet.MeshName, i, n, previous)
+		if err != nil {
+			return err
+		}
+		if err := r.submit(ctx, through, raw); err != nil {
+			return fmt.Errorf("command %d of %s: %w", n+1, i.ID, err)
+		}
+		previous = hash
+		l.done.Add(int64(min(RowsPerCommand, i.Count()-n*RowsPerCommand)))
+		l.bytes.Add(int64(len(raw)))
+	}
+	return nil
+}
+
+// submit tries until the registry says yes or no.
+func (r *run) submit(ctx context.Context, through names.InstitutionID, raw []byte) error {
+	until, cancel := context.WithTimeout(ctx, submitFor)
+	defer cancel()
+	for n := 0; ; n++ {
+		done, err := r.net.Client(through).Submit(until, raw)
+		switch {
+		case err == nil && done.Accepted:
+			return nil
+		case err == nil:
+			return fmt.Errorf("refused: %s", done.Refusal)
+		case until.Err() != nil:
+			return err
+		}
+		through = r.members[n%len(r.members)] // the member may be down, or no longer lead
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-until.Done():
+		}
+	}
+}
+
+// progress tells how far it is.
+func (r *run) progress(l *loading, w *watcher, stop <-chan struct{}) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	total := int64(r.country.References())
+	before, at := int64(0), time.Now()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		done, already := l.done.Load(), atomic.LoadInt64(&l.already)
+		now := time.Now()
+		rate := float64(done-before) / now.Sub(at).Seconds()
+		mean := float64(done) / now.Sub(l.began).Seconds()
+		before, at = done, now
+		left := "?"
+		if mean > 0 {
+			left = (time.Duration(float64(total-done-already)/mean) * time.Second).Round(time.Second).String()
+		}
+		r.say("%s %s of %s references, %s/s now, %s/s in the mean, %s left; memory %s MB, disk %s MB", bar(done+already, total), count(int(done+already)), count(int(total)),
+			count(int(rate)), count(int(mean)), left, list(w.lastMemory()), list(w.lastDisk()))
+	}
+}
+
+func bar(done, total int64) string {
+	const width = 24
+	n := int(done * width / max(total, 1))
+	b := []byte("[........................]")
+	for i := range min(n, width) {
+		b[1+i] = '#'
+	}
+	return string(b)
+}

@@ -1,0 +1,166 @@
+package belgium
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/ristretto/v2/z"
+
+	"github.com/crossroads-mesh/crossroads/certs"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/config"
+	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/store"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+const (
+	lookUps    = 200_000
+	small      = 1_000_000 // references of the directory that is compared with
+	badgerRows = 16_000_000
+	rowSize    = 66 // bytes of a person's row in the mean, when the directory is full
+)
+
+// lookups measures what a clearing decision asks of the directory, in the files of one
+// member, which is stopped for it; then the same in a directory of a million references,
+// and random reads in a bare Badger database of as many rows.
+func (r *run) lookups(ctx context.Context) error {
+	_, follower, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.net.StopNode(follower); err != nil {
+		return err
+	}
+	cfg, err := config.Load(r.net.ConfigFile(follower))
+	if err != nil {
+		return err
+	}
+	key, err := certs.LoadStorageKey(cfg.Data.KeyFile)
+	if err != nil {
+		return err
+	}
+	file, err := genesis.Load(cfg.Genesis.File, cfg.Genesis.SHA256)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(badgerdb.Config{Dir: filepath.Join(r.registryDir(follower), "member", "state"), Key: key}, registry.RulesOf(file, subject.Belgian()))
+	if err != nil {
+		return err
+	}
+	r.report.Lookup, err = lookUp(s, r.country)
+	if err := errors.Join(err, s.Close(), r.net.StartNode(follower, nil), r.untilReady(ctx, follower)); err != nil {
+		return err
+	}
+	r.say("lookups: p50 %.1f µs, p99 %.1f µs", r.report.Lookup.P50, r.report.Lookup.P99)
+	return r.compare(ctx, key)
+}
+
+func (r *run) compare(ctx context.Context, key []byte) error {
+	dir, err := os.MkdirTemp(r.Dir, "compare-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c := New(small * 100 / int(100*KnownAt))
+	a, err := openAlone(filepath.Join(dir, "small"), key)
+	if err != nil {
+		return err
+	}
+	err = a.admit(c)
+	if err == nil {
+		_, err = a.load(c, r.AtOnce)
+	}
+	if err == nil {
+		r.report.LookupSmall, err = lookUp(a.Store, c)
+	}
+	if err := errors.Join(err, a.Close()); err != nil {
+		return err
+	}
+	r.report.Badger, err = bareBadger(filepath.Join(dir, "badger"), key, min(r.country.Persons(), badgerRows))
+	r.say("the same at %s references: p99 %.1f µs; a bare Badger of %s rows: p99 %.1f µs", count(c.References()), r.report.LookupSmall.P99,
+		count(min(r.country.Persons(), badgerRows)), r.report.Badger.P99)
+	return err
+}
+
+// lookUp times what a decision asks about one subject, in views of its own.
+func lookUp(s *store.Store, c *Country) (Times, error) {
+	var all []time.Duration
+	for n := range lookUps {
+		id := c.Number(int(mix(uint64(n)+77) % uint64(c.Persons())))
+		began := time.Now()
+		err := s.View(func(v record.View) error {
+			if _, err := v.Number(id); err != nil {
+				return err
+			}
+			_, err := v.References(id)
+			return err
+		})
+		if err != nil {
+			return Times{}, err
+		}
+		all = append(all, time.Since(began))
+	}
+	return timesOf(all), nil
+}
+
+// bareBadger fills a database as fast as Badger can and times random reads in it.
+func bareBadger(dir string, key []byte, rows int) (Times, error) {
+	db, err := badgerdb.Open(badgerdb.Config{Dir: dir, Key: key, MemTableMB: 32})
+	if err != nil {
+		return Times{}, err
+	}
+	times, err := readRandomly(db, rows)
+	return times, errors.Join(err, db.Close())
+}
+
+func rowKey(n int) []byte { return binary.BigEndian.AppendUint64([]byte("Rssin\x00"), uint64(n)) }
+
+func readRandomly(db *badger.DB, rows int) (Times, error) {
+	w := db.NewStreamWriter()
+	if err := w.Prepare(); err != nil {
+		return Times{}, err
+	}
+	value := make([]byte, rowSize)
+	for n := 0; n < rows; {
+		buf := z.NewBuffer(1<<20, "belgium")
+		for range min(10_000, rows-n) {
+			binary.BigEndian.PutUint64(value, mix(uint64(n)))
+			badger.KVToBuffer(&pb.KV{Key: rowKey(n), Value: value, Version: 1}, buf)
+			n++
+		}
+		err := w.Write(buf)
+		if err := errors.Join(err, buf.Release()); err != nil {
+			return Times{}, err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return Times{}, err
+	}
+	var all []time.Duration
+	for n := range lookUps {
+		k := rowKey(int(mix(uint64(n)) % uint64(rows)))
+		began := time.Now()
+		err := db.View(func(txn *badger.Txn) error {
+			item, err := txn.Get(k)
+			if err != nil {
+				return err
+			}
+			_, err = item.ValueCopy(nil)
+			return err
+		})
+		if err != nil {
+			return Times{}, err
+		}
+		all = append(all, time.Since(began))
+	}
+	return timesOf(all), nil
+}
