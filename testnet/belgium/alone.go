@@ -44,32 +44,44 @@ func openAlone(dir string, storageKey []byte) (*alone, error) {
 	return a, err
 }
 
-// admit has all institutions of c admitted.
+// do has the operators decide something.
+func (a *alone) do(cmd *registrypb.Command) error {
+	a.sequence++
+	cmd.Mesh, cmd.Author, cmd.Sequence, cmd.Previous, cmd.TimeUnixMs = string(aloneMesh), record.Operators, a.sequence, a.previous, 1
+	payload, err := proto.Marshal(cmd)
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256(payload)
+	a.previous = hash[:]
+	raw, err := envelope.Sign(envelope.Command, payload, a.operator)
+	if err != nil {
+		return err
+	}
+	return a.put(raw)
+}
+
+// admit raises the mesh to the level at which references may be packed, and has all
+// institutions of c admitted.
 func (a *alone) admit(c *Country) error {
+	if err := a.do(&registrypb.Command{Body: &registrypb.Command_SetFeatureLevel{SetFeatureLevel: &registrypb.FeatureLevel{Level: record.Level}}}); err != nil {
+		return err
+	}
 	for _, i := range c.Institutions() {
-		pub := Key(i.ID).Public().(ed25519.PublicKey)
-		a.sequence++
-		payload, err := proto.Marshal(&registrypb.Command{
-			Mesh: string(aloneMesh), Author: record.Operators, Sequence: a.sequence, Previous: a.previous, TimeUnixMs: 1,
-			Body: &registrypb.Command_SetInstitution{SetInstitution: &registrypb.Institution{
-				Id: string(i.ID), Name: i.Name, Type: i.Type,
-				FirstKey: &registrypb.Key{Institution: string(i.ID), Id: string(envelope.KeyID(pub)), PublicKey: pub},
-			}},
-		})
-		if err != nil {
-			return err
-		}
-		hash := sha256.Sum256(payload)
-		a.previous = hash[:]
-		raw, err := envelope.Sign(envelope.Command, payload, a.operator)
-		if err != nil {
-			return err
-		}
-		if err := a.put(raw); err != nil {
+		if err := a.do(&registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: i.admission()}}); err != nil {
 			return err
 		}
 	}
 	return a.flush()
+}
+
+// admission is the record with which operators admit an institution.
+func (i *Institution) admission() *registrypb.Institution {
+	pub := Key(i.ID).Public().(ed25519.PublicKey)
+	return &registrypb.Institution{
+		Id: string(i.ID), Name: i.Name, Type: i.Type,
+		FirstKey: &registrypb.Key{Institution: string(i.ID), Id: string(envelope.KeyID(pub)), PublicKey: pub},
+	}
 }
 
 // load declares every reference of c, some institutions taking turns as they would in a

@@ -45,6 +45,7 @@ type run struct {
 	members  []names.InstitutionID
 	newcomer names.InstitutionID
 	report   *Report
+	sent     *sent
 }
 
 // Run loads the country and measures. It can be interrupted at any time, and goes on

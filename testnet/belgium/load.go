@@ -2,18 +2,17 @@ package belgium
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/testnet"
 )
@@ -41,6 +40,15 @@ func (r *run) admit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(known) < len(r.country.Institutions()) {
+		resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetFeatureLevel{SetFeatureLevel: &registrypb.FeatureLevel{Level: record.Level}}})
+		if err != nil {
+			return err
+		}
+		if !resp.Accepted { // an earlier run, or the genesis file, has done so
+			r.say("feature level %d: %s", record.Level, resp.Refusal)
+		}
+	}
 	for n, i := range r.country.Institutions() {
 		if n%500 == 0 {
 			r.say("admitting institutions: %d of %d", n, len(r.country.Institutions()))
@@ -48,11 +56,7 @@ func (r *run) admit(ctx context.Context) error {
 		if known[i.ID] {
 			continue
 		}
-		pub := Key(i.ID).Public().(ed25519.PublicKey)
-		resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: &registrypb.Institution{
-			Id: string(i.ID), Name: i.Name, Type: i.Type,
-			FirstKey: &registrypb.Key{Institution: string(i.ID), Id: string(envelope.KeyID(pub)), PublicKey: pub},
-		}}})
+		resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: i.admission()}})
 		if err != nil {
 			return err
 		}
@@ -66,7 +70,7 @@ func (r *run) admit(ctx context.Context) error {
 // loading is what goes on while references come.
 type loading struct {
 	began   time.Time
-	already int64 // references that an earlier run had sent
+	already atomic.Int64 // references that an earlier run had sent
 	done    atomic.Int64
 	bytes   atomic.Int64
 }
@@ -76,6 +80,9 @@ type loading struct {
 func (r *run) load(ctx context.Context) error {
 	leader, follower, err := r.leader(ctx)
 	if err != nil {
+		return err
+	}
+	if r.sent, err = readSent(filepath.Join(r.Dir, "sent.json")); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, r.Within)
@@ -98,9 +105,10 @@ func (r *run) load(ctx context.Context) error {
 	took := time.Since(l.began)
 	close(stop)
 	beside.Wait()
+	err = errors.Join(err, r.sent.save())
 	load := &r.report.Load
 	load.References, load.Seconds, load.SentBytes = l.done.Load(), took.Seconds(), l.bytes.Load()
-	load.AlreadyThere = l.already
+	load.AlreadyThere = l.already.Load()
 	load.MemberCPUSeconds = usedBy(r.pids()) - processors
 	load.PeakMemoryMB, load.PeakDiskMB = watch.memory(), watch.disk()
 	load.Reads, load.ReadsDuringSnapshot, load.Commits = probes.end()
@@ -114,17 +122,9 @@ func (r *run) load(ctx context.Context) error {
 
 // declare sends what an institution has not sent yet, one command after another.
 func (r *run) declare(ctx context.Context, i *Institution, through names.InstitutionID, l *loading) error {
-	client := r.net.Client(through)
-	head, err := client.RegistryHead(ctx, string(i.ID), "directory", 0)
-	if err != nil {
-		return fmt.Errorf("%s: %w", i.ID, err)
-	}
-	previous, err := hex.DecodeString(head.Hash)
-	if err != nil {
-		return err
-	}
-	atomic.AddInt64(&l.already, int64(min(i.Count(), int(head.Sequence)*RowsPerCommand)))
-	for n := int(head.Sequence); n < i.Commands(); n++ {
+	first, previous := r.sent.of(i.ID)
+	l.already.Add(int64(min(i.Count(), first*RowsPerCommand)))
+	for n := first; n < i.Commands(); n++ {
 		raw, hash, err := r.country.Command(testnet.MeshName, i, n, previous)
 		if err != nil {
 			return err
@@ -133,6 +133,7 @@ func (r *run) declare(ctx context.Context, i *Institution, through names.Institu
 			return fmt.Errorf("command %d of %s: %w", n+1, i.ID, err)
 		}
 		previous = hash
+		r.sent.note(i.ID, n+1, hash)
 		l.done.Add(int64(min(RowsPerCommand, i.Count()-n*RowsPerCommand)))
 		l.bytes.Add(int64(len(raw)))
 	}
@@ -173,7 +174,10 @@ func (r *run) progress(l *loading, w *watcher, stop <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		done, already := l.done.Load(), atomic.LoadInt64(&l.already)
+		if err := r.sent.save(); err != nil {
+			r.say("what was sent is not written down: %v", err)
+		}
+		done, already := l.done.Load(), l.already.Load()
 		now := time.Now()
 		rate := float64(done-before) / now.Sub(at).Seconds()
 		mean := float64(done) / now.Sub(l.began).Seconds()
