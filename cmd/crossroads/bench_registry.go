@@ -33,8 +33,10 @@ afterwards.`,
 	f.StringVar(&o.Dir, "dir", "", "keep the network in this folder, to go on after an interruption (default: a temporary folder)")
 	f.IntVar(&o.AtOnce, "at-once", 24, "institutions that send at the same time")
 	f.DurationVar(&o.Within, "within", 90*time.Minute, "end the loading after so long, and measure what is loaded")
+	f.StringVar(&o.Profile, "profile", "", "folder for profiles of every process, which are taken on SIGUSR1")
 	f.StringVar(&jsonFile, "json", "", "write the report to this file, as JSON")
 	_ = c.MarkFlagDirname("dir")
+	_ = c.MarkFlagDirname("profile")
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.Out = c.ErrOrStderr()

@@ -14,7 +14,7 @@ import (
 func (v View) MayRemove(c *registrypb.Command) (bool, error) {
 	switch b := c.GetBody().(type) {
 	case *registrypb.Command_SetDataset, *registrypb.Command_SetAuthorization, *registrypb.Command_SetOffering,
-		*registrypb.Command_DeclareReferences, *registrypb.Command_SetNumbers, *registrypb.Command_SetAnchors:
+		*registrypb.Command_DeclareReferences, *registrypb.Command_DeclarePacked, *registrypb.Command_SetNumbers, *registrypb.Command_SetAnchors:
 		return false, nil
 	case *registrypb.Command_SetKey:
 		return b.SetKey.GetRetired(), nil

@@ -24,9 +24,10 @@ type Options struct {
 	AtOnce int
 	// Within ends the loading after so long; what is loaded by then is measured. Default
 	// 90 minutes.
-	Within time.Duration
-	Binary string    // the crossroads binary that node processes run; default: this one
-	Out    io.Writer // progress; nil: none
+	Within  time.Duration
+	Profile string    // folder for profiles of every process while it loads; empty: none
+	Binary  string    // the crossroads binary that node processes run; default: this one
+	Out     io.Writer // progress; nil: none
 }
 
 // The network: three members, and a node that becomes the fourth.
@@ -75,7 +76,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
 		size(int64(r.country.References())*members*40), o.Dir)
 	r.net, err = testnet.Start(ctx, testnet.Options{
-		Nodes: nodes, Members: members, Persons: persons, Processes: true, Dir: filepath.Join(o.Dir, "network"), Binary: o.Binary,
+		Nodes: nodes, Members: members, Persons: persons, Processes: true, Dir: filepath.Join(o.Dir, "network"), Binary: o.Binary, Profile: o.Profile,
 	})
 	if err != nil {
 		return nil, err
