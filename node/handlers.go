@@ -49,6 +49,7 @@ func (n *Node) handle() {
 	serve(n, methodSubject, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeSubject)
 	serve(n, methodInspect, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeInspect)
 	if n.clearing != nil {
+		serve(n, methodMandates, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.mandates.Serve)
 		serve(n, methodRedecide, mesh.Limits{Request: 3 * maxSmall, Response: maxSmall}, who.listed, n.audit.Serve)
 		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, n.metrics.Clearings(n.clearing.Clear))
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
+	"github.com/crossroads-mesh/crossroads/node/mandate"
 	"github.com/crossroads-mesh/crossroads/node/metrics"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry"
@@ -84,6 +85,7 @@ type Node struct {
 	sector    *sectoral      // nil on a node that is of no sector
 	gossip    *gossip.Gossip // nil when it is off
 	reading   *reading.Service
+	mandates  *mandate.Service
 	api       *api.Server
 	apiSocket net.Listener
 
@@ -109,7 +111,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openMandates, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
@@ -232,7 +234,7 @@ func (n *Node) openAPI() (err error) {
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
-		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
+		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Reads:     n.registry,
 		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,

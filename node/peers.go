@@ -32,6 +32,7 @@ const (
 	methodAcknowledge = "exchange.acknowledge"
 	methodTrace       = "journal.trace"
 	methodRedecide    = "clearing.redecide"
+	methodMandates    = "registry.mandates"
 	methodSubject     = "journal.subject"
 	methodInspect     = "journal.inspect"
 )

@@ -19,6 +19,7 @@
 //	            POST /v1/publications, GET /v1/publications/{client_ticket}
 //	            GET  /v1/inbox, POST /v1/inbox/take, acknowledge, release
 //	            POST /v1/subject/nonce, /v1/subject/view
+//	            POST /v1/mandates /v1/mandates/challenge /v1/mandates/revoke /v1/mandates/search
 //	            POST /v1/inspection
 //	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
 //	            GET  /v1/sector/members /v1/sector/trace/{ticket}
@@ -109,6 +110,7 @@ type Config struct {
 	Tree          Tree
 	Tracer        Tracer
 	Readings      Readings
+	Mandates      Mandates
 	Receipts      Receipts
 	// Decisions gives what clearing peers must not have cleared, as found here. Nil: nothing.
 	Decisions func() []WrongDecision
@@ -158,7 +160,7 @@ type times struct {
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
+	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Mandates == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Publisher == nil, cfg.Inbox == nil, cfg.Replayer == nil,
 		cfg.Reads == nil, cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")

@@ -236,7 +236,7 @@ func entryOf(st journal.Stored) JournalEntry {
 	}
 	out.Reason, _ = reasonOf(e.GetReason())
 	sectorFields(&out, e)
-	out.Inquiry = names.Ticket(e.GetInquiry())
+	out.Inquiry, out.Mandate = names.Ticket(e.GetInquiry()), names.MandateID(e.GetMandate().GetId())
 	for _, p := range e.GetParts() {
 		part := JournalEntryPart{Dataset: names.DatasetID(p.GetDataset()), ClientTicket: names.ClientTicket(p.GetClientTicket()), Ticket: names.Ticket(p.GetTicket())}
 		if p.GetStatus() != nodepb.Status_STATUS_UNSPECIFIED {

@@ -75,7 +75,7 @@ func ownEntry() *nodepb.Entry {
 		Subject: &registrypb.Subject{Scheme: "ssin", Number: person}, Period: &registrypb.Period{From: 20000, Until: 20010},
 		Authorization: "a-1", Deliberation: "DEMO-2026/001", Outcome: registrypb.Outcome_PERMIT, Status: nodepb.Status_INCOMPLETE_DATA,
 		Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE, RequestHash: h, ClearanceId: h[:16], ClearanceHash: h, AnswerCommitment: h,
-		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket, Member: "fund-a", Pseudonym: "sector-x",
+		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket, Mandate: &registrypb.MandateUse{Id: "pcsa/m-1", Provider: "portal"}, Member: "fund-a", Pseudonym: "sector-x",
 		Parts: []*nodepb.InquiryPart{{Dataset: "wages/v1", ClientTicket: "p-1", Ticket: aTicket, Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_LOCAL_POLICY}},
 	}
 }
@@ -219,6 +219,14 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"POST", "/v1/subject/nonce", `{"from":"2026-01-01T00:00:00Z"}`, bearer("file-token"), 200, "subject-view"},
 		{"POST", "/v1/subject/view", `{"token":"AAAA"}`, bearer("file-token"), 200, "legal_basis"},
 		{"POST", "/v1/subject/view", `{"token":""}`, bearer("file-token"), 403, "forbidden"},
+		{"POST", "/v1/mandates/challenge", mandateTerms, bearer("file-token"), 200, "mandate-give"},
+		{"POST", "/v1/mandates/challenge", `{"revoke":{"mandate":"pcsa/m-1","giver":{"scheme":"ssin","number":"` + person + `"}}}`, bearer("file-token"), 200, "mandate-revoke"},
+		{"POST", "/v1/mandates", `{"token":"AAAA"}`, bearer("file-token"), 200, "accepted"},
+		{"POST", "/v1/mandates", `{"token":""}`, bearer("file-token"), 403, "forbidden"},
+		{"POST", "/v1/mandates/revoke", `{"token":"AAAA"}`, bearer("file-token"), 200, "accepted"},
+		{"POST", "/v1/mandates/revoke", `{"revoke":{"mandate":"pcsa/m-1","giver":{"scheme":"ssin","number":"` + person + `"}}}`, bearer("file-token"), 200, "revoked before"},
+		{"POST", "/v1/mandates/revoke", `{}`, bearer("file-token"), 400, "body"},
+		{"POST", "/v1/mandates/search", `{}`, bearer("file-token"), 200, "0412345614"},
 		{"GET", "/v1/officer/search?purpose=inquiry&limit=5", "", bearer("guard-token"), 200, "alice"},
 		{"POST", "/v1/officer/search", `{"user":"alice"}`, bearer("guard-token"), 200, "alice"},
 		{"POST", "/v1/officer/report", `{"zone":"Europe/Brussels"}`, bearer("guard-token"), 200, "times_median"},

@@ -10,6 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/inquiry"
+	"github.com/crossroads-mesh/crossroads/node/mandate"
 	"github.com/crossroads-mesh/crossroads/node/notify"
 	"github.com/crossroads-mesh/crossroads/node/reading"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -137,6 +138,12 @@ func asProblem(err error) *Problem {
 		return problem(CodeAcknowledged, "client_ticket", "Ask under a new client ticket.")
 	case errors.Is(err, exchange.ErrNotFound):
 		return problem(CodeNotFound, "client_ticket", "Only the application that asked can acknowledge, while the answer is kept.")
+	case errors.Is(err, mandate.ErrNoRight):
+		return problem(CodeForbidden, "", "This takes the giver's token, made for a challenge of this node to this application. The attempt is journaled.")
+	case errors.Is(err, mandate.ErrMalformed):
+		return problem(CodeMalformed, "terms", strings.TrimPrefix(err.Error(), mandate.ErrMalformed.Error()+": "))
+	case errors.Is(err, mandate.ErrJournal):
+		return problem(CodeUnavailable, "", "The journal cannot be used, so nothing is done; see GET /readyz.")
 	case errors.Is(err, reading.ErrNoRight):
 		return problem(CodeForbidden, "", "This takes a right that was not shown: a token for this node and challenge, an officer's application, or an order to this node. The attempt is journaled.")
 	case errors.Is(err, reading.ErrMalformed):

@@ -47,6 +47,8 @@ func (f *fakeReadings) Subject(_ context.Context, who reading.Reader, token []by
 	}
 	pcsa := reading.Institution{ID: "pcsa", Name: "Office"}
 	return &reading.SubjectView{
+		Mandates: []reading.GivenMandate{{ID: "pcsa/m-1", Holder: reading.Institution{ID: "nsso"}, OnBehalf: "cbe 0412345614", Purpose: "inquiry", Datasets: []names.DatasetID{"wages/v1"}, Provider: "portal", Revoked: true}},
+
 		From: someDay, Until: someDay, Complete: true, Files: []reading.Institution{pcsa}, Journals: []string{"pcsa/n1"},
 		Uses: []reading.Use{{
 			Kind: reading.Consultation, Time: someDay, Ticket: aTicket, Institution: pcsa, User: "alice", Application: "file", Channel: "api", AuthLevel: 3,

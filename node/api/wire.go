@@ -248,6 +248,8 @@ type JournalEntry struct {
 	// outside; both in the sector's own journal only.
 	Institution string `json:"institution,omitempty"`
 	Pseudonym   string `json:"pseudonym,omitempty"`
+	// Mandate is that which the event rests on, or is about.
+	Mandate names.MandateID `json:"mandate,omitempty"`
 	// Inquiry is the ticket of the inquiry of which this consultation is a part; Parts
 	// are those of one.
 	Inquiry names.Ticket       `json:"inquiry,omitempty"`

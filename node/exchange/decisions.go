@@ -33,6 +33,9 @@ func decisionEntries(d clearing.Decided) []*nodepb.Entry {
 		e.ClearanceId, e.ClearanceHash = c.ID, c.Hash
 		e.Evidence = append(e.Evidence, c.Envelope)
 		e.PresentByUnixMs = c.PresentBy.UnixMilli()
+		if d.Mandate != nil {
+			e.Mandate = d.Mandate.Use()
+		}
 		entries[i] = e
 	}
 	return entries

@@ -48,6 +48,7 @@ func addClearance(e *nodepb.Entry, c *registrypb.Clearance, clearanceHash []byte
 	e.ClearanceHash = clearanceHash
 	e.RegistryIndex = c.GetRegistryIndex()
 	e.PresentByUnixMs = c.GetPresentByUnixMs()
+	e.Mandate = c.GetMandate()
 }
 
 // addDeliberation names the decision behind the entry's authorization, when this

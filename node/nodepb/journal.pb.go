@@ -111,14 +111,18 @@ const (
 	Event_READ              Event = 8 // reader
 	// Before the reference, or the withdrawal, leaves for the registry; and again, under
 	// the same ticket and with an outcome, once the registry has decided.
-	Event_DECLARED      Event = 9  // declarer
-	Event_WITHDRAWN     Event = 10 // declarer
-	Event_ERASED        Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
-	Event_EPOCH_BEGUN   Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
-	Event_INQUIRED      Event = 13 // consultant: before the first part of an inquiry is asked
-	Event_CONCLUDED     Event = 14 // consultant: before the application is answered
-	Event_LOT_SUBMITTED Event = 40 // consultant: before the voucher is given; evidence: the order
-	Event_LOT_ENDED     Event = 41 // consultant: finished, or cancelled
+	Event_DECLARED    Event = 9  // declarer
+	Event_WITHDRAWN   Event = 10 // declarer
+	Event_ERASED      Event = 11 // keeper: before the key of a month is destroyed; evidence: a Tombstone
+	Event_EPOCH_BEGUN Event = 12 // keeper: before anything of a new epoch; evidence: an Epoch
+	Event_INQUIRED    Event = 13 // consultant: before the first part of an inquiry is asked
+	Event_CONCLUDED   Event = 14 // consultant: before the application is answered
+	// Before the mandate, or its revocation, leaves for the registry; and again, under the
+	// same ticket and with an outcome, once the registry has decided.
+	Event_MANDATE_GIVEN   Event = 15 // declarer
+	Event_MANDATE_REVOKED Event = 16 // declarer
+	Event_LOT_SUBMITTED   Event = 40 // consultant: before the voucher is given; evidence: the order
+	Event_LOT_ENDED       Event = 41 // consultant: finished, or cancelled
 	// In the sector's own journal alone.
 	Event_FORWARDED        Event = 50 // managing body: before a permission leaves
 	Event_SECTOR_SUPPLIED  Event = 51 // cooperating: before its answer leaves
@@ -167,6 +171,8 @@ var (
 		12: "EPOCH_BEGUN",
 		13: "INQUIRED",
 		14: "CONCLUDED",
+		15: "MANDATE_GIVEN",
+		16: "MANDATE_REVOKED",
 		40: "LOT_SUBMITTED",
 		41: "LOT_ENDED",
 		50: "FORWARDED",
@@ -211,6 +217,8 @@ var (
 		"EPOCH_BEGUN":          12,
 		"INQUIRED":             13,
 		"CONCLUDED":            14,
+		"MANDATE_GIVEN":        15,
+		"MANDATE_REVOKED":      16,
 		"LOT_SUBMITTED":        40,
 		"LOT_ENDED":            41,
 		"FORWARDED":            50,
@@ -311,6 +319,9 @@ type Entry struct {
 	AlsoSubjects []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
 	Inquiry      string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
 	Parts        []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
+	// What the clearance says of the mandate it rests on; of MANDATE_GIVEN and MANDATE_REVOKED,
+	// which mandate that is.
+	Mandate *registrypb.MandateUse `protobuf:"bytes,43,opt,name=mandate,proto3" json:"mandate,omitempty"`
 	// Of sectors. The first stands in a managing body's entries that everybody of a ticket
 	// may read; the others only in the journal that a sector keeps for itself.
 	SectorSeal     []byte   `protobuf:"bytes,45,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`             // SHA-256 of the sector's own concluding entry
@@ -594,6 +605,13 @@ func (x *Entry) GetInquiry() string {
 func (x *Entry) GetParts() []*InquiryPart {
 	if x != nil {
 		return x.Parts
+	}
+	return nil
+}
+
+func (x *Entry) GetMandate() *registrypb.MandateUse {
+	if x != nil {
+		return x.Mandate
 	}
 	return nil
 }
@@ -890,7 +908,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\xd0\f\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a!registry/registrypb/mandate.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\x8e\r\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -929,7 +947,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
 	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x18\n" +
 	"\ainquiry\x18( \x01(\tR\ainquiry\x125\n" +
-	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12\x1f\n" +
+	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12<\n" +
+	"\amandate\x18+ \x01(\v2\".crossroads.registry.v1.MandateUseR\amandate\x12\x1f\n" +
 	"\vsector_seal\x18- \x01(\fR\n" +
 	"sectorSeal\x12\x16\n" +
 	"\x06member\x18. \x01(\tR\x06member\x12\x1c\n" +
@@ -970,7 +989,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x12\x0f\n" +
 	"\vCOOPERATING\x10\v\x12\r\n" +
 	"\tPUBLISHER\x10\x0f\x12\r\n" +
-	"\tRECIPIENT\x10\x10*\xca\x05\n" +
+	"\tRECIPIENT\x10\x10*\xf2\x05\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -990,6 +1009,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\vEPOCH_BEGUN\x10\f\x12\f\n" +
 	"\bINQUIRED\x10\r\x12\r\n" +
 	"\tCONCLUDED\x10\x0e\x12\x11\n" +
+	"\rMANDATE_GIVEN\x10\x0f\x12\x13\n" +
+	"\x0fMANDATE_REVOKED\x10\x10\x12\x11\n" +
 	"\rLOT_SUBMITTED\x10(\x12\r\n" +
 	"\tLOT_ENDED\x10)\x12\r\n" +
 	"\tFORWARDED\x102\x12\x13\n" +
@@ -1034,20 +1055,21 @@ func file_node_nodepb_journal_proto_rawDescGZIP() []byte {
 var file_node_nodepb_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_node_nodepb_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_node_nodepb_journal_proto_goTypes = []any{
-	(Role)(0),                  // 0: crossroads.node.v1.Role
-	(Event)(0),                 // 1: crossroads.node.v1.Event
-	(*Entry)(nil),              // 2: crossroads.node.v1.Entry
-	(*InquiryPart)(nil),        // 3: crossroads.node.v1.InquiryPart
-	(*StoredEntry)(nil),        // 4: crossroads.node.v1.StoredEntry
-	(*TraceRequest)(nil),       // 5: crossroads.node.v1.TraceRequest
-	(*TraceResponse)(nil),      // 6: crossroads.node.v1.TraceResponse
-	(*registrypb.NodeRef)(nil), // 7: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil), // 8: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),  // 9: crossroads.registry.v1.Period
-	(registrypb.Outcome)(0),    // 10: crossroads.registry.v1.Outcome
-	(Status)(0),                // 11: crossroads.node.v1.Status
-	(registrypb.Reason)(0),     // 12: crossroads.registry.v1.Reason
-	(*LotPart)(nil),            // 13: crossroads.node.v1.LotPart
+	(Role)(0),                     // 0: crossroads.node.v1.Role
+	(Event)(0),                    // 1: crossroads.node.v1.Event
+	(*Entry)(nil),                 // 2: crossroads.node.v1.Entry
+	(*InquiryPart)(nil),           // 3: crossroads.node.v1.InquiryPart
+	(*StoredEntry)(nil),           // 4: crossroads.node.v1.StoredEntry
+	(*TraceRequest)(nil),          // 5: crossroads.node.v1.TraceRequest
+	(*TraceResponse)(nil),         // 6: crossroads.node.v1.TraceResponse
+	(*registrypb.NodeRef)(nil),    // 7: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),    // 8: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),     // 9: crossroads.registry.v1.Period
+	(registrypb.Outcome)(0),       // 10: crossroads.registry.v1.Outcome
+	(Status)(0),                   // 11: crossroads.node.v1.Status
+	(registrypb.Reason)(0),        // 12: crossroads.registry.v1.Reason
+	(*registrypb.MandateUse)(nil), // 13: crossroads.registry.v1.MandateUse
+	(*LotPart)(nil),               // 14: crossroads.node.v1.LotPart
 }
 var file_node_nodepb_journal_proto_depIdxs = []int32{
 	0,  // 0: crossroads.node.v1.Entry.role:type_name -> crossroads.node.v1.Role
@@ -1062,15 +1084,16 @@ var file_node_nodepb_journal_proto_depIdxs = []int32{
 	12, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
 	8,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
 	3,  // 11: crossroads.node.v1.Entry.parts:type_name -> crossroads.node.v1.InquiryPart
-	13, // 12: crossroads.node.v1.Entry.lot:type_name -> crossroads.node.v1.LotPart
-	11, // 13: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
-	12, // 14: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
-	4,  // 15: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 12: crossroads.node.v1.Entry.mandate:type_name -> crossroads.registry.v1.MandateUse
+	14, // 13: crossroads.node.v1.Entry.lot:type_name -> crossroads.node.v1.LotPart
+	11, // 14: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
+	12, // 15: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
+	4,  // 16: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_journal_proto_init() }

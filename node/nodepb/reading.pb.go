@@ -134,9 +134,10 @@ func (x *SubjectRequest) GetViewing() []byte {
 
 type SubjectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Records       []*SubjectRecord       `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"` // the newest first
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`      // there are older ones, which were left out
-	Holders       []string               `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // from a registry member: institutions that hold a file
+	Records       []*SubjectRecord       `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`    // the newest first
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`         // there are older ones, which were left out
+	Holders       []string               `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"`    // from a registry member: institutions that hold a file
+	Mandates      []*HeldMandate         `protobuf:"bytes,40,rep,name=mandates,proto3" json:"mandates,omitempty"` // likewise: those that the subject gave
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +189,13 @@ func (x *SubjectResponse) GetMore() bool {
 func (x *SubjectResponse) GetHolders() []string {
 	if x != nil {
 		return x.Holders
+	}
+	return nil
+}
+
+func (x *SubjectResponse) GetMandates() []*HeldMandate {
+	if x != nil {
+		return x.Mandates
 	}
 	return nil
 }
@@ -749,18 +757,19 @@ var File_node_nodepb_reading_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_reading_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/reading.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x19node/nodepb/journal.proto\"V\n" +
+	"\x19node/nodepb/reading.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x19node/nodepb/journal.proto\x1a\x19node/nodepb/mandate.proto\"V\n" +
 	"\x0eSubjectViewing\x12 \n" +
 	"\ffrom_unix_ms\x18\x01 \x01(\x03R\n" +
 	"fromUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x02 \x01(\x03R\vuntilUnixMs\"@\n" +
 	"\x0eSubjectRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x18\n" +
-	"\aviewing\x18\x02 \x01(\fR\aviewing\"|\n" +
+	"\aviewing\x18\x02 \x01(\fR\aviewing\"\xb9\x01\n" +
 	"\x0fSubjectResponse\x12;\n" +
 	"\arecords\x18\x01 \x03(\v2!.crossroads.node.v1.SubjectRecordR\arecords\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x18\n" +
-	"\aholders\x18\x03 \x03(\tR\aholders\"\x8e\a\n" +
+	"\aholders\x18\x03 \x03(\tR\aholders\x12;\n" +
+	"\bmandates\x18( \x03(\v2\x1f.crossroads.node.v1.HeldMandateR\bmandates\"\x8e\a\n" +
 	"\rSubjectRecord\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1e\n" +
 	"\n" +
@@ -837,35 +846,37 @@ var file_node_nodepb_reading_proto_goTypes = []any{
 	(*InspectedInstitution)(nil), // 5: crossroads.node.v1.InspectedInstitution
 	(*InspectRequest)(nil),       // 6: crossroads.node.v1.InspectRequest
 	(*InspectResponse)(nil),      // 7: crossroads.node.v1.InspectResponse
-	(Role)(0),                    // 8: crossroads.node.v1.Role
-	(Event)(0),                   // 9: crossroads.node.v1.Event
-	(*registrypb.NodeRef)(nil),   // 10: crossroads.registry.v1.NodeRef
-	(*registrypb.Period)(nil),    // 11: crossroads.registry.v1.Period
-	(registrypb.Outcome)(0),      // 12: crossroads.registry.v1.Outcome
-	(Status)(0),                  // 13: crossroads.node.v1.Status
-	(registrypb.Reason)(0),       // 14: crossroads.registry.v1.Reason
-	(*registrypb.Subject)(nil),   // 15: crossroads.registry.v1.Subject
-	(*StoredEntry)(nil),          // 16: crossroads.node.v1.StoredEntry
+	(*HeldMandate)(nil),          // 8: crossroads.node.v1.HeldMandate
+	(Role)(0),                    // 9: crossroads.node.v1.Role
+	(Event)(0),                   // 10: crossroads.node.v1.Event
+	(*registrypb.NodeRef)(nil),   // 11: crossroads.registry.v1.NodeRef
+	(*registrypb.Period)(nil),    // 12: crossroads.registry.v1.Period
+	(registrypb.Outcome)(0),      // 13: crossroads.registry.v1.Outcome
+	(Status)(0),                  // 14: crossroads.node.v1.Status
+	(registrypb.Reason)(0),       // 15: crossroads.registry.v1.Reason
+	(*registrypb.Subject)(nil),   // 16: crossroads.registry.v1.Subject
+	(*StoredEntry)(nil),          // 17: crossroads.node.v1.StoredEntry
 }
 var file_node_nodepb_reading_proto_depIdxs = []int32{
 	3,  // 0: crossroads.node.v1.SubjectResponse.records:type_name -> crossroads.node.v1.SubjectRecord
-	8,  // 1: crossroads.node.v1.SubjectRecord.role:type_name -> crossroads.node.v1.Role
-	9,  // 2: crossroads.node.v1.SubjectRecord.event:type_name -> crossroads.node.v1.Event
-	10, // 3: crossroads.node.v1.SubjectRecord.requester:type_name -> crossroads.registry.v1.NodeRef
-	10, // 4: crossroads.node.v1.SubjectRecord.supplier:type_name -> crossroads.registry.v1.NodeRef
-	11, // 5: crossroads.node.v1.SubjectRecord.period:type_name -> crossroads.registry.v1.Period
-	12, // 6: crossroads.node.v1.SubjectRecord.outcome:type_name -> crossroads.registry.v1.Outcome
-	13, // 7: crossroads.node.v1.SubjectRecord.status:type_name -> crossroads.node.v1.Status
-	14, // 8: crossroads.node.v1.SubjectRecord.reason:type_name -> crossroads.registry.v1.Reason
-	10, // 9: crossroads.node.v1.InspectionOrder.executor:type_name -> crossroads.registry.v1.NodeRef
-	15, // 10: crossroads.node.v1.InspectionOrder.subject:type_name -> crossroads.registry.v1.Subject
-	5,  // 11: crossroads.node.v1.InspectionOrder.institution:type_name -> crossroads.node.v1.InspectedInstitution
-	16, // 12: crossroads.node.v1.InspectResponse.entries:type_name -> crossroads.node.v1.StoredEntry
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 1: crossroads.node.v1.SubjectResponse.mandates:type_name -> crossroads.node.v1.HeldMandate
+	9,  // 2: crossroads.node.v1.SubjectRecord.role:type_name -> crossroads.node.v1.Role
+	10, // 3: crossroads.node.v1.SubjectRecord.event:type_name -> crossroads.node.v1.Event
+	11, // 4: crossroads.node.v1.SubjectRecord.requester:type_name -> crossroads.registry.v1.NodeRef
+	11, // 5: crossroads.node.v1.SubjectRecord.supplier:type_name -> crossroads.registry.v1.NodeRef
+	12, // 6: crossroads.node.v1.SubjectRecord.period:type_name -> crossroads.registry.v1.Period
+	13, // 7: crossroads.node.v1.SubjectRecord.outcome:type_name -> crossroads.registry.v1.Outcome
+	14, // 8: crossroads.node.v1.SubjectRecord.status:type_name -> crossroads.node.v1.Status
+	15, // 9: crossroads.node.v1.SubjectRecord.reason:type_name -> crossroads.registry.v1.Reason
+	11, // 10: crossroads.node.v1.InspectionOrder.executor:type_name -> crossroads.registry.v1.NodeRef
+	16, // 11: crossroads.node.v1.InspectionOrder.subject:type_name -> crossroads.registry.v1.Subject
+	5,  // 12: crossroads.node.v1.InspectionOrder.institution:type_name -> crossroads.node.v1.InspectedInstitution
+	17, // 13: crossroads.node.v1.InspectResponse.entries:type_name -> crossroads.node.v1.StoredEntry
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_reading_proto_init() }
@@ -875,6 +886,7 @@ func file_node_nodepb_reading_proto_init() {
 	}
 	file_node_nodepb_exchange_proto_init()
 	file_node_nodepb_journal_proto_init()
+	file_node_nodepb_mandate_proto_init()
 	file_node_nodepb_reading_proto_msgTypes[4].OneofWrappers = []any{
 		(*InspectionOrder_Ticket)(nil),
 		(*InspectionOrder_Subject)(nil),

@@ -11,6 +11,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/nonce"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -29,7 +30,7 @@ var (
 	// is answered.
 	ErrJournal = errors.New("the journal is unavailable")
 	// ErrBusy means that too many challenges are open.
-	ErrBusy = errors.New("too many open challenges")
+	ErrBusy = nonce.ErrBusy
 )
 
 // Registry is this node's view of the registry; registry.Registry is one.
@@ -79,11 +80,11 @@ type Config struct {
 // outlives a call.
 type Service struct {
 	cfg    Config
-	nonces *nonces
+	nonces *nonce.Book
 }
 
 // New makes a service.
-func New(cfg Config) *Service { return &Service{cfg: cfg, nonces: newNonces()} }
+func New(cfg Config) *Service { return &Service{cfg: cfg, nonces: nonce.NewBook()} }
 
 // Reader is who asks this node, as the API authenticated it.
 type Reader struct {

@@ -55,12 +55,12 @@ func (s *Service) Nonce(who Reader, from, until time.Time) (*Challenge, error) {
 	if err != nil {
 		return nil, err
 	}
-	nonce, expires, err := s.nonces.give(now, who.Application, raw)
+	made, expires, err := s.nonces.Give(now, who.Application, raw)
 	if err != nil {
 		return nil, err
 	}
 	return &Challenge{
-		Mesh: s.cfg.Mesh, Node: s.cfg.Self.String(), Purpose: identity.SubjectView, Nonce: nonce, PayloadHash: sum(raw),
+		Mesh: s.cfg.Mesh, Node: s.cfg.Self.String(), Purpose: identity.SubjectView, Nonce: made, PayloadHash: sum(raw),
 		From: at(viewing.FromUnixMs), Until: at(viewing.UntilUnixMs), Expires: expires.UTC().Truncate(time.Millisecond),
 	}, nil
 }
@@ -113,12 +113,12 @@ func (s *Service) admit(who Reader, token []byte) (t *identity.Token, viewing []
 	if t == nil {
 		return nil, nil, err
 	}
-	viewing, nonce := s.nonces.take(s.cfg.Now(), who.Application, t.Nonce)
+	viewing, unknown := s.nonces.Take(s.cfg.Now(), who.Application, t.Nonce)
 	switch {
 	case err != nil:
 		return t, nil, err
-	case nonce != nil:
-		return t, nil, nonce
+	case unknown != nil:
+		return t, nil, unknown
 	case string(sum(viewing)) != string(t.PayloadHash):
 		return t, nil, fmt.Errorf("%w: something else was asked", identity.ErrElsewhere)
 	}
@@ -149,7 +149,7 @@ func (s *Service) check(token []byte, node names.NodeID, payloadHash []byte) (t 
 			Mesh: s.cfg.Mesh, Node: node, Purpose: identity.SubjectView, PayloadHash: payloadHash, MinLevel: minSubjectLevel,
 			Now: s.cfg.Now(), Skew: s.cfg.Skew, Schemes: s.cfg.Schemes,
 		}, token)
-		if refused != nil && !isRefusal(refused) {
+		if refused != nil && !identity.Refuses(refused) {
 			return refused
 		}
 		return nil
@@ -158,13 +158,4 @@ func (s *Service) check(token []byte, node names.NodeID, payloadHash []byte) (t 
 		return nil, fault{err}
 	}
 	return t, refused
-}
-
-func isRefusal(err error) bool {
-	for _, known := range []error{identity.ErrMalformed, identity.ErrUntrusted, identity.ErrElsewhere, identity.ErrExpired, identity.ErrLevel} {
-		if errors.Is(err, known) {
-			return true
-		}
-	}
-	return false
 }

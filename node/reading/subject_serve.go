@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/mandate"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -48,7 +49,11 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 	if err != nil {
 		return nil, err
 	}
-	resp := &nodepb.SubjectResponse{Holders: holders}
+	given, err := s.given(about)
+	if err != nil {
+		return nil, err
+	}
+	resp := &nodepb.SubjectResponse{Holders: holders, Mandates: given}
 	seen := make(map[uint64]bool) // an entry may be about several numbers of one family
 	for _, id := range family {
 		found, err := s.find(ctx, journal.Query{
@@ -76,6 +81,18 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 		}
 	}
 	return resp, nil
+}
+
+// given gives the mandates that a subject gave, as far as this node knows.
+func (s *Service) given(about subject.ID) (all []*nodepb.HeldMandate, err error) {
+	err = s.cfg.Registry.View(func(v record.View) error {
+		mandates, err := v.MandatesOf(about)
+		for _, m := range mandates[:min(len(mandates), mandate.MaxListed)] {
+			all = append(all, mandate.Wire(m))
+		}
+		return err
+	})
+	return all, err
 }
 
 func sign(d int64) int64 { return max(-1, min(1, d)) }

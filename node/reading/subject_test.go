@@ -141,28 +141,6 @@ func TestNonceServesOnce(t *testing.T) {
 	}
 }
 
-func TestNonces(t *testing.T) {
-	n := newNonces()
-	for range maxNoncesApp {
-		if _, _, err := n.give(today, "a", nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, _, err := n.give(today, "a", nil); !errors.Is(err, ErrBusy) {
-		t.Errorf("%v", err)
-	}
-	b, until, err := n.give(today, "b", []byte("x")) // one application does not shut out another
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.take(until, "b", b); err == nil {
-		t.Error("an expired nonce served")
-	}
-	if _, _, err := n.give(today.Add(nonceLife), "a", nil); err != nil || len(n.open) != 1 || n.apps["b"] != 0 {
-		t.Errorf("the expired are not forgotten: %v, %d", err, len(n.open))
-	}
-}
-
 // No answer without its entry, no trust without the registry.
 func TestSubjectFailsClosed(t *testing.T) {
 	m := newMesh(t)

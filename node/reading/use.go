@@ -68,6 +68,10 @@ func kindOf(r told) Kind {
 		return Declaration
 	case r.Event == nodepb.Event_WITHDRAWN:
 		return Withdrawal
+	case r.Event == nodepb.Event_MANDATE_GIVEN:
+		return MandateGiven
+	case r.Event == nodepb.Event_MANDATE_REVOKED:
+		return MandateEnded
 	}
 	return Consultation
 }
@@ -90,7 +94,7 @@ func differs(a, b told) bool {
 
 // decide says how the use came out, and which fields it was about.
 func (u *Use) decide(g []told) {
-	if u.Kind == Declaration || u.Kind == Withdrawal {
+	if u.Kind == Declaration || u.Kind == Withdrawal || u.Kind == MandateGiven || u.Kind == MandateEnded {
 		for _, r := range g {
 			switch r.Outcome {
 			case registrypb.Outcome_PERMIT:

@@ -21,6 +21,8 @@ type SubjectView struct {
 	Complete bool `json:"complete"`
 	// Files are the institutions that hold a file on the subject.
 	Files []Institution `json:"files"`
+	// Mandates are those that the subject gave, as registry members say, the newest first.
+	Mandates []GivenMandate `json:"mandates"`
 	// Uses are what was done, the newest first.
 	Uses []Use `json:"uses"`
 	// Journals are the nodes that told; NotReached those that did not; Shortened those
@@ -44,6 +46,8 @@ const (
 	Consultation Kind = "consultation" // somebody asked for data; refused or not
 	Declaration  Kind = "declaration"  // somebody said that it has a file
 	Withdrawal   Kind = "withdrawal"   // somebody said that it no longer has one
+	MandateGiven Kind = "mandate"      // the subject gave a mandate
+	MandateEnded Kind = "revocation"   // a mandate was taken back
 	LogReading   Kind = "reading"      // somebody read what journals hold on the subject
 )
 
@@ -108,7 +112,7 @@ func (s *Service) gather(ctx context.Context, t *identity.Token, req *nodepb.Sub
 	if err != nil {
 		return nil, err
 	}
-	view := &SubjectView{From: at(viewing.FromUnixMs), Until: at(viewing.UntilUnixMs), Uses: []Use{}, Files: []Institution{}}
+	view := &SubjectView{From: at(viewing.FromUnixMs), Until: at(viewing.UntilUnixMs), Uses: []Use{}, Files: []Institution{}, Mandates: []GivenMandate{}}
 	var all []told
 	var next []*registrypb.NodeRef
 	holders := map[string]bool{}
@@ -121,6 +125,7 @@ func (s *Service) gather(ctx context.Context, t *identity.Token, req *nodepb.Sub
 			next = append(next, &registrypb.NodeRef{Institution: h})
 		}
 		next = append(next, named(resp.Records)...)
+		view.given(resp.Mandates)
 		if resp.More {
 			view.Shortened = append(view.Shortened, n.String())
 		}
@@ -150,7 +155,9 @@ func (s *Service) gather(ctx context.Context, t *identity.Token, req *nodepb.Sub
 	view.Journals, view.NotReached = f.done()
 	slices.Sort(view.Shortened)
 	view.Complete = len(view.NotReached)+len(view.Shortened) == 0
-	return view, s.cfg.Registry.View(func(v record.View) error { return view.fill(v, all, holders) })
+	return view, s.cfg.Registry.View(func(v record.View) error {
+		return cmp.Or(view.named(v, names.DateOf(s.cfg.Now().UTC())), view.fill(v, all, holders))
+	})
 }
 
 // fill joins the records into uses, and adds what is public.

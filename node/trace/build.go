@@ -185,6 +185,12 @@ func (b *builder) exchange(g []held) Exchange {
 	if w.Status != nodepb.Status_STATUS_UNSPECIFIED {
 		x.Status = w.Status.String()
 	}
+	if m := w.Mandate; m != nil {
+		x.Mandate = &Mandate{ID: names.MandateID(m.Id), Provider: names.ProviderID(m.Provider), AuthLevel: m.AuthLevel}
+		if m.OnBehalf != nil {
+			x.Mandate.OnBehalf = &Subject{Scheme: m.OnBehalf.Scheme, Number: m.OnBehalf.Number}
+		}
+	}
 	if x.Deliberation == "" {
 		for _, e := range g {
 			x.Deliberation = cmp.Or(x.Deliberation, names.Deliberation(e.Deliberation))

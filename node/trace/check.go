@@ -46,6 +46,7 @@ var (
 		{"the clearing peer", func(e *nodepb.Entry) string { return ref(e.Clearer) }, false},
 		{"the supplier", func(e *nodepb.Entry) string { return e.Supplier.GetInstitution() }, false},
 		{"the authorization", func(e *nodepb.Entry) string { return e.Authorization }, false},
+		{"the mandate", func(e *nodepb.Entry) string { return e.Mandate.GetId() }, false},
 		{"the deliberation", func(e *nodepb.Entry) string { return e.Deliberation }, false},
 		{"the permitted fields", func(e *nodepb.Entry) string { return list(e.Fields) }, false},
 		{"the withheld fields", func(e *nodepb.Entry) string { return list(e.Withheld) }, false},
@@ -306,6 +307,7 @@ func (b *builder) checkEnd(groups [][]held) {
 
 // assertions labels what only the requester says.
 func (b *builder) assertions() {
+	b.mandates()
 	e := b.entries[0]
 	if asked := pick(b.entries, nodepb.Event_REQUESTED); asked != nil {
 		e = *asked
@@ -319,6 +321,24 @@ func (b *builder) assertions() {
 	}
 	n := nodeID(e.Requester)
 	b.find(Asserted, []names.NodeID{n}, "Only %s vouches for %s.", cmp.Or(string(n.Institution), "the requester"), what)
+}
+
+// mandates says whose word a mandate is: that it was given, a provider's; for whom it is
+// used, the requester's alone.
+func (b *builder) mandates() {
+	seen := map[string]bool{}
+	for _, e := range b.entries {
+		m := e.Mandate
+		if m == nil || seen[m.Id] {
+			continue
+		}
+		seen[m.Id] = true
+		text := fmt.Sprintf("That mandate %s was given is attested by %s, which authenticated its giver at level %d", oneLine(m.Id), oneLine(m.Provider), m.AuthLevel)
+		if m.OnBehalf != nil {
+			text += "; that it is used for the enterprise it names, only the requester says"
+		}
+		b.find(Asserted, []names.NodeID{nodeID(e.Clearer)}, "%s.", text)
+	}
 }
 
 // voices gives the nodes that entries stand at, each once.

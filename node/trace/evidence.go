@@ -227,6 +227,7 @@ func ofGranted(e *nodepb.Entry, c *registrypb.Clearance) []said {
 		{"the withheld fields", slices.Equal(e.Withheld, c.Withheld)},
 		{"the authorization", e.Authorization == c.Authorization},
 		{"the registry's state", e.RegistryIndex == c.RegistryIndex},
+		{"the mandate", proto.Equal(e.Mandate, c.Mandate)},
 		{"the time to present it by", e.PresentByUnixMs == c.PresentByUnixMs},
 	}
 }

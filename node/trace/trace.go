@@ -159,6 +159,7 @@ type Exchange struct {
 	Authorization names.AuthorizationID `json:"authorization,omitempty"`
 	Deliberation  names.Deliberation    `json:"deliberation,omitempty"`
 	RegistryIndex uint64                `json:"registry_index,omitempty"`
+	Mandate       *Mandate              `json:"mandate,omitempty"`
 	Fields        []names.FieldName     `json:"fields,omitempty"` // permitted
 	Withheld      []names.FieldName     `json:"withheld,omitempty"`
 	Status        string                `json:"status,omitempty"`
@@ -169,6 +170,14 @@ type Exchange struct {
 	Supplying *Millis `json:"supplying_ms,omitempty"` // decision to release
 	Receiving *Millis `json:"receiving_ms,omitempty"` // release to receipt
 	Total     *Millis `json:"total_ms,omitempty"`     // request to receipt, by one clock
+}
+
+// Mandate is what a clearance says of the mandate that it rests on.
+type Mandate struct {
+	ID        names.MandateID  `json:"id"`
+	Provider  names.ProviderID `json:"provider"` // that attests that its giver gave it
+	AuthLevel uint32           `json:"auth_level"`
+	OnBehalf  *Subject         `json:"on_behalf,omitempty"` // the enterprise for which the requester says it uses it
 }
 
 // Millis is a span of time in milliseconds; negative when clocks disagree.

@@ -114,6 +114,13 @@ func (x Exchange) write(p *page) {
 		permit += " (" + string(x.Deliberation) + ")"
 	}
 	p.row("cleared by", permit)
+	if m := x.Mandate; m != nil {
+		text := fmt.Sprintf("%s, attested by %s at level %d", oneLine(string(m.ID)), oneLine(string(m.Provider)), m.AuthLevel)
+		if m.OnBehalf != nil {
+			text += fmt.Sprintf("; used, as the requester says, for %s (%s)", oneLine(m.OnBehalf.Number), oneLine(m.OnBehalf.Scheme))
+		}
+		p.row("by mandate", text)
+	}
 	if len(x.Fields) > 0 {
 		p.row("permitted", fieldList(x.Fields))
 	}

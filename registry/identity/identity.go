@@ -53,8 +53,15 @@ const (
 // Purpose is what a token is for.
 type Purpose string
 
-// SubjectView is the purpose of a subject who reads what the journals hold on it.
-const SubjectView Purpose = "subject-view"
+// The purposes.
+const (
+	// SubjectView is that of a subject who reads what the journals hold on it.
+	SubjectView Purpose = "subject-view"
+	// MandateGive and MandateRevoke are those of who gives a mandate, or takes one back;
+	// the payload is registrypb's MandateTerms or RevocationTerms.
+	MandateGive   Purpose = record.MandateGive
+	MandateRevoke Purpose = record.MandateRevoke
+)
 
 // Errors of Check. They say nothing of what any journal or directory holds.
 var (
@@ -113,6 +120,12 @@ func Check(v record.View, want Want, raw []byte) (*Token, error) {
 		Nonce: bytes.Clone(t.Nonce), PayloadHash: bytes.Clone(t.PayloadHash),
 	}
 	return token, want.met(t)
+}
+
+// Refuses reports whether an error of Check says something of the token, and not of this
+// node.
+func Refuses(err error) bool {
+	return slices.ContainsFunc([]error{ErrMalformed, ErrUntrusted, ErrElsewhere, ErrExpired, ErrLevel}, func(known error) bool { return errors.Is(err, known) })
 }
 
 func open(raw []byte) (*envelope.Opened, *registrypb.IdentityToken, error) {
