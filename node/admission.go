@@ -30,7 +30,7 @@ func (a *admission) view(fn func(record.View) error) error {
 	if r == nil {
 		return errStarting
 	}
-	return r.View(func(v record.View) error { return fn(v.Remembering()) })
+	return r.PublicView(func(v record.View) error { return fn(v.Remembering()) })
 }
 
 // institution lets in every node of an admitted institution that is not

@@ -158,6 +158,7 @@ func (n *Node) openRegistry() (err error) {
 		Self: n.self, Genesis: n.keys.genesis, Dir: n.dir("registry"), StorageKey: n.keys.storage, Signer: n.keys.signer,
 		Peers: n.peers, Now: n.deps.Now, Log: n.log,
 	}
+	cfg.Join = n.cfg.Join
 	if n.cfg.Member {
 		cfg.Raft = registry.Consensus(&raftLayer{n.endpoint.StreamLayer(raftProtocol), n.peers, n.self})
 	}

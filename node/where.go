@@ -21,7 +21,7 @@ func (n *Node) locate(to names.NodeID) (addr string, err error) {
 			return addr, nil
 		}
 	}
-	err = n.registry.View(func(v record.View) error {
+	err = n.registry.PublicView(func(v record.View) error {
 		rec, err := v.Remembering().Node(to)
 		if err == nil && rec != nil && !rec.Removed {
 			addr = rec.Address

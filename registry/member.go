@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -45,6 +46,13 @@ type member struct {
 	transport *witnessTransport
 	started   atomic.Pointer[raft.Raft]
 
+	pilot    pilot
+	newcomer newcomer
+	dir      string
+	// empty: there was no log. first: the genesis file names this node.
+	empty, first bool
+	catchingUp   atomic.Bool // see begin
+
 	marked atomic.Uint64 // term in which a marker of ours is applied; written by confirm
 }
 
@@ -53,6 +61,7 @@ type member struct {
 func openMember(r *Registry, dir string) (*member, error) {
 	t := r.cfg.Tuning
 	m := &member{reg: r, log: r.cfg.Log}
+	m.pilot.of, m.newcomer.reg, m.dir = m, r, dir
 	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log, keep: int(t.TrailingLogs)}
 	m.batch.apply = func(data []byte) raft.ApplyFuture { return m.raft().Apply(data, enqueueFor) }
 	m.granter = lease.NewGranter(lease.GranterConfig{
@@ -105,9 +114,20 @@ func (m *member) openStores(dir string) error {
 		return fmt.Errorf("read raft log: %w", err)
 	}
 	if !known {
-		return m.found()
+		return m.checkEmpty()
 	}
 	return m.checkState()
+}
+
+// checkEmpty sees to it that a state without a log is not taken for a new one.
+func (m *member) checkEmpty() error {
+	m.empty = true
+	m.first = slices.ContainsFunc(m.reg.cfg.Genesis.Members, func(g genesis.Member) bool { return g.ID() == m.reg.cfg.Self })
+	if m.first && m.reg.store.AppliedIndex() > 0 {
+		return fmt.Errorf("the raft log is gone and the state is at index %d: this member would forget how it voted; "+
+			"remove its whole registry directory and start anew", m.reg.store.AppliedIndex())
+	}
+	return nil
 }
 
 // found writes the first entry of the log: the configuration of the genesis file,
@@ -115,17 +135,8 @@ func (m *member) openStores(dir string) error {
 // admitted later starts with nothing and is brought up by the leader.
 func (m *member) found() error {
 	var first raft.Configuration
-	mine := false
 	for _, g := range m.reg.cfg.Genesis.Members {
 		first.Servers = append(first.Servers, server(g.ID()))
-		mine = mine || g.ID() == m.reg.cfg.Self
-	}
-	if !mine {
-		return nil
-	}
-	if m.reg.store.AppliedIndex() > 0 {
-		return fmt.Errorf("the raft log is gone and the state is at index %d: this member would forget how it voted; "+
-			"remove its whole registry directory, have the operators replace the member, and start anew", m.reg.store.AppliedIndex())
 	}
 	if err := raft.BootstrapCluster(m.conf, m.logs, m.logs, m.snaps, nil, first); err != nil {
 		return fmt.Errorf("found the raft log: %w", err)
@@ -165,15 +176,18 @@ func (m *member) checkState() error {
 	return nil
 }
 
-// start lets raft run.
-func (m *member) start() error {
-	m.stream = newGuardedStream(m.reg.cfg.Raft, m.reg.isVoter, m.log)
+// start lets raft run, or begin.
+func (m *member) start(ctx context.Context) error {
+	if err := m.begin(ctx); err != nil {
+		return err
+	}
+	m.stream = newGuardedStream(m.reg.cfg.Raft, m.consents, m.log)
 	m.transport = newWitnessTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: m.stream, MaxPool: connPool, Timeout: m.reg.cfg.Tuning.RPC, Logger: m.conf.Logger, MsgpackUseNewTimeFormat: true,
 		// No pipelining: when a leader is deposed, raft 1.8's pipeline may wait for ever
 		// for its own reader, and then raft never shuts down.
 		MaxRPCsInFlight: 1,
-	}))
+	}), m.mayVote)
 	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.logs, m.snaps, m.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)

@@ -79,6 +79,12 @@ func newMesh(t *testing.T, watchers ...string) *mesh {
 // newMeshAt begins at a feature level; 0: the first.
 func newMeshAt(t *testing.T, level uint32, watchers ...string) *mesh {
 	t.Helper()
+	return newMeshOf(t, level, []string{"m1", "m2", "m3"}, watchers...)
+}
+
+// newMeshOf begins with the given members.
+func newMeshOf(t *testing.T, level uint32, members []string, watchers ...string) *mesh {
+	t.Helper()
 	m := &mesh{
 		t: t, f: newFabric(), dir: t.TempDir(), nodes: map[names.NodeID]*running{},
 		tuning: map[names.NodeID]registry.Tuning{}, now: map[names.NodeID]func() time.Time{},
@@ -90,7 +96,7 @@ func newMeshAt(t *testing.T, level uint32, watchers ...string) *mesh {
 		Mesh: "test.example", Bounds: bounds, RecoveryDelay: time.Hour, FeatureLevel: level,
 		Operators: group("operator"), Committee: group("committee"), Recovery: group("recovery"),
 	}
-	for _, inst := range []string{"m1", "m2", "m3"} {
+	for _, inst := range members {
 		m.members = append(m.members, node(inst))
 		m.file.Members = append(m.file.Members, genesis.Member{
 			Institution: names.InstitutionID(inst), Node: "a", Name: inst, Type: "office", Address: "127.0.0.1:1", PublicKey: public(inst),

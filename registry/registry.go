@@ -98,7 +98,10 @@ type Config struct {
 	// Raft makes this node a member: a stream layer whose addresses are NodeIDs, on
 	// Addr and Dial as on the RemoteAddr of what it accepts, where it is the
 	// authenticated peer. It is closed by the registry. Nil makes a watcher.
-	Raft  raft.StreamLayer
+	Raft raft.StreamLayer
+	// Join: the mesh has begun, and this member's disk is new. It never founds the log,
+	// although the genesis file names it.
+	Join  bool
 	Peers Peers
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
@@ -279,11 +282,13 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 
 	g, ctx := errgroup.WithContext(ctx)
 	if r.member != nil {
-		if err := r.member.start(); err != nil {
+		if err := r.member.start(ctx); err != nil {
 			return fmt.Errorf("registry: %w", err)
 		}
 		g.Go(func() error { return r.member.granter.Run(ctx) })
 		g.Go(func() error { return r.member.keepMembers(ctx) })
+		g.Go(func() error { return r.member.newcomer.run(ctx) })
+		g.Go(func() error { return r.member.finishCatchUp(ctx) })
 		g.Go(func() error { return r.member.compact(ctx) })
 	} else {
 		g.Go(func() error { return r.follow(ctx) })

@@ -243,6 +243,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 func TestMembersFollowTheRecord(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
+	m.do(m.operators(m.members[0]), quickPilot(0))
 	m.admit("m4")
 	m4 := node("m4")
 	leader := m.leader()

@@ -58,7 +58,7 @@ var errNoVoter = errors.New("no voter of the members record that stands")
 
 // trust gives the keys with which a member of the registry signs.
 func (r *Registry) trust(n names.NodeID) (keys []ed25519.PublicKey, err error) {
-	err = r.store.View(func(v record.View) error {
+	err = r.PublicView(func(v record.View) error {
 		ok, err := v.IsMember(n)
 		if err != nil {
 			return err

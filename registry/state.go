@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -147,11 +149,52 @@ func (r *Registry) MajorityState(ctx context.Context, index uint64) ([]agree.Sta
 	return r.majority(ctx, &registrypb.StateRequest{Index: index}, func(s agree.State) bool { return index == 0 || s.Index == index })
 }
 
+// majority asks those who vote as this replica comes to know them: the very command that is
+// asked about may be the one that changes who votes, and who leaves signs nothing more.
 func (r *Registry) majority(ctx context.Context, req *registrypb.StateRequest, fits func(agree.State) bool) ([]agree.State, error) {
-	voters, err := r.voters()
-	if err != nil {
-		return nil, err
+	changed, stop := r.Changes()
+	defer stop()
+	for {
+		voters, err := r.voters()
+		if err != nil {
+			return nil, err
+		}
+		states, err := r.majorityOf(ctx, voters, changed, req, fits)
+		if !errors.Is(err, errVotersChanged) {
+			return states, err
+		}
 	}
+}
+
+var errVotersChanged = errors.New("others vote now")
+
+// majorityOf asks these voters until they are others.
+func (r *Registry) majorityOf(ctx context.Context, voters []names.NodeID, changed <-chan struct{}, req *registrypb.StateRequest, fits func(agree.State) bool) (states []agree.State, err error) {
+	asking, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		for {
+			select {
+			case <-changed:
+				if now, err := r.voters(); err != nil || !slices.Equal(now, voters) {
+					cancel(errVotersChanged)
+					return
+				}
+			case <-asking.Done():
+				return
+			}
+		}
+	})
+	states, err = r.majorityAmong(asking, voters, req, fits)
+	if err != nil && errors.Is(context.Cause(asking), errVotersChanged) {
+		return nil, errVotersChanged
+	}
+	return states, err
+}
+
+func (r *Registry) majorityAmong(ctx context.Context, voters []names.NodeID, req *registrypb.StateRequest, fits func(agree.State) bool) ([]agree.State, error) {
 	return agree.Majority(ctx, voters, func(ctx context.Context, m names.NodeID) ([]agree.State, error) {
 		return r.askState(ctx, m, req)
 	}, fits)

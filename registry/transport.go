@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -135,6 +137,11 @@ func (c *trackedConn) Close() error {
 type witnessTransport struct {
 	*raft.NetworkTransport // with pre-vote and close
 
+	mayVote func() bool
+	rpcs    chan raft.RPC
+	stop    context.CancelFunc
+	passing sync.WaitGroup
+
 	mu   sync.Mutex
 	last map[raft.ServerID]witness
 }
@@ -149,8 +156,50 @@ var (
 	_ raft.WithClose   = (*witnessTransport)(nil)
 )
 
-func newWitnessTransport(t *raft.NetworkTransport) *witnessTransport {
-	return &witnessTransport{NetworkTransport: t, last: make(map[raft.ServerID]witness)}
+// newWitnessTransport begins to pass on what comes in; Close ends and joins that.
+func newWitnessTransport(t *raft.NetworkTransport, mayVote func() bool) *witnessTransport {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &witnessTransport{NetworkTransport: t, mayVote: mayVote, rpcs: make(chan raft.RPC), stop: stop, last: make(map[raft.ServerID]witness)}
+	w.passing.Go(func() { w.pass(ctx) })
+	return w
+}
+
+// Consumer gives what raft is asked.
+func (w *witnessTransport) Consumer() <-chan raft.RPC { return w.rpcs }
+
+// Close closes the transport.
+func (w *witnessTransport) Close() error {
+	err := w.NetworkTransport.Close()
+	w.stop()
+	w.passing.Wait()
+	return err
+}
+
+var errForgot = errors.New("this member's log is not whole yet: it may have forgotten how it voted")
+
+// pass hands raft what comes in, except that a member that may not vote is not asked to.
+func (w *witnessTransport) pass(ctx context.Context) {
+	for {
+		var rpc raft.RPC
+		select {
+		case rpc = <-w.NetworkTransport.Consumer():
+		case <-ctx.Done():
+			return
+		}
+		switch rpc.Command.(type) {
+		case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest:
+			if !w.mayVote() {
+				rpc.Respond(nil, errForgot)
+				continue
+			}
+		}
+		select {
+		case w.rpcs <- rpc:
+		case <-ctx.Done():
+			rpc.Respond(nil, raft.ErrTransportShutdown)
+			return
+		}
+	}
 }
 
 // AppendEntries passes on to the network and notes a follower's consent.

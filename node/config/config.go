@@ -42,6 +42,10 @@ type Config struct {
 	// Member makes the node carry a replica of the whole registry. It votes when the
 	// registry lists it as a voter, which this file cannot decide.
 	Member bool `yaml:"member,omitempty"`
+	// Join says that the mesh has begun: a member whose registry folder is empty waits for
+	// the others and never founds the registry anew, although the genesis file names it.
+	// Set it everywhere once the mesh runs, and before a disk is replaced.
+	Join bool `yaml:"join,omitempty"`
 	// API is the local HTTP interface for the institution's own applications.
 	API API `yaml:"api"`
 	// Sources are the datasets that this institution supplies. None: it only asks.
