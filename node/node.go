@@ -111,7 +111,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openMandates, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openQueue, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openMandates, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
@@ -257,7 +257,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
 		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
-		n.runNotify, n.notify.inbox.Run,
+		n.runNotify, n.notify.inbox.Run, n.runSector,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -40,13 +40,17 @@ type notifying struct {
 	clearing  *clearing.NotificationService // nil on a node that is no member
 }
 
-func (n *Node) openNotify() (err error) {
+func (n *Node) openQueue() (err error) {
 	if n.notify.queue, err = outbox.Open(outbox.Config{Dir: n.dir(queueDir), StorageKey: n.keys.storage, Now: n.deps.Now, Log: n.log}); err != nil {
 		return err
 	}
 	n.opened = append(n.opened, n.notify.queue)
+	return nil
+}
+
+func (n *Node) openNotify() (err error) {
 	n.notify.inbox, err = inbox.Open(inbox.Config{
-		Self: n.self, Store: n.notify.queue, Journal: n.journal, Consumers: consumers(n.cfg.API.Applications), Now: n.deps.Now, Log: n.log,
+		Self: n.self, Store: n.notify.queue, Journal: n.askingJournal(), Consumers: append(consumers(n.cfg.API.Applications), n.sectorConsumer()...), Now: n.deps.Now, Log: n.log,
 	})
 	if err != nil {
 		return err

@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
-	"github.com/crossroads-mesh/crossroads/node/inquiry"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/sector"
@@ -34,6 +38,7 @@ const sectorDir = "sector"
 type sectoral struct {
 	journal *journal.Journal
 	manager *sector.Manager
+	courier *sector.Courier // of a manager
 	member  *sector.Member
 	asker   *sector.Asker
 }
@@ -56,11 +61,11 @@ func (n *Node) openSector() (err error) {
 	n.sector = s
 	cfg := sector.Config{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(), Registry: n.past, Peers: n.peers,
-		Journal: s.journal, Outbox: n.outbox, Bounds: n.keys.genesis.Bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
+		Journal: s.journal, Outbox: n.outbox, Queue: n.notify.queue, Bounds: n.keys.genesis.Bounds, Life: n.cfg.Outbox.Life, Now: n.deps.Now, Log: n.log,
 	}
 	if n.cfg.Sector.ManagingBody != "" {
 		s.member = sector.NewMember(sector.MemberConfig{
-			Config: cfg, Manager: n.cfg.Sector.ManagingBody, Sources: n.deps.Sources,
+			Config: cfg, Manager: n.cfg.Sector.ManagingBody, Sources: n.deps.Sources, Inbox: told{n},
 			NotBefore: n.journal.Epoch().NotBefore(cfg.Bounds.ReleaseLife, cfg.Bounds.Skew),
 		})
 		s.asker = sector.NewAsker(sector.AskerConfig{Config: cfg, Manager: n.cfg.Sector.ManagingBody})
@@ -79,6 +84,9 @@ func (n *Node) openSector() (err error) {
 		Config: cfg, Directory: dir, Datasets: n.cfg.Sector.Datasets, Consult: n.consult, Secret: secret,
 		Times: veil.Times{Prompt: n.cfg.Sector.Prompt, Late: n.cfg.Sector.Late},
 	})
+	if err == nil {
+		s.courier, err = sector.NewCourier(s.manager, arriving{n})
+	}
 	return err
 }
 
@@ -108,9 +116,10 @@ func (n *Node) consulting() api.Consultations {
 	return n.consult
 }
 
-// askingJournal is where it is journaled what applications ask. A cooperating
-// institution's other journal must not grow, for all to see, when its sector asks.
-func (n *Node) askingJournal() inquiry.Journal {
+// askingJournal is where it is journaled what applications ask and take. A cooperating
+// institution's other journal must not grow, for all to see, when its sector asks or is
+// told.
+func (n *Node) askingJournal() *journal.Journal {
 	if n.sector != nil && n.sector.asker != nil {
 		return n.sector.journal
 	}
@@ -150,6 +159,76 @@ func (n *Node) handleSector() {
 	serve(n, methodSectorAsk, mesh.Limits{Request: maxSmall, Response: maxAnswer}, who.listed, s.manager.ServeAsk)
 	serve(n, methodSectorTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, s.manager.ServeTrace)
 }
+
+// sectorName is the consumer of the inbox that brings on what comes to a sector.
+const sectorName = "sector"
+
+func (n *Node) sectorConsumer() []inbox.Consumer {
+	if n.sector == nil || n.sector.manager == nil {
+		return nil
+	}
+	return []inbox.Consumer{{Name: sectorName, Wants: func(i inbox.Item) bool { return i.Kind == inbox.Notification }}}
+}
+
+// runSector brings what comes to the sector to whom it is for.
+func (n *Node) runSector(ctx context.Context) error {
+	if n.sector == nil || n.sector.courier == nil {
+		return nil
+	}
+	return n.sector.courier.Run(ctx)
+}
+
+// arriving is the managing body's inbox, as its courier takes from it.
+type arriving struct{ n *Node }
+
+func (a arriving) Next(ctx context.Context) (all []sector.Arrival, err error) {
+	taken, err := a.n.notify.inbox.Take(ctx, sectorName, inbox.Want{Max: 100, Visibility: time.Minute})
+	for _, t := range taken {
+		all = append(all, sector.Arrival{Handle: inbox.Receipt{ID: t.ID, Lease: t.Lease}, Notification: sector.Notification{
+			ID: string(t.Ticket) + "/" + string(t.Purpose), Ticket: t.Ticket, Publisher: t.From, Purpose: t.Purpose, Dataset: t.Dataset, Subject: t.Subject,
+			Also: otherNumbers(t.Item), Period: t.Period, Change: t.Change, RefersTo: t.RefersTo, Content: t.Content, Published: t.Received,
+		}})
+	}
+	return all, err
+}
+
+func otherNumbers(i inbox.Item) (also []subject.ID) {
+	for _, id := range append([]subject.ID{i.Current}, i.KnownAs...) {
+		if !id.IsZero() && id != i.Subject && !slices.Contains(also, id) {
+			also = append(also, id)
+		}
+	}
+	return also
+}
+
+func (a arriving) Done(ctx context.Context, all []sector.Arrival) error {
+	var receipts []inbox.Receipt
+	for _, x := range all {
+		receipts = append(receipts, x.Handle.(inbox.Receipt))
+	}
+	return a.n.notify.inbox.Acknowledge(ctx, inbox.Taker{Consumer: sectorName, Channel: sectorName}, receipts)
+}
+
+// told is a cooperating institution's inbox, as its managing body fills it.
+type told struct{ n *Node }
+
+// Accept keeps what is delivered, once: the mark is in the same write.
+func (t told) Accept(_ context.Context, d sector.Delivered) error {
+	mark := outbox.Key{Table: sectorTold, ID: string(d.Publisher) + "\x00" + d.ID}
+	switch _, err := t.n.notify.queue.Get(mark); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, outbox.ErrNotFound):
+		return err
+	}
+	return t.n.notify.inbox.Put([]*inbox.Item{{
+		Kind: inbox.Notification, Ticket: d.Ticket, From: d.Publisher, Dataset: d.Dataset, Purpose: d.Purpose,
+		Subject: d.Subject, FiledUnder: []subject.ID{d.Subject}, Period: d.Period, Change: d.Change, RefersTo: d.RefersTo, Content: d.Content, Received: t.n.deps.Now(),
+	}}, outbox.Change{Key: mark, Value: []byte{1}, Until: t.n.deps.Now().Add(sector.DeliveryLife)})
+}
+
+// sectorTold is the table, in the queue, of what was taken into the inbox.
+const sectorTold outbox.Table = 18
 
 // runSectorRetention erases the sector's journal as the node's.
 func (n *Node) runSectorRetention(ctx context.Context) error {

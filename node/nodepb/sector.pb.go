@@ -1125,6 +1125,9 @@ type SectorDelivery struct {
 	PublishedUnixMs int64                  `protobuf:"varint,11,opt,name=published_unix_ms,json=publishedUnixMs,proto3" json:"published_unix_ms,omitempty"`
 	Ticket          string                 `protobuf:"bytes,12,opt,name=ticket,proto3" json:"ticket,omitempty"` // of the notification outside
 	Purpose         string                 `protobuf:"bytes,13,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Period          *registrypb.Period     `protobuf:"bytes,14,opt,name=period,proto3" json:"period,omitempty"`
+	Change          registrypb.Change      `protobuf:"varint,15,opt,name=change,proto3,enum=crossroads.registry.v1.Change" json:"change,omitempty"`
+	RefersTo        string                 `protobuf:"bytes,16,opt,name=refers_to,json=refersTo,proto3" json:"refers_to,omitempty"` // ticket of what is corrected or cancelled
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1246,6 +1249,27 @@ func (x *SectorDelivery) GetTicket() string {
 func (x *SectorDelivery) GetPurpose() string {
 	if x != nil {
 		return x.Purpose
+	}
+	return ""
+}
+
+func (x *SectorDelivery) GetPeriod() *registrypb.Period {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *SectorDelivery) GetChange() registrypb.Change {
+	if x != nil {
+		return x.Change
+	}
+	return registrypb.Change(0)
+}
+
+func (x *SectorDelivery) GetRefersTo() string {
+	if x != nil {
+		return x.RefersTo
 	}
 	return ""
 }
@@ -1633,6 +1657,139 @@ func (x *KeptSectorQuestion) GetAcknowledged() bool {
 	return false
 }
 
+// KeptSectorNotice is something that came to the sector and is not delivered yet.
+type KeptSectorNotice struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Ticket          string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Publisher       string                 `protobuf:"bytes,3,opt,name=publisher,proto3" json:"publisher,omitempty"`
+	Purpose         string                 `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Dataset         string                 `protobuf:"bytes,5,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Subject         *registrypb.Subject    `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
+	Also            []*registrypb.Subject  `protobuf:"bytes,7,rep,name=also,proto3" json:"also,omitempty"`
+	Period          *registrypb.Period     `protobuf:"bytes,8,opt,name=period,proto3" json:"period,omitempty"`
+	Content         []byte                 `protobuf:"bytes,9,opt,name=content,proto3" json:"content,omitempty"`
+	PublishedUnixMs int64                  `protobuf:"varint,10,opt,name=published_unix_ms,json=publishedUnixMs,proto3" json:"published_unix_ms,omitempty"`
+	Change          registrypb.Change      `protobuf:"varint,11,opt,name=change,proto3,enum=crossroads.registry.v1.Change" json:"change,omitempty"`
+	RefersTo        string                 `protobuf:"bytes,12,opt,name=refers_to,json=refersTo,proto3" json:"refers_to,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *KeptSectorNotice) Reset() {
+	*x = KeptSectorNotice{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptSectorNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptSectorNotice) ProtoMessage() {}
+
+func (x *KeptSectorNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptSectorNotice.ProtoReflect.Descriptor instead.
+func (*KeptSectorNotice) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *KeptSectorNotice) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *KeptSectorNotice) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *KeptSectorNotice) GetPublisher() string {
+	if x != nil {
+		return x.Publisher
+	}
+	return ""
+}
+
+func (x *KeptSectorNotice) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *KeptSectorNotice) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *KeptSectorNotice) GetSubject() *registrypb.Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *KeptSectorNotice) GetAlso() []*registrypb.Subject {
+	if x != nil {
+		return x.Also
+	}
+	return nil
+}
+
+func (x *KeptSectorNotice) GetPeriod() *registrypb.Period {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *KeptSectorNotice) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *KeptSectorNotice) GetPublishedUnixMs() int64 {
+	if x != nil {
+		return x.PublishedUnixMs
+	}
+	return 0
+}
+
+func (x *KeptSectorNotice) GetChange() registrypb.Change {
+	if x != nil {
+		return x.Change
+	}
+	return registrypb.Change(0)
+}
+
+func (x *KeptSectorNotice) GetRefersTo() string {
+	if x != nil {
+		return x.RefersTo
+	}
+	return ""
+}
+
 // SectorMember is a cooperating institution of the sector.
 type SectorMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1644,7 +1801,7 @@ type SectorMember struct {
 
 func (x *SectorMember) Reset() {
 	*x = SectorMember{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	mi := &file_node_nodepb_sector_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1813,7 @@ func (x *SectorMember) String() string {
 func (*SectorMember) ProtoMessage() {}
 
 func (x *SectorMember) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	mi := &file_node_nodepb_sector_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1826,7 @@ func (x *SectorMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorMember.ProtoReflect.Descriptor instead.
 func (*SectorMember) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{19}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SectorMember) GetInstitution() string {
@@ -1698,7 +1855,7 @@ type SectorReference struct {
 
 func (x *SectorReference) Reset() {
 	*x = SectorReference{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[20]
+	mi := &file_node_nodepb_sector_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1867,7 @@ func (x *SectorReference) String() string {
 func (*SectorReference) ProtoMessage() {}
 
 func (x *SectorReference) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[20]
+	mi := &file_node_nodepb_sector_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1880,7 @@ func (x *SectorReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorReference.ProtoReflect.Descriptor instead.
 func (*SectorReference) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{20}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SectorReference) GetMember() string {
@@ -1759,7 +1916,7 @@ type SectorRow struct {
 
 func (x *SectorRow) Reset() {
 	*x = SectorRow{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[21]
+	mi := &file_node_nodepb_sector_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1928,7 @@ func (x *SectorRow) String() string {
 func (*SectorRow) ProtoMessage() {}
 
 func (x *SectorRow) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[21]
+	mi := &file_node_nodepb_sector_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1941,7 @@ func (x *SectorRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorRow.ProtoReflect.Descriptor instead.
 func (*SectorRow) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{21}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SectorRow) GetReferences() []*SectorReference {
@@ -1812,7 +1969,7 @@ var File_node_nodepb_sector_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\n" +
-	"\x18node/nodepb/sector.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1anode/nodepb/exchange.proto\"{\n" +
+	"\x18node/nodepb/sector.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a registry/registrypb/notify.proto\x1a\x1anode/nodepb/exchange.proto\"{\n" +
 	"\aForward\x12\x1e\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\fR\n" +
@@ -1916,7 +2073,7 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\bdelivery\x18\x01 \x01(\fR\bdelivery\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
 	"\bblinding\x18\x03 \x01(\fR\bblinding\x12\x18\n" +
-	"\apadding\x18\x0f \x03(\fR\apadding\"\xb2\x03\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"\xbf\x04\n" +
 	"\x0eSectorDelivery\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -1934,7 +2091,10 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"timeUnixMs\x12*\n" +
 	"\x11published_unix_ms\x18\v \x01(\x03R\x0fpublishedUnixMs\x12\x16\n" +
 	"\x06ticket\x18\f \x01(\tR\x06ticket\x12\x18\n" +
-	"\apurpose\x18\r \x01(\tR\apurpose\"+\n" +
+	"\apurpose\x18\r \x01(\tR\apurpose\x126\n" +
+	"\x06period\x18\x0e \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\x126\n" +
+	"\x06change\x18\x0f \x01(\x0e2\x1e.crossroads.registry.v1.ChangeR\x06change\x12\x1b\n" +
+	"\trefers_to\x18\x10 \x01(\tR\brefersTo\"+\n" +
 	"\x0fSectorDelivered\x12\x18\n" +
 	"\areceipt\x18\x01 \x01(\fR\areceipt\"\xa3\x01\n" +
 	"\rSectorReceipt\x12\x12\n" +
@@ -1965,7 +2125,21 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\bquestion\x18\x02 \x01(\fR\bquestion\x12\"\n" +
 	"\runtil_unix_ms\x18\x03 \x01(\x03R\vuntilUnixMs\x12\x16\n" +
 	"\x06result\x18\x04 \x01(\fR\x06result\x12\"\n" +
-	"\facknowledged\x18\x05 \x01(\bR\facknowledged\"h\n" +
+	"\facknowledged\x18\x05 \x01(\bR\facknowledged\"\xcf\x03\n" +
+	"\x10KeptSectorNotice\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x12\x1c\n" +
+	"\tpublisher\x18\x03 \x01(\tR\tpublisher\x12\x18\n" +
+	"\apurpose\x18\x04 \x01(\tR\apurpose\x12\x18\n" +
+	"\adataset\x18\x05 \x01(\tR\adataset\x129\n" +
+	"\asubject\x18\x06 \x01(\v2\x1f.crossroads.registry.v1.SubjectR\asubject\x123\n" +
+	"\x04also\x18\a \x03(\v2\x1f.crossroads.registry.v1.SubjectR\x04also\x126\n" +
+	"\x06period\x18\b \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\x12\x18\n" +
+	"\acontent\x18\t \x01(\fR\acontent\x12*\n" +
+	"\x11published_unix_ms\x18\n" +
+	" \x01(\x03R\x0fpublishedUnixMs\x126\n" +
+	"\x06change\x18\v \x01(\x0e2\x1e.crossroads.registry.v1.ChangeR\x06change\x12\x1b\n" +
+	"\trefers_to\x18\f \x01(\tR\brefersTo\"h\n" +
 	"\fSectorMember\x12 \n" +
 	"\vinstitution\x18\x01 \x01(\tR\vinstitution\x126\n" +
 	"\x06period\x18\x02 \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\"{\n" +
@@ -1992,7 +2166,7 @@ func file_node_nodepb_sector_proto_rawDescGZIP() []byte {
 	return file_node_nodepb_sector_proto_rawDescData
 }
 
-var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_node_nodepb_sector_proto_goTypes = []any{
 	(*Forward)(nil),              // 0: crossroads.node.v1.Forward
 	(*SectorPermission)(nil),     // 1: crossroads.node.v1.SectorPermission
@@ -2013,49 +2187,57 @@ var file_node_nodepb_sector_proto_goTypes = []any{
 	(*KeptForward)(nil),          // 16: crossroads.node.v1.KeptForward
 	(*KeptSectorContent)(nil),    // 17: crossroads.node.v1.KeptSectorContent
 	(*KeptSectorQuestion)(nil),   // 18: crossroads.node.v1.KeptSectorQuestion
-	(*SectorMember)(nil),         // 19: crossroads.node.v1.SectorMember
-	(*SectorReference)(nil),      // 20: crossroads.node.v1.SectorReference
-	(*SectorRow)(nil),            // 21: crossroads.node.v1.SectorRow
-	(*registrypb.NodeRef)(nil),   // 22: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil),   // 23: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),    // 24: crossroads.registry.v1.Period
-	(Status)(0),                  // 25: crossroads.node.v1.Status
-	(registrypb.Reason)(0),       // 26: crossroads.registry.v1.Reason
+	(*KeptSectorNotice)(nil),     // 19: crossroads.node.v1.KeptSectorNotice
+	(*SectorMember)(nil),         // 20: crossroads.node.v1.SectorMember
+	(*SectorReference)(nil),      // 21: crossroads.node.v1.SectorReference
+	(*SectorRow)(nil),            // 22: crossroads.node.v1.SectorRow
+	(*registrypb.NodeRef)(nil),   // 23: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),   // 24: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),    // 25: crossroads.registry.v1.Period
+	(Status)(0),                  // 26: crossroads.node.v1.Status
+	(registrypb.Reason)(0),       // 27: crossroads.registry.v1.Reason
+	(registrypb.Change)(0),       // 28: crossroads.registry.v1.Change
 }
 var file_node_nodepb_sector_proto_depIdxs = []int32{
-	22, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
+	23, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
 	2,  // 1: crossroads.node.v1.SectorPermission.parts:type_name -> crossroads.node.v1.SectorPart
-	23, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
-	24, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
-	22, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
-	25, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
-	22, // 6: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
-	23, // 7: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
-	24, // 8: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
-	22, // 9: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
-	25, // 10: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
-	26, // 11: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
-	25, // 12: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
-	26, // 13: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
-	23, // 14: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
+	24, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
+	25, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
+	23, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
+	26, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
+	23, // 6: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
+	24, // 7: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
+	25, // 8: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
+	23, // 9: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
+	26, // 10: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
+	27, // 11: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
+	26, // 12: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
+	27, // 13: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
+	24, // 14: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
 	10, // 15: crossroads.node.v1.SectorResult.suppliers:type_name -> crossroads.node.v1.SectorSupplierResult
-	25, // 16: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
-	26, // 17: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
-	22, // 18: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
-	23, // 19: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
-	22, // 20: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
-	3,  // 21: crossroads.node.v1.KeptForward.response:type_name -> crossroads.node.v1.ForwardResponse
-	25, // 22: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
-	24, // 23: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
-	24, // 24: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
-	20, // 25: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
-	23, // 26: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
-	23, // 27: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	26, // 16: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
+	27, // 17: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
+	23, // 18: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
+	24, // 19: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
+	25, // 20: crossroads.node.v1.SectorDelivery.period:type_name -> crossroads.registry.v1.Period
+	28, // 21: crossroads.node.v1.SectorDelivery.change:type_name -> crossroads.registry.v1.Change
+	23, // 22: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
+	3,  // 23: crossroads.node.v1.KeptForward.response:type_name -> crossroads.node.v1.ForwardResponse
+	26, // 24: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
+	24, // 25: crossroads.node.v1.KeptSectorNotice.subject:type_name -> crossroads.registry.v1.Subject
+	24, // 26: crossroads.node.v1.KeptSectorNotice.also:type_name -> crossroads.registry.v1.Subject
+	25, // 27: crossroads.node.v1.KeptSectorNotice.period:type_name -> crossroads.registry.v1.Period
+	28, // 28: crossroads.node.v1.KeptSectorNotice.change:type_name -> crossroads.registry.v1.Change
+	25, // 29: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
+	25, // 30: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
+	21, // 31: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
+	24, // 32: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
+	24, // 33: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_sector_proto_init() }
@@ -2070,7 +2252,7 @@ func file_node_nodepb_sector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_sector_proto_rawDesc), len(file_node_nodepb_sector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -29,7 +28,7 @@ func check(id subject.ID, ticket string) exchange.Question {
 func TestFundAsks(t *testing.T) {
 	w := newWorld(t)
 	id, elsewhere := w.person(1, "fund-b"), w.person(2, "fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("nsso").source.set(id, yes)
 		fund, nic := w.node("fund-b"), w.node("nic")
 		r, err := fund.asker.Consult(t.Context(), check(id, "T-1"))
@@ -104,7 +103,7 @@ func TestFundAsks(t *testing.T) {
 func TestWhoMayAsk(t *testing.T) {
 	w := newWorld(t)
 	id := w.person(1, "fund-b")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("nsso").source.set(id, yes)
 		var caught *nodepb.SectorAsk
 		_, err := w.node("fund-b").asker.Consult(t.Context(), check(id, "T-1"))
@@ -125,7 +124,7 @@ func TestWhoMayAsk(t *testing.T) {
 		}
 	})
 	w.must(w.dir.SetMember(directory.Member{Institution: "fund-b", Period: names.Period{From: 0, Until: 1}}))
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		if _, err := w.node("fund-b").asker.Consult(t.Context(), check(id, "T-9")); err == nil {
 			t.Error("a former member is answered")
 		}
@@ -139,7 +138,7 @@ func TestAskCrash(t *testing.T) {
 			for _, kept := range []bool{false, true} {
 				w := newWorld(t)
 				id := w.person(1, "fund-b")
-				synctest.Test(t, func(t *testing.T) {
+				w.bubble(t, func(t *testing.T) {
 					w.node("nsso").source.set(id, yes)
 					n := w.node(victim)
 					crash := func(e *nodepb.Entry) (bool, error) {
@@ -176,7 +175,7 @@ func TestDelivery(t *testing.T) {
 	moved, other, nobody := w.person(1, ""), w.person(2, "fund-c"), w.person(3, "")
 	w.affiliate(moved, "fund-a", names.Period{From: names.Always, Until: 9500})
 	w.affiliate(moved, "fund-b", names.Period{From: 9501, Until: names.Forever})
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		nic := w.node("nic").manager
 		notice := func(n int, id subject.ID, from, until names.Date) Notification {
 			return Notification{ID: fmt.Sprint("voucher-", n), Publisher: "nsso", Dataset: "wages/v1", Subject: id,

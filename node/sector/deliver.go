@@ -31,9 +31,11 @@ type Notification struct {
 	Purpose   names.Purpose
 	Dataset   names.DatasetID
 	Subject   subject.ID
-	Period    names.Period    // that it is about
-	Qualities []names.Quality // in which the sector is to be told; none: any
-	Content   []byte          // fields that the sector may have
+	Also      []subject.ID // other numbers of the same subject, as far as they are known
+	Period    names.Period // that it is about
+	Change    registrypb.Change
+	RefersTo  names.Ticket // of what is corrected or cancelled
+	Content   []byte       // fields that the sector may have
 	Published time.Time
 }
 
@@ -59,7 +61,7 @@ func (m *Manager) Deliver(ctx context.Context, n Notification) error {
 	if err := n.validate(); err != nil {
 		return err
 	}
-	routes, err := m.directory.Route([]subject.ID{n.Subject}, n.Qualities, n.Period)
+	routes, err := m.directory.Route(append([]subject.ID{n.Subject}, n.Also...), nil, n.Period)
 	if err != nil {
 		return err
 	}
@@ -89,8 +91,8 @@ func (m *Manager) told(n *Notification, d *nodepb.SectorDelivery) *nodepb.Entry 
 
 // deliverTo tells one member, once it is journaled that it will be.
 func (m *Manager) deliverTo(ctx context.Context, n *Notification, r directory.Route) error {
-	key := outbox.Key{Table: deliveries, ID: string(n.Publisher) + "\x00" + n.ID + "\x00" + string(r.Member)}
-	if _, err := m.Outbox.Get(key); err == nil {
+	key := outbox.Key{Table: deliveries, ID: "m" + string(n.Publisher) + "\x00" + n.ID + "\x00" + string(r.Member)}
+	if _, err := m.Queue.Get(key); err == nil {
 		return nil // it holds it
 	} else if !errors.Is(err, outbox.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrJournal, err)
@@ -110,7 +112,7 @@ func (m *Manager) deliverTo(ctx context.Context, n *Notification, r directory.Ro
 	message := &nodepb.SectorDeliver{Content: n.Content, Blinding: fresh(blindingSize)}
 	d := &nodepb.SectorDelivery{
 		Mesh: string(m.Mesh), Id: n.ID, Ticket: string(n.Ticket), Sector: string(sector), Manager: nodeRef(m.Self), Member: string(r.Member),
-		Publisher: string(n.Publisher), Purpose: string(n.Purpose), Dataset: string(n.Dataset), Subject: protoSubject(r.Parts[0].Subject),
+		Publisher: string(n.Publisher), Purpose: string(n.Purpose), Dataset: string(n.Dataset), Subject: protoSubject(r.Parts[0].Subject), Period: protoPeriod(n.Period), Change: n.Change, RefersTo: string(n.RefersTo),
 		Commitment: exchange.Commitment(message.Blinding, n.Content), TimeUnixMs: m.Now().UnixMilli(), PublishedUnixMs: n.Published.UnixMilli(),
 	}
 	var hash []byte
@@ -135,12 +137,15 @@ func (m *Manager) deliverTo(ctx context.Context, n *Notification, r directory.Ro
 	if err := m.journal(ctx, e); err != nil {
 		return err
 	}
-	return m.keep(outbox.Change{Key: key, Value: []byte{1}, Until: m.Now().Add(deliveryLife)})
+	if err := m.Queue.Write(outbox.Change{Key: key, Value: []byte{1}, Until: m.Now().Add(DeliveryLife)}); err != nil {
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	return nil
 }
 
-// deliveryLife is how long a notification is known by its id. Whoever brings one must
+// DeliveryLife is how long a notification is known by its id. Whoever brings one must
 // not bring it again later than that.
-const deliveryLife = 30 * 24 * time.Hour
+const DeliveryLife = 30 * 24 * time.Hour
 
 // tell brings a delivery to one of a member's nodes, and insists on a signed receipt.
 func (m *Manager) tell(ctx context.Context, to names.InstitutionID, message *nodepb.SectorDeliver, hash []byte) (receipt []byte, by names.NodeID, err error) {
@@ -181,6 +186,9 @@ type Delivered struct {
 	Purpose   names.Purpose
 	Dataset   names.DatasetID
 	Subject   subject.ID
+	Period    names.Period
+	Change    registrypb.Change
+	RefersTo  names.Ticket
 	Content   []byte
 	Published time.Time
 }
@@ -204,6 +212,8 @@ func (m *Member) ServeDelivery(ctx context.Context, from names.NodeID, req *node
 		"subject":   err != nil || id.Number() != d.GetSubject().GetNumber(),
 		"publisher": names.InstitutionID(d.GetPublisher()).Validate() != nil,
 		"dataset":   names.DatasetID(d.GetDataset()).Validate() != nil,
+		"period":    d.GetPeriod() == nil || record.Period(d.GetPeriod()).Validate() != nil,
+		"ticket":    d.GetTicket() != "" && names.Ticket(d.GetTicket()).Validate() != nil || d.GetRefersTo() != "" && names.Ticket(d.GetRefersTo()).Validate() != nil,
 		"content": len(req.GetContent()) > exchange.MaxContent || len(req.GetBlinding()) != blindingSize ||
 			!bytes.Equal(d.GetCommitment(), exchange.Commitment(req.GetBlinding(), req.GetContent())),
 	} {
@@ -212,23 +222,23 @@ func (m *Member) ServeDelivery(ctx context.Context, from names.NodeID, req *node
 		}
 	}
 	hash := sum(req.GetDelivery())
-	key := outbox.Key{Table: deliveries, ID: d.GetPublisher() + "\x00" + d.GetId()}
+	key := outbox.Key{Table: deliveries, ID: "r" + d.GetPublisher() + "\x00" + d.GetId()}
 	release, err := m.locks.acquire(ctx, key.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	detail := "had it already"
-	if _, err := m.Outbox.Get(key); errors.Is(err, outbox.ErrNotFound) {
+	if _, err := m.Queue.Get(key); errors.Is(err, outbox.ErrNotFound) {
 		detail = ""
 		err := m.inbox.Accept(ctx, Delivered{ID: d.GetId(), Ticket: names.Ticket(d.GetTicket()), Publisher: names.InstitutionID(d.GetPublisher()),
-			Purpose: names.Purpose(d.GetPurpose()), Dataset: names.DatasetID(d.GetDataset()), Subject: id, Content: req.GetContent(),
+			Purpose: names.Purpose(d.GetPurpose()), Dataset: names.DatasetID(d.GetDataset()), Subject: id, Period: record.Period(d.GetPeriod()), Change: d.GetChange(), RefersTo: names.Ticket(d.GetRefersTo()), Content: req.GetContent(),
 			Published: time.UnixMilli(d.GetPublishedUnixMs())})
 		if err != nil {
 			return nil, fmt.Errorf("%w: the inbox: %w", ErrJournal, err)
 		}
-		if err := m.keep(outbox.Change{Key: key, Value: []byte{1}, Until: m.Now().Add(deliveryLife)}); err != nil {
-			return nil, err
+		if err := m.Queue.Write(outbox.Change{Key: key, Value: []byte{1}, Until: m.Now().Add(DeliveryLife)}); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrJournal, err)
 		}
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrJournal, err)

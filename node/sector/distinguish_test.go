@@ -132,7 +132,7 @@ func TestNobodyCanTell(t *testing.T) {
 			failed = append(failed, question(id, ticket))
 		}
 	}
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		delays := map[string]time.Duration{"fund-a": 2 * time.Millisecond, "fund-b": 180 * time.Millisecond, "fund-c": 399 * time.Millisecond}
 		for _, q := range answered {
 			id := subject.Raw(q.Scheme, q.Number)
@@ -231,7 +231,7 @@ func TestSizeClasses(t *testing.T) {
 	for n := range 24 {
 		ids = append(ids, w.person(n, funds[n%3]))
 	}
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		seen := map[int]bool{}
 		for n, id := range ids {
 			records := slices.Repeat([]string{yes}, 1<<(n/3*2)/2)

@@ -103,7 +103,9 @@ type Config struct {
 	Peers    Peers
 	Journal  Journal // of the sector, not the node's
 	Outbox   exchange.Outbox
-	Bounds   genesis.Bounds // of the mesh
+	// Queue is where deliveries and their marks lie, which stay for days. Nil: Outbox.
+	Queue  exchange.Outbox
+	Bounds genesis.Bounds // of the mesh
 
 	// Life is how long an answer is kept for the same request. 10 minutes.
 	Life time.Duration
@@ -112,6 +114,9 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
+	if c.Queue == nil {
+		c.Queue = c.Outbox
+	}
 	if c.Life == 0 {
 		c.Life = 10 * time.Minute
 	}

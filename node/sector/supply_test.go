@@ -44,7 +44,7 @@ func wantRecords(t *testing.T, r *exchange.Result, want string) {
 func TestSectorSupplies(t *testing.T) {
 	w := newWorld(t)
 	id := w.person(1, "fund-b")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-b").source.set(id, yes)
 		r := w.consult(question(id, "T-1"))
 		wantRecords(t, r, `[{"entitled":true}]`) // the ground is not permitted
@@ -112,7 +112,7 @@ func TestChangedFund(t *testing.T) {
 	id := w.person(1, "")
 	w.affiliate(id, "fund-c", names.Period{From: names.Always, Until: 9499})
 	w.affiliate(id, "fund-a", names.Period{From: 9500, Until: names.Forever})
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-a").source.set(id, no, yes)
 		w.node("fund-c").source.set(id, yes)
 		wantRecords(t, w.consult(question(id, "T-1")), `[{"entitled":true},{"entitled":false}]`)
@@ -141,7 +141,7 @@ func TestReplacedNumber(t *testing.T) {
 		if told {
 			w.must(w.dir.Replace(old, now))
 		}
-		synctest.Test(t, func(t *testing.T) {
+		w.bubble(t, func(t *testing.T) {
 			w.node("fund-a").source.set(old, yes)
 			r := w.consult(question(now, map[bool]string{false: "T-1", true: "T-2"}[told]))
 			wantRecords(t, r, `[{"entitled":true}]`)
@@ -154,7 +154,7 @@ func TestReplacedNumber(t *testing.T) {
 func TestFundRefuses(t *testing.T) {
 	w := newWorld(t)
 	id, other := w.person(1, "fund-a"), w.person(2, "fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		fund, nic := w.node("fund-a"), w.node("nic")
 		fund.source.set(id, yes)
 		fund.source.set(other, yes)
@@ -230,7 +230,7 @@ func TestManagerChecksAnswers(t *testing.T) {
 	w := newWorld(t)
 	id := w.person(1, "fund-a")
 	liar := w.node("fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		liar.source.set(id, yes)
 		x := &resolution{Manager: w.node("nic").manager}
 		for name, spoil := range map[string]func(*nodepb.ForwardResponse){
@@ -273,7 +273,7 @@ func TestCrash(t *testing.T) {
 func crashAt(t *testing.T, victim string, event nodepb.Event, after bool) {
 	w := newWorld(t)
 	id := w.person(1, "fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-a").source.set(id, yes)
 		n := w.node(victim)
 		crashed := false
@@ -306,7 +306,7 @@ func crashAt(t *testing.T, victim string, event nodepb.Event, after bool) {
 func TestPresentedAgain(t *testing.T) {
 	w := newWorld(t)
 	id := w.person(1, "fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-a").source.set(id, yes)
 		lost := 0
 		w.disturbing(func(_ context.Context, method string, _, _ names.NodeID, arrived bool) error {
@@ -333,7 +333,7 @@ func TestSamePresentation(t *testing.T) {
 	for _, event := range []nodepb.Event{nodepb.Event_FORWARDED, nodepb.Event_SECTOR_ANSWERED, nodepb.Event_RESOLVED, nodepb.Event_SUPPLIED} {
 		w := newWorld(t)
 		id := w.person(1, "fund-a")
-		synctest.Test(t, func(t *testing.T) {
+		w.bubble(t, func(t *testing.T) {
 			fund, nic := w.node("fund-a"), w.node("nic")
 			fund.source.set(id, yes)
 			w.disturbing(func(_ context.Context, method string, _, _ names.NodeID, _ bool) error {
@@ -378,7 +378,7 @@ func TestSamePresentation(t *testing.T) {
 func TestRevokedWhileHeld(t *testing.T) {
 	w := newWorld(t)
 	id := w.person(1, "fund-a")
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-a").source.set(id, yes)
 		go func() {
 			time.Sleep(300 * time.Millisecond) // the answer is ready, and not yet out
@@ -400,7 +400,7 @@ func TestNoFundOutside(t *testing.T) {
 	for i, fund := range []string{"fund-a", "fund-b", "fund-c", ""} {
 		people = append(people, question(w.person(i, fund), fmt.Sprint("T-", i)))
 	}
-	synctest.Test(t, func(t *testing.T) {
+	w.bubble(t, func(t *testing.T) {
 		w.node("fund-b").source.err = errors.New("no")
 		for _, q := range people {
 			w.consult(q)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -538,4 +539,13 @@ func (b *inbox) Accept(_ context.Context, d Delivered) error {
 	}
 	b.took = append(b.took, d)
 	return nil
+}
+
+// bubble runs a test in virtual time. The directory lies outside the bubble, so what was
+// written to it must have settled before.
+func (w *world) bubble(t *testing.T, fn func(t *testing.T)) {
+	t.Helper()
+	_, err := w.dir.Members()
+	w.must(err)
+	synctest.Test(t, fn)
 }

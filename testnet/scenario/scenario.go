@@ -40,6 +40,7 @@ func All() []Scenario {
 	all := []Scenario{
 		increasedReimbursement(),
 		addressMutation(),
+		contributionVouchers(),
 		socialInquiry(),
 		reductionCards(),
 	}
