@@ -48,6 +48,8 @@ type comparison struct {
 	// suspect: the tables were made anew after they differed, and nobody has confirmed them.
 	suspect bool
 	said    map[names.NodeID]map[uint64]agree.State
+	lied    map[names.NodeID]bool // signed two states of one index
+	told    map[string]bool       // differences that are in the log already
 }
 
 // Agreement tells how this replica's state compared, lately, with the members'.
@@ -103,7 +105,7 @@ func (r *Registry) compareOnce(ctx context.Context) error {
 	}
 	mine := marks[len(marks)-1]
 	before := r.Agreement()
-	if before.Diverged != nil || before.Mark == mine && len(before.Silent) == 0 {
+	if before.Diverged != nil || before.Mark == mine && len(before.Silent)+len(before.Differ) == 0 {
 		return nil
 	}
 	voters, err := r.voters()
@@ -116,14 +118,16 @@ func (r *Registry) compareOnce(ctx context.Context) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	signed := map[names.NodeID]agree.State{}
+	var others []agree.State
 	for _, m := range voters {
 		if m == r.cfg.Self {
 			continue
 		}
 		wg.Go(func() {
-			states, err := r.askState(ctx, m, &registrypb.StateRequest{Index: mine.Index})
+			states, witnessed, err := r.askStates(ctx, m, &registrypb.StateRequest{Index: mine.Index})
 			mu.Lock()
 			defer mu.Unlock()
+			others = append(others, witnessed...)
 			switch {
 			case err != nil || len(states) == 0 || states[0].Index != mine.Index:
 				now.Silent = append(now.Silent, m)
@@ -138,6 +142,9 @@ func (r *Registry) compareOnce(ctx context.Context) error {
 	}
 	wg.Wait()
 	for _, s := range signed {
+		r.holdAgainst(s)
+	}
+	for _, s := range others {
 		r.holdAgainst(s)
 	}
 	return r.conclude(ctx, now, len(voters), signed)
@@ -182,7 +189,12 @@ func (r *Registry) alike(mine store.Mark, s agree.State) bool {
 // most say the same; when it is contradicted and is not of a majority, it is wrong, or
 // nobody can tell: it stops.
 func (r *Registry) conclude(ctx context.Context, now Agreement, voters int, signed map[names.NodeID]agree.State) error {
-	same := len(now.Same)
+	same := 0
+	for _, m := range now.Same { // who says one thing here and another there says nothing
+		if !r.liar(m) {
+			same++
+		}
+	}
 	if r.member != nil && r.isVoter(r.cfg.Self) {
 		same++
 	}
@@ -191,6 +203,9 @@ func (r *Registry) conclude(ctx context.Context, now Agreement, voters int, sign
 	}
 	confirmed := same > voters/2
 	for _, m := range now.Differ {
+		if r.tellOnce(fmt.Sprint(m, now.Mark.Index, confirmed)) {
+			continue
+		}
 		r.cfg.Log.Error("registry: a member signed another state than this node holds", "member", m.String(), "index", now.Mark.Index,
 			"here", fmt.Sprintf("%x", now.Mark.Root), "there", fmt.Sprintf("%x", signed[m].Root), "majority_is_here", confirmed,
 			"signed", base64.StdEncoding.EncodeToString(signed[m].Raw))
@@ -282,10 +297,17 @@ func (r *Registry) holdAgainst(s agree.State) {
 		c.said[s.Member] = said
 	}
 	before, ok := said[s.Index]
+	if c.lied[s.Member] {
+		return
+	}
 	if ok && (before.Root != s.Root || before.Public != s.Public) {
 		r.cfg.Log.Error("registry: a member signed two different states of one index: it lies, or was restored from elsewhere under its old name",
 			"member", s.Member.String(), "index", s.Index,
 			"first", base64.StdEncoding.EncodeToString(before.Raw), "second", base64.StdEncoding.EncodeToString(s.Raw))
+		if c.lied == nil {
+			c.lied = map[names.NodeID]bool{}
+		}
+		c.lied[s.Member] = true
 		return
 	}
 	said[s.Index] = s
@@ -297,6 +319,37 @@ func (r *Registry) holdAgainst(s agree.State) {
 			delete(said, index)
 		}
 	}
+}
+
+// witnessed gives what other members signed to this one of an index.
+func (r *Registry) witnessed(index uint64) (raw [][]byte) {
+	r.compared.mu.Lock()
+	defer r.compared.mu.Unlock()
+	for _, said := range r.compared.said {
+		if s, ok := said[index]; ok && len(raw) < maxWitnessed {
+			raw = append(raw, s.Raw)
+		}
+	}
+	return raw
+}
+
+func (r *Registry) liar(m names.NodeID) bool {
+	r.compared.mu.Lock()
+	defer r.compared.mu.Unlock()
+	return r.compared.lied[m]
+}
+
+// tellOnce reports whether what was told before, and remembers it.
+func (r *Registry) tellOnce(what string) bool {
+	r.compared.mu.Lock()
+	defer r.compared.mu.Unlock()
+	c := &r.compared
+	if c.told == nil || len(c.told) > rememberedStates {
+		c.told = map[string]bool{}
+	}
+	before := c.told[what]
+	c.told[what] = true
+	return before
 }
 
 // afterDivergence has a member whose state differed begin with empty tables. The log is

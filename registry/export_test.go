@@ -50,3 +50,6 @@ func (r *Registry) CatchUp(ctx context.Context) error { return r.holder.Renew(ct
 
 // Now gives the hash of the state.
 func (r *Registry) Now() (store.Mark, error) { return r.store.Now() }
+
+// Marks gives the marks of this replica's state.
+func (r *Registry) Marks() ([]store.Mark, error) { return r.store.Marks(0) }

@@ -30,8 +30,12 @@ type fabric struct {
 	conns map[*fabricConn]struct{}
 	// lie, if set, may change what a member sends on a watch, or drop it.
 	lie func(member names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent
+	// wire, if set, may change what one node writes on a consensus connection to another.
+	wire func(from, to names.NodeID, b []byte) []byte
 	// answer, if set, may change what a node answers.
-	answer func(to names.NodeID, method string, req, resp any)
+	answer func(from, to names.NodeID, method string, req, resp any)
+	// swallow, if set, says that a node does nothing of what it is asked, and answers as if.
+	swallow func(to names.NodeID, req any) bool
 	// lose, if set, says that an answer is lost on its way back.
 	lose func(to names.NodeID, method string) bool
 }
@@ -213,9 +217,13 @@ func (c *fabricConn) Write(b []byte) (int, error) {
 	c.f.mu.Lock()
 	cut := c.f.cut[[2]names.NodeID{c.self, c.peer}]
 	c.lost = c.lost || cut
+	wire := c.f.wire
 	c.f.mu.Unlock()
 	if cut {
 		return len(b), nil
+	}
+	if wire != nil {
+		b = wire(c.self, c.peer, b)
 	}
 	return c.Conn.Write(b)
 }
@@ -255,7 +263,14 @@ func (p peers) Call(ctx context.Context, to names.NodeID, method string, req, re
 		return err
 	}
 	var out proto.Message
-	switch q := proto.Clone(req).(type) {
+	p.f.mu.Lock()
+	swallow := p.f.swallow
+	p.f.mu.Unlock()
+	if swallow != nil && swallow(to, req) {
+		out = proto.Clone(resp)
+		req = nil
+	}
+	switch q := cloneOf(req).(type) {
 	case *registrypb.SubmitRequest:
 		out, err = r.HandleSubmit(ctx, p.self, q)
 	case *registrypb.GrantRequest:
@@ -273,7 +288,7 @@ func (p peers) Call(ctx context.Context, to names.NodeID, method string, req, re
 	held, lose, answer := p.f.held[p.self], p.f.lose, p.f.answer
 	p.f.mu.Unlock()
 	if answer != nil && err == nil {
-		answer(to, method, req, out)
+		answer(p.self, to, method, req, out)
 	}
 	if held != nil {
 		select {
@@ -348,4 +363,11 @@ func (s *stream) Receive() (*registrypb.WatchEvent, error) {
 func (s *stream) Close() {
 	s.cancel(errors.New("closed"))
 	<-s.done
+}
+
+func cloneOf(m proto.Message) proto.Message {
+	if m == nil {
+		return nil
+	}
+	return proto.Clone(m)
 }

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +28,10 @@ type machine struct {
 	store *store.Store
 	fatal chan<- error // buffered
 	log   *slog.Logger
+	// door says why an honest leader would not have proposed a command, or nothing; leader
+	// names who leads now. Nil: nobody looks.
+	door   func(envelope []byte) string
+	leader func() string
 	// last index that raft handed over; owned by raft's goroutine for the state machine
 	last uint64
 	// size of the log, of which so many entries at most stay behind a snapshot
@@ -65,6 +71,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	if err != nil {
 		m.fail(err)
 	}
+	m.lookAtRefused(entries, results)
 	answers := make([]any, len(logs))
 	from := 0
 	for i, end := range ends {
@@ -125,4 +132,23 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()
+}
+
+// lookAtRefused leaves evidence of a leader that put before the replicas what an honest
+// one refuses at its door.
+func (m *machine) lookAtRefused(entries []store.Entry, results []record.Result) {
+	if m.door == nil {
+		return
+	}
+	for i, res := range results {
+		e := entries[i]
+		if res.Accepted || len(e.Envelope) <= 1 {
+			continue
+		}
+		if why := m.door(e.Envelope); why != "" {
+			sum := sha256.Sum256(e.Envelope)
+			m.log.Error("registry: a leader proposed what nobody signed who could; it is refused, and the leader lies or is broken",
+				"index", e.Index, "leader", m.leader(), "envelope_sha256", hex.EncodeToString(sum[:]), "refusal", why)
+		}
+	}
 }

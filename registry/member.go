@@ -63,6 +63,17 @@ func openMember(r *Registry, dir string) (*member, error) {
 	m := &member{reg: r, log: r.cfg.Log}
 	m.pilot.of, m.newcomer.reg, m.dir = m, r, dir
 	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log, keep: int(t.TrailingLogs)}
+	m.machine.door = func(envelope []byte) string {
+		refusal, err := m.judgeAtDoor(envelope)
+		if err != nil { // a failing state says so elsewhere
+			return ""
+		}
+		return refusal
+	}
+	m.machine.leader = func() string {
+		l, _ := m.leader()
+		return l.String()
+	}
 	m.batch.apply = func(data []byte) raft.ApplyFuture { return m.raft().Apply(data, enqueueFor) }
 	m.granter = lease.NewGranter(lease.GranterConfig{
 		Mesh: r.cfg.Genesis.Mesh, Self: r.cfg.Self, Signer: r.cfg.Signer, Confirm: m.confirm, Now: r.cfg.Now,

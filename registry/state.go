@@ -22,6 +22,9 @@ import (
 // markWithin is how long a member waits for the mark that it is asked for.
 const markWithin = 2 * time.Second
 
+// maxWitnessed bounds what one member passes on of others, as many as vote.
+const maxWitnessed = 15
+
 // HandleState answers MethodState on a member: what it signs of its own state. Asked for
 // an index, the mark there; asked for a command, states of indexes at which it holds that;
 // asked for nothing, its last mark, and the state as it is now.
@@ -41,7 +44,7 @@ func (r *Registry) HandleState(ctx context.Context, from names.NodeID, req *regi
 	if err != nil {
 		return nil, err
 	}
-	resp := new(registrypb.StateResponse)
+	resp := &registrypb.StateResponse{Witnessed: r.witnessed(req.GetIndex())}
 	for _, s := range states {
 		raw, err := agree.Sign(r.cfg.Genesis.Mesh, s, r.cfg.Signer)
 		if err != nil {
@@ -111,32 +114,46 @@ func (r *Registry) states(ctx context.Context, req *registrypb.StateRequest) ([]
 
 // askState asks one member, itself perhaps, and opens what it signed.
 func (r *Registry) askState(ctx context.Context, m names.NodeID, req *registrypb.StateRequest) ([]agree.State, error) {
+	states, _, err := r.askStates(ctx, m, req)
+	return states, err
+}
+
+// askStates gives also what other members signed to that one, as far as they did.
+func (r *Registry) askStates(ctx context.Context, m names.NodeID, req *registrypb.StateRequest) (states, witnessed []agree.State, err error) {
 	resp := new(registrypb.StateResponse)
-	var err error
 	if m == r.cfg.Self {
 		resp, err = r.HandleState(ctx, m, req)
 	} else {
 		err = r.cfg.Peers.Call(ctx, m, MethodState, req, resp)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if len(resp.States) > agree.MaxStates || len(resp.Witnessed) > maxWitnessed {
+		return nil, nil, fmt.Errorf("%w: %s sent %d and %d", agree.ErrInvalid, m, len(resp.States), len(resp.Witnessed))
 	}
 	keys, err := r.trust(m)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(resp.States) > agree.MaxStates {
-		return nil, fmt.Errorf("%w: %s sent %d", agree.ErrInvalid, m, len(resp.States))
-	}
-	var states []agree.State
 	for _, raw := range resp.States {
 		s, err := agree.Open(r.cfg.Genesis.Mesh, m, keys, raw)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m, err)
+			return nil, nil, fmt.Errorf("%s: %w", m, err)
 		}
 		states = append(states, s)
 	}
-	return states, nil
+	for _, raw := range resp.Witnessed {
+		s, opened, err := agree.Read(r.cfg.Genesis.Mesh, raw)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s passed on: %w", m, err)
+		}
+		keys, err := r.trust(s.Member)
+		if err == nil && slices.ContainsFunc(keys, opened.VerifiedBy) { // else it is no evidence against anybody
+			witnessed = append(witnessed, s)
+		}
+	}
+	return states, witnessed, nil
 }
 
 // MajorityState gives the states that more than half of the voting members signed alike

@@ -47,7 +47,7 @@ func TestRevocationAcknowledgedByTheLeaderAloneIsNone(t *testing.T) {
 	m := newMesh(t)
 	leader := m.leader()
 	author := m.others(leader)[0]
-	m.f.answer = func(to names.NodeID, method string, req, resp any) {
+	m.f.answer = func(_, to names.NodeID, method string, req, resp any) {
 		if s, ok := resp.(*registrypb.SubmitResponse); ok && to == leader && s.Accepted {
 			return
 		} else if ok && to == leader {

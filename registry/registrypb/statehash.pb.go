@@ -183,8 +183,11 @@ func (x *StateRequest) GetCommand() []byte {
 }
 
 type StateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	States        [][]byte               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"` // envelopes of StateHash: at most 4; none: there is no such mark, or command
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	States [][]byte               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"` // envelopes of StateHash: at most 4; none: there is no such mark, or command
+	// What other members signed to this one of the same index: who says one thing here and
+	// another there is found out.
+	Witnessed     [][]byte `protobuf:"bytes,2,rep,name=witnessed,proto3" json:"witnessed,omitempty"` // at most 15
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +225,13 @@ func (*StateResponse) Descriptor() ([]byte, []int) {
 func (x *StateResponse) GetStates() [][]byte {
 	if x != nil {
 		return x.States
+	}
+	return nil
+}
+
+func (x *StateResponse) GetWitnessed() [][]byte {
+	if x != nil {
+		return x.Witnessed
 	}
 	return nil
 }
@@ -424,9 +434,10 @@ const file_registry_registrypb_statehash_proto_rawDesc = "" +
 	"\rremoves_right\x18\b \x01(\bR\fremovesRight\">\n" +
 	"\fStateRequest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"'\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"E\n" +
 	"\rStateResponse\x12\x16\n" +
-	"\x06states\x18\x01 \x03(\fR\x06states\"T\n" +
+	"\x06states\x18\x01 \x03(\fR\x06states\x12\x1c\n" +
+	"\twitnessed\x18\x02 \x03(\fR\twitnessed\"T\n" +
 	"\x10StateRowsRequest\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\rR\x06bucket\x12\x12\n" +
