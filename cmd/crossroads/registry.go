@@ -12,6 +12,7 @@ import (
 func newRegistry() *cobra.Command {
 	return group("registry", "What the network agrees on: who takes part, what is offered, who may ask what",
 		newRegistryInstitutions(), newRegistryDatasets(), newRegistryOfferings(), newRegistryAuthorizations(),
+		newRegistrySubscriptions(),
 		newRegistryReferences(), newRegistryAnchors(), newRegistryEvidence(), newRegistryStatus(), newRegistryStateHash(), newRegistrySubmit(),
 		newRegistryHistory(), newRegistryGroups())
 }

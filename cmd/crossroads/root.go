@@ -124,6 +124,7 @@ Exit codes:
 		newNode(), newConfig(), newTestnet(), newBench(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
 		newInquire(),
 		newSubject(), newOfficer(), newOrder(), newSector(),
+		newPublish(), newDeliveries(), newInbox(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),
 	)
 	return root
