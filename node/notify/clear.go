@@ -178,7 +178,7 @@ func (p *Publisher) take(v record.View, desk *clearing.Desk, from names.NodeID, 
 	}
 	var permits []*permit
 	for _, raw := range o.Clearances {
-		t, no := desk.Check(p.cfg.Self, recipientOf(raw), a.raw, raw)
+		t, no := desk.Check(p.cfg.Self, "", a.raw, raw)
 		if no != nil {
 			return no
 		}
@@ -224,15 +224,6 @@ func cleared(permits []*permit, t *clearing.Told) bool {
 		}
 	}
 	return false
-}
-
-// recipientOf reads whom a clearance claims to be for; Check then insists.
-func recipientOf(raw []byte) names.InstitutionID {
-	c := new(registrypb.NotificationClearance)
-	if opened, err := envelope.Open(envelope.NotificationClearance, raw); err != nil || proto.Unmarshal(opened.Payload, c) != nil {
-		return ""
-	}
-	return names.InstitutionID(c.Recipient)
 }
 
 // maxDecision is the largest decision that is read, in bytes.

@@ -1,8 +1,13 @@
 package notify
 
 import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
 func recordtestPerson(n int) string { return recordtest.Person(n) }
@@ -11,3 +16,12 @@ func recordtestPerson(n int) string { return recordtest.Person(n) }
 type fullInbox struct{ Inbox }
 
 func (fullInbox) Room(int) error { return inbox.ErrFull }
+
+// recipientOf reads whom a clearance claims to be for.
+func recipientOf(raw []byte) names.InstitutionID {
+	c := new(registrypb.NotificationClearance)
+	if opened, err := envelope.Open(envelope.NotificationClearance, raw); err != nil || proto.Unmarshal(opened.Payload, c) != nil {
+		return ""
+	}
+	return names.InstitutionID(c.Recipient)
+}

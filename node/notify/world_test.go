@@ -16,6 +16,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
+	nodejournal "github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk/disktest"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
@@ -54,6 +55,7 @@ type world struct {
 
 	net   network
 	nodes map[string]*testNode
+	batch int // deliveries in one call
 }
 
 // network carries calls, and spoils them when told.
@@ -72,7 +74,7 @@ func (w *world) Now() time.Time {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, w: recordtest.New(t, "alpha", "beta", "gamma"), began: time.Now(), nodes: map[string]*testNode{}}
+	w := &world{t: t, w: recordtest.New(t, "alpha", "beta", "gamma"), began: time.Now(), nodes: map[string]*testNode{}, batch: 16}
 	w.net.down, w.net.calls = map[string]bool{}, map[string]int{}
 	if err := record.Bootstrap(&w.state, w.w.Rules); err != nil {
 		t.Fatal(err)
@@ -156,6 +158,7 @@ type testNode struct {
 	w       *world
 	id      names.NodeID
 	fs      *disktest.FS
+	dir     string // of the queue, instead of fs, when it is to be measured
 	journal *journal
 	stale   bool // guarded by w.mu
 
@@ -172,7 +175,11 @@ type testNode struct {
 func (n *testNode) boot() {
 	w, key := n.w, bytes.Repeat([]byte{1}, 32)
 	var err error
-	if n.queue, err = outbox.Open(outbox.Config{FS: n.fs, StorageKey: key, Now: w.Now, ChunkSize: 64 << 10, SegmentSize: 256 << 10}); err != nil {
+	cfg := outbox.Config{FS: n.fs, StorageKey: key, Now: w.Now, ChunkSize: 64 << 10, SegmentSize: 256 << 10}
+	if n.dir != "" {
+		cfg = outbox.Config{Dir: n.dir, StorageKey: key, Now: w.Now}
+	}
+	if n.queue, err = outbox.Open(cfg); err != nil {
 		w.t.Fatal(err)
 	}
 	if n.inbox, err = inbox.Open(inbox.Config{Self: n.id, Store: n.queue, Journal: n.journal, Consumers: []inbox.Consumer{{Name: "office"}}, Now: w.Now}); err != nil {
@@ -181,7 +188,7 @@ func (n *testNode) boot() {
 	signer := recordtest.Key(string(n.id.Institution))
 	peers := &peers{w, n.id}
 	n.publisher, err = NewPublisher(PublisherConfig{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Peers: peers, Journal: n.journal,
-		Queue: n.queue, Bounds: bounds, Now: w.Now, Batch: 16})
+		Queue: n.queue, Bounds: bounds, Now: w.Now, Batch: w.batch})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -270,9 +277,13 @@ type journal struct {
 	mu      sync.Mutex
 	entries []*nodepb.Entry
 	fail    func(*nodepb.Entry) error
+	real    *nodejournal.Journal // if there is one, it takes every entry instead
 }
 
-func (j *journal) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
+func (j *journal) Append(ctx context.Context, e *nodepb.Entry) (uint64, error) {
+	if j.real != nil {
+		return j.real.Append(ctx, e)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.fail != nil {

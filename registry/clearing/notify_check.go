@@ -55,8 +55,9 @@ type Desk struct {
 	mesh    names.MeshID
 
 	keys     map[names.KeyID]*registrypb.Key
-	verdicts map[verdictKey]*Refusal
-	last     struct { // the publication read last: one goes to many
+	verdicts map[verdictKey]verdict
+	grants   map[string]*lease.Signed // that stand; by their bytes
+	last     struct {                 // the publication read last: one goes to many
 		raw    []byte
 		p      *registrypb.Publication
 		opened *envelope.Opened
@@ -74,15 +75,22 @@ type verdictKey struct {
 	period                                     names.Period
 }
 
+// verdict is what came of a verdictKey.
+type verdict struct {
+	refusal      *Refusal
+	deliberation names.Deliberation
+}
+
 // Desk begins to check in one view.
 func (m *Checker) Desk(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID) *Desk {
-	return &Desk{checker: m, v: v, now: now, bounds: b, mesh: mesh, keys: map[names.KeyID]*registrypb.Key{}, verdicts: map[verdictKey]*Refusal{}}
+	return &Desk{checker: m, v: v, now: now, bounds: b, mesh: mesh, keys: map[names.KeyID]*registrypb.Key{}, verdicts: map[verdictKey]verdict{}, grants: map[string]*lease.Signed{}}
 }
 
 // Check is everything that publisher and recipient can verify of a clearance: that a
 // member which is no party signed it, in time and within its grant, for this very
 // publication, which the publisher signed, to this recipient; and that all it rests on
-// still stands, the recipient's subscription included.
+// still stands, the recipient's subscription included. An empty recipient is whichever
+// the clearance names, for a publisher that learns only from it who is to be told.
 //
 // Not checked here, because it is not public: the references of either side, and whether
 // the recipient was told before.
@@ -95,6 +103,9 @@ func (d *Desk) Check(publisher names.NodeID, recipient names.InstitutionID, publ
 	opened, err := open(envelope.NotificationClearance, clearance, c)
 	if err != nil || record.NodeID(c.Clearer).Validate() != nil || names.AuthorizationID(c.Authorization).Validate() != nil || names.Purpose(c.Purpose).Validate() != nil {
 		return nil, invalid("malformed clearance")
+	}
+	if recipient == "" && names.InstitutionID(c.Recipient).Validate() == nil {
+		recipient = names.InstitutionID(c.Recipient)
 	}
 	t := &Told{
 		Ticket: names.TicketOf(publication), Publisher: publisher, Recipient: recipient, Clearer: record.NodeID(c.Clearer),
@@ -112,8 +123,11 @@ func (d *Desk) Check(publisher names.NodeID, recipient names.InstitutionID, publ
 	if r := t.bound(d.mesh); r != nil {
 		return nil, r
 	}
-	if t.grant, err = d.checker.grant(d.mesh, c.Grant, trust(d.v)); err != nil {
-		return nil, invalid("it shows no grant by a registry member")
+	if t.grant = d.grants[string(c.Grant)]; t.grant == nil {
+		if t.grant, err = d.checker.grant(d.mesh, c.Grant, trust(d.v)); err != nil {
+			return nil, invalid("it shows no grant by a registry member")
+		}
+		d.grants[string(c.Grant)] = t.grant
 	}
 	if r := t.inTime(d.now, d.bounds); r != nil {
 		return nil, r
@@ -229,15 +243,16 @@ func (d *Desk) Stands(t *Told) *Refusal {
 		purpose: c.Purpose, authorization: c.Authorization, published: dayOf(t.Publication.TimeUnixMs), issued: dayOf(c.IssuedUnixMs),
 		fields: joinAll(c.Fields, t.Publication.Fields), qualities: joinAll(c.Qualities), publisherQualities: joinAll(c.PublisherQualities), period: record.Period(c.Period),
 	}
-	r, known := d.verdicts[k]
+	s, known := d.verdicts[k]
 	if !known {
-		r = d.rightsStand(t)
-		d.verdicts[k] = r
+		s.refusal = d.rightsStand(t)
+		if z, err := d.v.Authorization(t.authorizedBy); err == nil && z != nil {
+			s.deliberation = names.Deliberation(z.Deliberation)
+		}
+		d.verdicts[k] = s
 	}
-	if z, err := d.v.Authorization(t.authorizedBy); err == nil && z != nil {
-		t.Deliberation = names.Deliberation(z.Deliberation)
-	}
-	return r
+	t.Deliberation = s.deliberation
+	return s.refusal
 }
 
 func dayOf(unixMs int64) names.Date { return names.DateOf(time.UnixMilli(unixMs).UTC()) }
