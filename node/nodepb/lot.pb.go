@@ -82,6 +82,55 @@ func (LotState) EnumDescriptor() ([]byte, []int) {
 	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{0}
 }
 
+type LotAnswer int32
+
+const (
+	LotAnswer_LOT_ANSWER_UNSPECIFIED LotAnswer = 0
+	LotAnswer_LOT_ANSWER_NO          LotAnswer = 1
+	LotAnswer_LOT_ANSWER_YES         LotAnswer = 2
+)
+
+// Enum value maps for LotAnswer.
+var (
+	LotAnswer_name = map[int32]string{
+		0: "LOT_ANSWER_UNSPECIFIED",
+		1: "LOT_ANSWER_NO",
+		2: "LOT_ANSWER_YES",
+	}
+	LotAnswer_value = map[string]int32{
+		"LOT_ANSWER_UNSPECIFIED": 0,
+		"LOT_ANSWER_NO":          1,
+		"LOT_ANSWER_YES":         2,
+	}
+)
+
+func (x LotAnswer) Enum() *LotAnswer {
+	p := new(LotAnswer)
+	*p = x
+	return p
+}
+
+func (x LotAnswer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LotAnswer) Descriptor() protoreflect.EnumDescriptor {
+	return file_node_nodepb_lot_proto_enumTypes[1].Descriptor()
+}
+
+func (LotAnswer) Type() protoreflect.EnumType {
+	return &file_node_nodepb_lot_proto_enumTypes[1]
+}
+
+func (x LotAnswer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LotAnswer.Descriptor instead.
+func (LotAnswer) EnumDescriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{1}
+}
+
 // lot.present
 type ChunkPresentation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -477,28 +526,109 @@ func (x *LotSubjects) GetWithheld() []string {
 	return nil
 }
 
+// lot.acknowledge: the consultant holds the answer durably.
+type ChunkAcknowledgement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestHash   []byte                 `protobuf:"bytes,1,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkAcknowledgement) Reset() {
+	*x = ChunkAcknowledgement{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkAcknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkAcknowledgement) ProtoMessage() {}
+
+func (x *ChunkAcknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkAcknowledgement.ProtoReflect.Descriptor instead.
+func (*ChunkAcknowledgement) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ChunkAcknowledgement) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
+type ChunkAcknowledgeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkAcknowledgeResponse) Reset() {
+	*x = ChunkAcknowledgeResponse{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkAcknowledgeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkAcknowledgeResponse) ProtoMessage() {}
+
+func (x *ChunkAcknowledgeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkAcknowledgeResponse.ProtoReflect.Descriptor instead.
+func (*ChunkAcknowledgeResponse) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{6}
+}
+
 // KeptLot is the consultant's row of one lot.
 type KeptLot struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Order           []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`                                   // envelope
-	QuestionHash    []byte                 `protobuf:"bytes,2,opt,name=question_hash,json=questionHash,proto3" json:"question_hash,omitempty"` // what is bound to the client ticket
-	State           LotState               `protobuf:"varint,3,opt,name=state,proto3,enum=crossroads.node.v1.LotState" json:"state,omitempty"`
-	SubmittedUnixMs int64                  `protobuf:"varint,4,opt,name=submitted_unix_ms,json=submittedUnixMs,proto3" json:"submitted_unix_ms,omitempty"`
-	Lines           uint64                 `protobuf:"varint,5,opt,name=lines,proto3" json:"lines,omitempty"`
-	Subjects        uint64                 `protobuf:"varint,6,opt,name=subjects,proto3" json:"subjects,omitempty"`  // to be asked
-	Chunks          uint32                 `protobuf:"varint,7,opt,name=chunks,proto3" json:"chunks,omitempty"`      // into which the file fell
-	Done            []byte                 `protobuf:"bytes,8,opt,name=done,proto3" json:"done,omitempty"`           // a bit for each chunk that is finished
-	Tally           []uint64               `protobuf:"varint,9,rep,packed,name=tally,proto3" json:"tally,omitempty"` // lines by outcome, see package node/batch
-	Why             string                 `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`            // it is paused or failed, in words
-	EndedUnixMs     int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
-	UntilUnixMs     int64                  `protobuf:"varint,12,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"` // when it is forgotten
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`                                   // envelope
+	QuestionHash  []byte                 `protobuf:"bytes,2,opt,name=question_hash,json=questionHash,proto3" json:"question_hash,omitempty"` // what is bound to the client ticket
+	State         LotState               `protobuf:"varint,3,opt,name=state,proto3,enum=crossroads.node.v1.LotState" json:"state,omitempty"`
+	Subjects      uint64                 `protobuf:"varint,4,opt,name=subjects,proto3" json:"subjects,omitempty"`                                                                     // to be asked about, each once
+	Chunks        uint32                 `protobuf:"varint,5,opt,name=chunks,proto3" json:"chunks,omitempty"`                                                                         // into which the file fell
+	Done          []byte                 `protobuf:"bytes,6,opt,name=done,proto3" json:"done,omitempty"`                                                                              // a bit for each chunk that is finished
+	Tally         map[string]uint64      `protobuf:"bytes,7,rep,name=tally,proto3" json:"tally,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // finished lines, by reason or status
+	EndedUnixMs   int64                  `protobuf:"varint,8,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
+	UntilUnixMs   int64                  `protobuf:"varint,9,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"` // when it is forgotten
+	Files         string                 `protobuf:"bytes,10,opt,name=files,proto3" json:"files,omitempty"`                                  // what its spooled files' names begin with
+	Blinding      []byte                 `protobuf:"bytes,11,opt,name=blinding,proto3" json:"blinding,omitempty"`                            // of the order's commitment to the file
+	ChunkLines    uint32                 `protobuf:"varint,12,opt,name=chunk_lines,json=chunkLines,proto3" json:"chunk_lines,omitempty"`     // lines of each chunk but the last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeptLot) Reset() {
 	*x = KeptLot{}
-	mi := &file_node_nodepb_lot_proto_msgTypes[5]
+	mi := &file_node_nodepb_lot_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +640,7 @@ func (x *KeptLot) String() string {
 func (*KeptLot) ProtoMessage() {}
 
 func (x *KeptLot) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_lot_proto_msgTypes[5]
+	mi := &file_node_nodepb_lot_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +653,7 @@ func (x *KeptLot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptLot.ProtoReflect.Descriptor instead.
 func (*KeptLot) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{5}
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *KeptLot) GetOrder() []byte {
@@ -547,20 +677,6 @@ func (x *KeptLot) GetState() LotState {
 	return LotState_LOT_STATE_UNSPECIFIED
 }
 
-func (x *KeptLot) GetSubmittedUnixMs() int64 {
-	if x != nil {
-		return x.SubmittedUnixMs
-	}
-	return 0
-}
-
-func (x *KeptLot) GetLines() uint64 {
-	if x != nil {
-		return x.Lines
-	}
-	return 0
-}
-
 func (x *KeptLot) GetSubjects() uint64 {
 	if x != nil {
 		return x.Subjects
@@ -582,18 +698,11 @@ func (x *KeptLot) GetDone() []byte {
 	return nil
 }
 
-func (x *KeptLot) GetTally() []uint64 {
+func (x *KeptLot) GetTally() map[string]uint64 {
 	if x != nil {
 		return x.Tally
 	}
 	return nil
-}
-
-func (x *KeptLot) GetWhy() string {
-	if x != nil {
-		return x.Why
-	}
-	return ""
 }
 
 func (x *KeptLot) GetEndedUnixMs() int64 {
@@ -610,6 +719,382 @@ func (x *KeptLot) GetUntilUnixMs() int64 {
 	return 0
 }
 
+func (x *KeptLot) GetFiles() string {
+	if x != nil {
+		return x.Files
+	}
+	return ""
+}
+
+func (x *KeptLot) GetBlinding() []byte {
+	if x != nil {
+		return x.Blinding
+	}
+	return nil
+}
+
+func (x *KeptLot) GetChunkLines() uint32 {
+	if x != nil {
+		return x.ChunkLines
+	}
+	return 0
+}
+
+// InputBlock are the lines of one chunk, as they were read in.
+type InputBlock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []*InputLine           `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputBlock) Reset() {
+	*x = InputBlock{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputBlock) ProtoMessage() {}
+
+func (x *InputBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputBlock.ProtoReflect.Descriptor instead.
+func (*InputBlock) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *InputBlock) GetLines() []*InputLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+type InputLine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        string                 `protobuf:"bytes,1,opt,name=number,proto3" json:"number,omitempty"` // canonical; empty: malformed
+	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputLine) Reset() {
+	*x = InputLine{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputLine) ProtoMessage() {}
+
+func (x *InputLine) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputLine.ProtoReflect.Descriptor instead.
+func (*InputLine) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *InputLine) GetNumber() string {
+	if x != nil {
+		return x.Number
+	}
+	return ""
+}
+
+func (x *InputLine) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+// Twins are lines about subjects that an earlier line is about.
+type Twins struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []uint32               `protobuf:"varint,1,rep,packed,name=lines,proto3" json:"lines,omitempty"`
+	First         []uint32               `protobuf:"varint,2,rep,packed,name=first,proto3" json:"first,omitempty"` // of each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Twins) Reset() {
+	*x = Twins{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Twins) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Twins) ProtoMessage() {}
+
+func (x *Twins) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Twins.ProtoReflect.Descriptor instead.
+func (*Twins) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Twins) GetLines() []uint32 {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *Twins) GetFirst() []uint32 {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+// ResultBlock is what came of the lines of one chunk, in order.
+type ResultBlock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []*ResultLine          `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResultBlock) Reset() {
+	*x = ResultBlock{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResultBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResultBlock) ProtoMessage() {}
+
+func (x *ResultBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResultBlock.ProtoReflect.Descriptor instead.
+func (*ResultBlock) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResultBlock) GetLines() []*ResultLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+type ResultLine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        Status                 `protobuf:"varint,1,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
+	Reason        registrypb.Reason      `protobuf:"varint,2,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	Successor     string                 `protobuf:"bytes,3,opt,name=successor,proto3" json:"successor,omitempty"`          // under which it was asked, or is to be
+	SameAs        uint64                 `protobuf:"varint,4,opt,name=same_as,json=sameAs,proto3" json:"same_as,omitempty"` // line, from 1
+	Parts         []*ResultPart          `protobuf:"bytes,5,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResultLine) Reset() {
+	*x = ResultLine{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResultLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResultLine) ProtoMessage() {}
+
+func (x *ResultLine) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResultLine.ProtoReflect.Descriptor instead.
+func (*ResultLine) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResultLine) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *ResultLine) GetReason() registrypb.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return registrypb.Reason(0)
+}
+
+func (x *ResultLine) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+func (x *ResultLine) GetSameAs() uint64 {
+	if x != nil {
+		return x.SameAs
+	}
+	return 0
+}
+
+func (x *ResultLine) GetParts() []*ResultPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+type ResultPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Supplier      string                 `protobuf:"bytes,1,opt,name=supplier,proto3" json:"supplier,omitempty"`
+	Status        Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
+	Reason        registrypb.Reason      `protobuf:"varint,3,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	Records       []byte                 `protobuf:"bytes,4,opt,name=records,proto3" json:"records,omitempty"`
+	Answer        LotAnswer              `protobuf:"varint,5,opt,name=answer,proto3,enum=crossroads.node.v1.LotAnswer" json:"answer,omitempty"`
+	Withheld      []string               `protobuf:"bytes,6,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResultPart) Reset() {
+	*x = ResultPart{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResultPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResultPart) ProtoMessage() {}
+
+func (x *ResultPart) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResultPart.ProtoReflect.Descriptor instead.
+func (*ResultPart) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ResultPart) GetSupplier() string {
+	if x != nil {
+		return x.Supplier
+	}
+	return ""
+}
+
+func (x *ResultPart) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *ResultPart) GetReason() registrypb.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return registrypb.Reason(0)
+}
+
+func (x *ResultPart) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ResultPart) GetAnswer() LotAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return LotAnswer_LOT_ANSWER_UNSPECIFIED
+}
+
+func (x *ResultPart) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
 // KeptChunk is the consultant's row of a chunk under way: what it asked, in one request
 // or several.
 type KeptChunk struct {
@@ -621,7 +1106,7 @@ type KeptChunk struct {
 
 func (x *KeptChunk) Reset() {
 	*x = KeptChunk{}
-	mi := &file_node_nodepb_lot_proto_msgTypes[6]
+	mi := &file_node_nodepb_lot_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +1118,7 @@ func (x *KeptChunk) String() string {
 func (*KeptChunk) ProtoMessage() {}
 
 func (x *KeptChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_lot_proto_msgTypes[6]
+	mi := &file_node_nodepb_lot_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +1131,7 @@ func (x *KeptChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptChunk.ProtoReflect.Descriptor instead.
 func (*KeptChunk) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{6}
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeptChunk) GetParts() []*KeptPart {
@@ -662,14 +1147,17 @@ type KeptPart struct {
 	Lines         []uint32               `protobuf:"varint,2,rep,packed,name=lines,proto3" json:"lines,omitempty"` // within the chunk, of each subject
 	Clearances    [][]byte               `protobuf:"bytes,3,rep,name=clearances,proto3" json:"clearances,omitempty"`
 	Decisions     [][]byte               `protobuf:"bytes,4,rep,name=decisions,proto3" json:"decisions,omitempty"`
-	Split         bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"` // given up: asked again in parts
+	Cleared       []string               `protobuf:"bytes,5,rep,name=cleared,proto3" json:"cleared,omitempty"` // suppliers that are not asked for in this part
+	Split         []string               `protobuf:"bytes,6,rep,name=split,proto3" json:"split,omitempty"`     // suppliers that could not answer at once: later parts ask them
+	Replies       []*KeptReply           `protobuf:"bytes,7,rep,name=replies,proto3" json:"replies,omitempty"` // those that came while others did not
+	Left          []byte                 `protobuf:"bytes,8,opt,name=left,proto3" json:"left,omitempty"`       // a bit for each subject on which a decision is still to be asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeptPart) Reset() {
 	*x = KeptPart{}
-	mi := &file_node_nodepb_lot_proto_msgTypes[7]
+	mi := &file_node_nodepb_lot_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +1169,7 @@ func (x *KeptPart) String() string {
 func (*KeptPart) ProtoMessage() {}
 
 func (x *KeptPart) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_lot_proto_msgTypes[7]
+	mi := &file_node_nodepb_lot_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +1182,7 @@ func (x *KeptPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptPart.ProtoReflect.Descriptor instead.
 func (*KeptPart) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{7}
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeptPart) GetRequest() []byte {
@@ -725,29 +1213,118 @@ func (x *KeptPart) GetDecisions() [][]byte {
 	return nil
 }
 
-func (x *KeptPart) GetSplit() bool {
+func (x *KeptPart) GetCleared() []string {
+	if x != nil {
+		return x.Cleared
+	}
+	return nil
+}
+
+func (x *KeptPart) GetSplit() []string {
 	if x != nil {
 		return x.Split
 	}
-	return false
+	return nil
 }
 
-// KeptChunkAnswer is the supplier's mark that a chunk request was answered, with what.
+func (x *KeptPart) GetReplies() []*KeptReply {
+	if x != nil {
+		return x.Replies
+	}
+	return nil
+}
+
+func (x *KeptPart) GetLeft() []byte {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+type KeptReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Clearance     []byte                 `protobuf:"bytes,1,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope
+	By            *registrypb.NodeRef    `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Response      *ChunkResponse         `protobuf:"bytes,3,opt,name=response,proto3" json:"response,omitempty"` // absent: refused
+	Reason        registrypb.Reason      `protobuf:"varint,4,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptReply) Reset() {
+	*x = KeptReply{}
+	mi := &file_node_nodepb_lot_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptReply) ProtoMessage() {}
+
+func (x *KeptReply) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_lot_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptReply.ProtoReflect.Descriptor instead.
+func (*KeptReply) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *KeptReply) GetClearance() []byte {
+	if x != nil {
+		return x.Clearance
+	}
+	return nil
+}
+
+func (x *KeptReply) GetBy() *registrypb.NodeRef {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *KeptReply) GetResponse() *ChunkResponse {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *KeptReply) GetReason() registrypb.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return registrypb.Reason(0)
+}
+
+// KeptChunkAnswer is the supplier's mark that a chunk request was answered.
 type KeptChunkAnswer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ClearanceHash   []byte                 `protobuf:"bytes,1,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"`
 	Requester       *registrypb.NodeRef    `protobuf:"bytes,2,opt,name=requester,proto3" json:"requester,omitempty"`
 	PresentedUnixMs int64                  `protobuf:"varint,3,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"`
-	Response        *ChunkResponse         `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`                       // absent once acknowledged
-	GroupsHash      []byte                 `protobuf:"bytes,5,opt,name=groups_hash,json=groupsHash,proto3" json:"groups_hash,omitempty"` // SHA-256 of the groups cleared: what was answered is for these alone
-	UntilUnixMs     int64                  `protobuf:"varint,6,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`
+	GroupsHash      []byte                 `protobuf:"bytes,4,opt,name=groups_hash,json=groupsHash,proto3" json:"groups_hash,omitempty"` // SHA-256 of the groups cleared: what was answered is for these alone
+	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`
+	Acknowledged    bool                   `protobuf:"varint,6,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *KeptChunkAnswer) Reset() {
 	*x = KeptChunkAnswer{}
-	mi := &file_node_nodepb_lot_proto_msgTypes[8]
+	mi := &file_node_nodepb_lot_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1336,7 @@ func (x *KeptChunkAnswer) String() string {
 func (*KeptChunkAnswer) ProtoMessage() {}
 
 func (x *KeptChunkAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_lot_proto_msgTypes[8]
+	mi := &file_node_nodepb_lot_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +1349,7 @@ func (x *KeptChunkAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptChunkAnswer.ProtoReflect.Descriptor instead.
 func (*KeptChunkAnswer) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{8}
+	return file_node_nodepb_lot_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeptChunkAnswer) GetClearanceHash() []byte {
@@ -796,13 +1373,6 @@ func (x *KeptChunkAnswer) GetPresentedUnixMs() int64 {
 	return 0
 }
 
-func (x *KeptChunkAnswer) GetResponse() *ChunkResponse {
-	if x != nil {
-		return x.Response
-	}
-	return nil
-}
-
 func (x *KeptChunkAnswer) GetGroupsHash() []byte {
 	if x != nil {
 		return x.GroupsHash
@@ -815,6 +1385,13 @@ func (x *KeptChunkAnswer) GetUntilUnixMs() int64 {
 		return x.UntilUnixMs
 	}
 	return 0
+}
+
+func (x *KeptChunkAnswer) GetAcknowledged() bool {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return false
 }
 
 var File_node_nodepb_lot_proto protoreflect.FileDescriptor
@@ -852,39 +1429,81 @@ const file_node_nodepb_lot_proto_rawDesc = "" +
 	"\rauthorization\x18\x05 \x01(\tR\rauthorization\x12\"\n" +
 	"\fdeliberation\x18\x06 \x01(\tR\fdeliberation\x12\x16\n" +
 	"\x06fields\x18\a \x03(\tR\x06fields\x12\x1a\n" +
-	"\bwithheld\x18\b \x03(\tR\bwithheld\"\xf2\x02\n" +
+	"\bwithheld\x18\b \x03(\tR\bwithheld\"9\n" +
+	"\x14ChunkAcknowledgement\x12!\n" +
+	"\frequest_hash\x18\x01 \x01(\fR\vrequestHash\"\x1a\n" +
+	"\x18ChunkAcknowledgeResponse\"\xd3\x03\n" +
 	"\aKeptLot\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\x12#\n" +
 	"\rquestion_hash\x18\x02 \x01(\fR\fquestionHash\x122\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1c.crossroads.node.v1.LotStateR\x05state\x12*\n" +
-	"\x11submitted_unix_ms\x18\x04 \x01(\x03R\x0fsubmittedUnixMs\x12\x14\n" +
-	"\x05lines\x18\x05 \x01(\x04R\x05lines\x12\x1a\n" +
-	"\bsubjects\x18\x06 \x01(\x04R\bsubjects\x12\x16\n" +
-	"\x06chunks\x18\a \x01(\rR\x06chunks\x12\x12\n" +
-	"\x04done\x18\b \x01(\fR\x04done\x12\x14\n" +
-	"\x05tally\x18\t \x03(\x04R\x05tally\x12\x10\n" +
-	"\x03why\x18\n" +
-	" \x01(\tR\x03why\x12\"\n" +
-	"\rended_unix_ms\x18\v \x01(\x03R\vendedUnixMs\x12\"\n" +
-	"\runtil_unix_ms\x18\f \x01(\x03R\vuntilUnixMs\"?\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1c.crossroads.node.v1.LotStateR\x05state\x12\x1a\n" +
+	"\bsubjects\x18\x04 \x01(\x04R\bsubjects\x12\x16\n" +
+	"\x06chunks\x18\x05 \x01(\rR\x06chunks\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\fR\x04done\x12<\n" +
+	"\x05tally\x18\a \x03(\v2&.crossroads.node.v1.KeptLot.TallyEntryR\x05tally\x12\"\n" +
+	"\rended_unix_ms\x18\b \x01(\x03R\vendedUnixMs\x12\"\n" +
+	"\runtil_unix_ms\x18\t \x01(\x03R\vuntilUnixMs\x12\x14\n" +
+	"\x05files\x18\n" +
+	" \x01(\tR\x05files\x12\x1a\n" +
+	"\bblinding\x18\v \x01(\fR\bblinding\x12\x1f\n" +
+	"\vchunk_lines\x18\f \x01(\rR\n" +
+	"chunkLines\x1a8\n" +
+	"\n" +
+	"TallyEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"A\n" +
+	"\n" +
+	"InputBlock\x123\n" +
+	"\x05lines\x18\x01 \x03(\v2\x1d.crossroads.node.v1.InputLineR\x05lines\"A\n" +
+	"\tInputLine\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\tR\x06number\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\"3\n" +
+	"\x05Twins\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\rR\x05lines\x12\x14\n" +
+	"\x05first\x18\x02 \x03(\rR\x05first\"C\n" +
+	"\vResultBlock\x124\n" +
+	"\x05lines\x18\x01 \x03(\v2\x1e.crossroads.node.v1.ResultLineR\x05lines\"\xe5\x01\n" +
+	"\n" +
+	"ResultLine\x122\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x126\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x1c\n" +
+	"\tsuccessor\x18\x03 \x01(\tR\tsuccessor\x12\x17\n" +
+	"\asame_as\x18\x04 \x01(\x04R\x06sameAs\x124\n" +
+	"\x05parts\x18\x05 \x03(\v2\x1e.crossroads.node.v1.ResultPartR\x05parts\"\x81\x02\n" +
+	"\n" +
+	"ResultPart\x12\x1a\n" +
+	"\bsupplier\x18\x01 \x01(\tR\bsupplier\x122\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1a.crossroads.node.v1.StatusR\x06status\x126\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
+	"\arecords\x18\x04 \x01(\fR\arecords\x125\n" +
+	"\x06answer\x18\x05 \x01(\x0e2\x1d.crossroads.node.v1.LotAnswerR\x06answer\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x03(\tR\bwithheld\"?\n" +
 	"\tKeptChunk\x122\n" +
-	"\x05parts\x18\x01 \x03(\v2\x1c.crossroads.node.v1.KeptPartR\x05parts\"\x8e\x01\n" +
+	"\x05parts\x18\x01 \x03(\v2\x1c.crossroads.node.v1.KeptPartR\x05parts\"\xf5\x01\n" +
 	"\bKeptPart\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x14\n" +
 	"\x05lines\x18\x02 \x03(\rR\x05lines\x12\x1e\n" +
 	"\n" +
 	"clearances\x18\x03 \x03(\fR\n" +
 	"clearances\x12\x1c\n" +
-	"\tdecisions\x18\x04 \x03(\fR\tdecisions\x12\x14\n" +
-	"\x05split\x18\x05 \x01(\bR\x05split\"\xa7\x02\n" +
+	"\tdecisions\x18\x04 \x03(\fR\tdecisions\x12\x18\n" +
+	"\acleared\x18\x05 \x03(\tR\acleared\x12\x14\n" +
+	"\x05split\x18\x06 \x03(\tR\x05split\x127\n" +
+	"\areplies\x18\a \x03(\v2\x1d.crossroads.node.v1.KeptReplyR\areplies\x12\x12\n" +
+	"\x04left\x18\b \x01(\fR\x04left\"\xd1\x01\n" +
+	"\tKeptReply\x12\x1c\n" +
+	"\tclearance\x18\x01 \x01(\fR\tclearance\x12/\n" +
+	"\x02by\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x02by\x12=\n" +
+	"\bresponse\x18\x03 \x01(\v2!.crossroads.node.v1.ChunkResponseR\bresponse\x126\n" +
+	"\x06reason\x18\x04 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\"\x8c\x02\n" +
 	"\x0fKeptChunkAnswer\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12=\n" +
 	"\trequester\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12*\n" +
-	"\x11presented_unix_ms\x18\x03 \x01(\x03R\x0fpresentedUnixMs\x12=\n" +
-	"\bresponse\x18\x04 \x01(\v2!.crossroads.node.v1.ChunkResponseR\bresponse\x12\x1f\n" +
-	"\vgroups_hash\x18\x05 \x01(\fR\n" +
+	"\x11presented_unix_ms\x18\x03 \x01(\x03R\x0fpresentedUnixMs\x12\x1f\n" +
+	"\vgroups_hash\x18\x04 \x01(\fR\n" +
 	"groupsHash\x12\"\n" +
-	"\runtil_unix_ms\x18\x06 \x01(\x03R\vuntilUnixMs*}\n" +
+	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12\"\n" +
+	"\facknowledged\x18\x06 \x01(\bR\facknowledged*}\n" +
 	"\bLotState\x12\x19\n" +
 	"\x15LOT_STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vLOT_RUNNING\x10\x01\x12\x0e\n" +
@@ -892,7 +1511,11 @@ const file_node_nodepb_lot_proto_rawDesc = "" +
 	"LOT_PAUSED\x10\x02\x12\x11\n" +
 	"\rLOT_CANCELLED\x10\x03\x12\f\n" +
 	"\bLOT_DONE\x10\x04\x12\x14\n" +
-	"\x10LOT_ACKNOWLEDGED\x10\x05B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
+	"\x10LOT_ACKNOWLEDGED\x10\x05*N\n" +
+	"\tLotAnswer\x12\x1a\n" +
+	"\x16LOT_ANSWER_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rLOT_ANSWER_NO\x10\x01\x12\x12\n" +
+	"\x0eLOT_ANSWER_YES\x10\x02B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (
 	file_node_nodepb_lot_proto_rawDescOnce sync.Once
@@ -906,41 +1529,64 @@ func file_node_nodepb_lot_proto_rawDescGZIP() []byte {
 	return file_node_nodepb_lot_proto_rawDescData
 }
 
-var file_node_nodepb_lot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_nodepb_lot_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_node_nodepb_lot_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_node_nodepb_lot_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_node_nodepb_lot_proto_goTypes = []any{
-	(LotState)(0),               // 0: crossroads.node.v1.LotState
-	(*ChunkPresentation)(nil),   // 1: crossroads.node.v1.ChunkPresentation
-	(*ChunkResponse)(nil),       // 2: crossroads.node.v1.ChunkResponse
-	(*ChunkAnswer)(nil),         // 3: crossroads.node.v1.ChunkAnswer
-	(*LotPart)(nil),             // 4: crossroads.node.v1.LotPart
-	(*LotSubjects)(nil),         // 5: crossroads.node.v1.LotSubjects
-	(*KeptLot)(nil),             // 6: crossroads.node.v1.KeptLot
-	(*KeptChunk)(nil),           // 7: crossroads.node.v1.KeptChunk
-	(*KeptPart)(nil),            // 8: crossroads.node.v1.KeptPart
-	(*KeptChunkAnswer)(nil),     // 9: crossroads.node.v1.KeptChunkAnswer
-	(*registrypb.NodeRef)(nil),  // 10: crossroads.registry.v1.NodeRef
-	(*registrypb.Subjects)(nil), // 11: crossroads.registry.v1.Subjects
-	(registrypb.Outcome)(0),     // 12: crossroads.registry.v1.Outcome
-	(Status)(0),                 // 13: crossroads.node.v1.Status
-	(registrypb.Reason)(0),      // 14: crossroads.registry.v1.Reason
+	(LotState)(0),                    // 0: crossroads.node.v1.LotState
+	(LotAnswer)(0),                   // 1: crossroads.node.v1.LotAnswer
+	(*ChunkPresentation)(nil),        // 2: crossroads.node.v1.ChunkPresentation
+	(*ChunkResponse)(nil),            // 3: crossroads.node.v1.ChunkResponse
+	(*ChunkAnswer)(nil),              // 4: crossroads.node.v1.ChunkAnswer
+	(*LotPart)(nil),                  // 5: crossroads.node.v1.LotPart
+	(*LotSubjects)(nil),              // 6: crossroads.node.v1.LotSubjects
+	(*ChunkAcknowledgement)(nil),     // 7: crossroads.node.v1.ChunkAcknowledgement
+	(*ChunkAcknowledgeResponse)(nil), // 8: crossroads.node.v1.ChunkAcknowledgeResponse
+	(*KeptLot)(nil),                  // 9: crossroads.node.v1.KeptLot
+	(*InputBlock)(nil),               // 10: crossroads.node.v1.InputBlock
+	(*InputLine)(nil),                // 11: crossroads.node.v1.InputLine
+	(*Twins)(nil),                    // 12: crossroads.node.v1.Twins
+	(*ResultBlock)(nil),              // 13: crossroads.node.v1.ResultBlock
+	(*ResultLine)(nil),               // 14: crossroads.node.v1.ResultLine
+	(*ResultPart)(nil),               // 15: crossroads.node.v1.ResultPart
+	(*KeptChunk)(nil),                // 16: crossroads.node.v1.KeptChunk
+	(*KeptPart)(nil),                 // 17: crossroads.node.v1.KeptPart
+	(*KeptReply)(nil),                // 18: crossroads.node.v1.KeptReply
+	(*KeptChunkAnswer)(nil),          // 19: crossroads.node.v1.KeptChunkAnswer
+	nil,                              // 20: crossroads.node.v1.KeptLot.TallyEntry
+	(*registrypb.NodeRef)(nil),       // 21: crossroads.registry.v1.NodeRef
+	(*registrypb.Subjects)(nil),      // 22: crossroads.registry.v1.Subjects
+	(registrypb.Outcome)(0),          // 23: crossroads.registry.v1.Outcome
+	(Status)(0),                      // 24: crossroads.node.v1.Status
+	(registrypb.Reason)(0),           // 25: crossroads.registry.v1.Reason
 }
 var file_node_nodepb_lot_proto_depIdxs = []int32{
-	10, // 0: crossroads.node.v1.ChunkAnswer.supplier:type_name -> crossroads.registry.v1.NodeRef
-	5,  // 1: crossroads.node.v1.LotPart.groups:type_name -> crossroads.node.v1.LotSubjects
-	11, // 2: crossroads.node.v1.LotSubjects.subjects:type_name -> crossroads.registry.v1.Subjects
-	12, // 3: crossroads.node.v1.LotSubjects.outcome:type_name -> crossroads.registry.v1.Outcome
-	13, // 4: crossroads.node.v1.LotSubjects.status:type_name -> crossroads.node.v1.Status
-	14, // 5: crossroads.node.v1.LotSubjects.reason:type_name -> crossroads.registry.v1.Reason
+	21, // 0: crossroads.node.v1.ChunkAnswer.supplier:type_name -> crossroads.registry.v1.NodeRef
+	6,  // 1: crossroads.node.v1.LotPart.groups:type_name -> crossroads.node.v1.LotSubjects
+	22, // 2: crossroads.node.v1.LotSubjects.subjects:type_name -> crossroads.registry.v1.Subjects
+	23, // 3: crossroads.node.v1.LotSubjects.outcome:type_name -> crossroads.registry.v1.Outcome
+	24, // 4: crossroads.node.v1.LotSubjects.status:type_name -> crossroads.node.v1.Status
+	25, // 5: crossroads.node.v1.LotSubjects.reason:type_name -> crossroads.registry.v1.Reason
 	0,  // 6: crossroads.node.v1.KeptLot.state:type_name -> crossroads.node.v1.LotState
-	8,  // 7: crossroads.node.v1.KeptChunk.parts:type_name -> crossroads.node.v1.KeptPart
-	10, // 8: crossroads.node.v1.KeptChunkAnswer.requester:type_name -> crossroads.registry.v1.NodeRef
-	2,  // 9: crossroads.node.v1.KeptChunkAnswer.response:type_name -> crossroads.node.v1.ChunkResponse
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	20, // 7: crossroads.node.v1.KeptLot.tally:type_name -> crossroads.node.v1.KeptLot.TallyEntry
+	11, // 8: crossroads.node.v1.InputBlock.lines:type_name -> crossroads.node.v1.InputLine
+	14, // 9: crossroads.node.v1.ResultBlock.lines:type_name -> crossroads.node.v1.ResultLine
+	24, // 10: crossroads.node.v1.ResultLine.status:type_name -> crossroads.node.v1.Status
+	25, // 11: crossroads.node.v1.ResultLine.reason:type_name -> crossroads.registry.v1.Reason
+	15, // 12: crossroads.node.v1.ResultLine.parts:type_name -> crossroads.node.v1.ResultPart
+	24, // 13: crossroads.node.v1.ResultPart.status:type_name -> crossroads.node.v1.Status
+	25, // 14: crossroads.node.v1.ResultPart.reason:type_name -> crossroads.registry.v1.Reason
+	1,  // 15: crossroads.node.v1.ResultPart.answer:type_name -> crossroads.node.v1.LotAnswer
+	17, // 16: crossroads.node.v1.KeptChunk.parts:type_name -> crossroads.node.v1.KeptPart
+	18, // 17: crossroads.node.v1.KeptPart.replies:type_name -> crossroads.node.v1.KeptReply
+	21, // 18: crossroads.node.v1.KeptReply.by:type_name -> crossroads.registry.v1.NodeRef
+	3,  // 19: crossroads.node.v1.KeptReply.response:type_name -> crossroads.node.v1.ChunkResponse
+	25, // 20: crossroads.node.v1.KeptReply.reason:type_name -> crossroads.registry.v1.Reason
+	21, // 21: crossroads.node.v1.KeptChunkAnswer.requester:type_name -> crossroads.registry.v1.NodeRef
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_lot_proto_init() }
@@ -954,8 +1600,8 @@ func file_node_nodepb_lot_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_lot_proto_rawDesc), len(file_node_nodepb_lot_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   9,
+			NumEnums:      2,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/bits"
 	"slices"
 
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -214,3 +215,18 @@ func (b Bits) Has(i int) bool { return i/8 < len(b) && b[i/8]&(1<<(i%8)) != 0 }
 
 // Any reports whether there is any.
 func (b Bits) Any() bool { return slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) }
+
+// Fill adds all places below n.
+func (b Bits) Fill(n int) {
+	for i := range n {
+		b.Set(i)
+	}
+}
+
+// Count gives how many there are.
+func (b Bits) Count() (n int) {
+	for _, c := range b {
+		n += bits.OnesCount8(c)
+	}
+	return n
+}
