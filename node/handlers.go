@@ -43,7 +43,7 @@ func (n *Node) handle() {
 		})
 
 	// Exchanges are for the nodes that the registry lists.
-	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, n.presented())
+	serve(n, methodPresent, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, first(&n.lots.gate, n.presented()))
 	serve(n, methodAcknowledge, mesh.Limits{Request: maxSmall, Response: maxSmall}, who.listed, n.supply.Acknowledge)
 	serve(n, methodTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.shareTrace)
 	serve(n, methodSubject, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.reading.ServeSubject)
@@ -51,7 +51,7 @@ func (n *Node) handle() {
 	if n.clearing != nil {
 		serve(n, methodMandates, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, n.mandates.Serve)
 		serve(n, methodRedecide, mesh.Limits{Request: 3 * maxSmall, Response: maxSmall}, who.listed, n.audit.Serve)
-		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, n.metrics.Clearings(n.clearing.Clear))
+		serve(n, methodClear, mesh.Limits{Request: maxSmall, Response: 16 * maxSmall}, who.listed, first(&n.lots.gate, n.metrics.Clearings(n.clearing.Clear)))
 	}
 }
 

@@ -82,6 +82,7 @@ type Node struct {
 	notify    notifying
 	consult   *exchange.Consultant
 	supply    *exchange.Supplier
+	lots      *lots
 	sector    *sectoral      // nil on a node that is of no sector
 	gossip    *gossip.Gossip // nil when it is off
 	reading   *reading.Service
@@ -111,7 +112,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, open := range []func() error{
-		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openQueue, n.openExchange, n.openNotify, n.openAudit, n.openReading, n.openMandates, n.openAPI, n.openGossip,
+		n.openKeys, n.openMesh, n.openRegistry, n.openJournal, n.openAnchoring, n.openMetrics, n.openQueue, n.openExchange, n.openLots, n.openNotify, n.openAudit, n.openReading, n.openMandates, n.openAPI, n.openGossip,
 	} {
 		if err := open(); err != nil {
 			return nil, err
@@ -119,6 +120,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 	}
 	n.handle()
 	n.handleAnchoring()
+	n.handleLots()
 	n.handleSector()
 	n.handleNotify()
 	return n, nil
@@ -235,7 +237,8 @@ func (n *Node) openAPI() (err error) {
 		MaxBody:      n.cfg.Limits.APIBody, MaxConcurrent: n.cfg.Limits.APIConcurrent, Drain: n.cfg.Limits.Drain,
 		TLS:        tls,
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
-		Sector: n.desk(), Consultations: n.metrics.Consultations(n.consulting()), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
+		Consultations: interactive{n.metrics.Consultations(n.consulting()), &n.lots.gate}, Lots: n.lots.consultant,
+		Sector: n.desk(), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Reads:     n.registry,
 		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
@@ -257,7 +260,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
 		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
-		n.runNotify, n.notify.inbox.Run, n.runSector,
+		n.runLots, n.runNotify, n.notify.inbox.Run, n.runSector,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/anchor"
+	"github.com/crossroads-mesh/crossroads/node/batch"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
@@ -181,6 +182,10 @@ func toWire(err error) error {
 	var refusal *exchange.Refusal
 	if errors.As(err, &refusal) {
 		return &mesh.Error{Code: mesh.PermissionDenied, Message: "refused", Reason: refusal.Reason.String()}
+	}
+	var wait *batch.Busy
+	if errors.As(err, &wait) {
+		return &mesh.Error{Code: mesh.ResourceExhausted, Message: "no chunk of a lot is taken now; come back later", RetryAfter: wait.After}
 	}
 	for _, s := range spoken {
 		if !errors.Is(err, s.err) {

@@ -13,6 +13,8 @@
 //	with token  POST /v1/consultations
 //	            POST /v1/consultations/{client_ticket}/acknowledge
 //	            POST /v1/inquiries, /v1/inquiries/{client_ticket}/acknowledge
+//	            POST /v1/lots, GET /v1/lots, /v1/lots/{voucher}, /v1/lots/{voucher}/results
+//	            POST /v1/lots/{voucher}/pause, resume, cancel, acknowledge
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search /v1/references/history
@@ -105,6 +107,7 @@ type Config struct {
 	TLS *tls.Config
 
 	Consultations Consultations
+	Lots          Lots
 	Inquiries     Inquiries
 	Journal       Journal
 	Tree          Tree
@@ -162,6 +165,7 @@ func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Mandates == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
 		cfg.Publisher == nil, cfg.Inbox == nil, cfg.Replayer == nil,
+		cfg.Lots == nil,
 		cfg.Reads == nil, cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")
 	case cfg.MaxBody <= 0, cfg.MaxConcurrent <= 0:

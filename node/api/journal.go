@@ -10,6 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/packed"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
@@ -244,6 +245,12 @@ func entryOf(st journal.Stored) JournalEntry {
 		}
 		part.Reason, _ = reasonOf(p.GetReason())
 		out.Parts = append(out.Parts, part)
+	}
+	if l := e.GetLot(); l != nil {
+		out.Lot = &LotPart{Chunk: l.GetChunk(), Lines: l.GetLines(), Subjects: l.GetSubjects()}
+		for _, g := range l.GetGroups() {
+			out.Lot.Subjects += uint64(packed.Len(g.GetSubjects()))
+		}
 	}
 	return out
 }

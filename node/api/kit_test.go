@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/node/batch"
+	"github.com/crossroads-mesh/crossroads/node/batch/lines"
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inquiry"
@@ -77,6 +79,45 @@ func (f *fakes) Consult(ctx context.Context, q exchange.Question) (*exchange.Res
 		result = &exchange.Result{Ticket: aTicket, ClientTicket: q.ClientTicket, Status: nodepb.Status_NO_DATA_FOUND}
 	}
 	return result, err
+}
+
+// lots has one, of every application.
+type lots struct{ *fakes }
+
+func (f lots) one(voucher names.Ticket) (*batch.Lot, error) {
+	if voucher != aTicket {
+		return nil, batch.ErrNotFound
+	}
+	t := time.UnixMilli(1_780_000_000_000).UTC()
+	return &batch.Lot{
+		Voucher: aTicket, ClientTicket: "t-1", User: "alice", Purpose: "inquiry", Dataset: "wages/v1", State: nodepb.LotState_LOT_DONE, Submitted: t, Ended: t,
+		Until: t, Lines: 2, Subjects: 1, Done: 2, Tally: map[string]uint64{"DATA_FOUND": 1, "DUPLICATE_LINE": 1}, Waits: "for nothing",
+	}, f.err
+}
+
+func (f lots) Submit(_ context.Context, q batch.Question, file io.Reader) (*batch.Lot, error) {
+	r, err := lines.NewReader(file, q.Format)
+	for err == nil {
+		_, err = r.Next()
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return f.one(aTicket)
+}
+
+func (f lots) Status(_ string, v names.Ticket) (*batch.Lot, error) { return f.one(v) }
+func (f lots) List(string) []*batch.Lot                            { l, _ := f.one(aTicket); return []*batch.Lot{l} }
+func (f lots) Pause(_ string, v names.Ticket) (*batch.Lot, error)  { return f.one(v) }
+func (f lots) Resume(_ string, v names.Ticket) (*batch.Lot, error) { return f.one(v) }
+func (f lots) Cancel(_ string, v names.Ticket) (*batch.Lot, error) { return nil, batch.ErrState }
+func (f lots) Acknowledge(_ string, v names.Ticket) error          { _, err := f.one(v); return err }
+
+func (f lots) Write(_ context.Context, _ string, _ names.Ticket, form string, w io.Writer) error {
+	if _, err := io.WriteString(w, form+" line 1\n"); err != nil {
+		return err
+	}
+	return f.err
 }
 
 // inquiries answers every part as Consult would.
@@ -241,6 +282,8 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
+		Lots:          lots{f},
+		Lots: lots{f},
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Mandates: f, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}

@@ -76,6 +76,7 @@ func ownEntry() *nodepb.Entry {
 		Authorization: "a-1", Deliberation: "DEMO-2026/001", Outcome: registrypb.Outcome_PERMIT, Status: nodepb.Status_INCOMPLETE_DATA,
 		Reason: registrypb.Reason_SUPPLIER_UNAVAILABLE, RequestHash: h, ClearanceId: h[:16], ClearanceHash: h, AnswerCommitment: h,
 		RegistryIndex: 5, AuthLevel: 3, Detail: "x", Inquiry: aTicket, Mandate: &registrypb.MandateUse{Id: "pcsa/m-1", Provider: "portal"}, Member: "fund-a", Pseudonym: "sector-x",
+		Lot:   &nodepb.LotPart{Chunk: 1, Lines: 2, Subjects: 1},
 		Parts: []*nodepb.InquiryPart{{Dataset: "wages/v1", ClientTicket: "p-1", Ticket: aTicket, Status: nodepb.Status_NO_RESULT, Reason: registrypb.Reason_LOCAL_POLICY}},
 	}
 }
@@ -212,6 +213,18 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"POST", "/v1/inquiries", inquiryBody(), asUser("file-token", "alice"), 200, "03022814690"},
 		{"POST", "/v1/inquiries", `{"parts":[{"dataset":"nonsense"}]}`, asUser("file-token", "alice"), 400, "period"},
 		{"POST", "/v1/inquiries/t-1/acknowledge", "", bearer("file-token"), 204, ""},
+		{"POST", "/v1/lots?purpose=inquiry&dataset=wages/v1&from=2026-01-01&until=2026-03-31", "number\n" + person + "\n", asFile("file-token", "alice"), 200, aTicket},
+		{"POST", "/v1/lots?purpose=inquiry&dataset=wages/v1&from=2026-01-01&until=2026-03-31", "nummer\n", asFile("file-token", "alice"), 400, "header"},
+		{"POST", "/v1/lots?purpose=inquiry&dataset=wages/v1&from=x", "number\n", asFile("file-token", "alice"), 400, "from"},
+		{"GET", "/v1/lots", "", bearer("file-token"), 200, aTicket},
+		{"GET", "/v1/lots/" + aTicket, "", bearer("file-token"), 200, "DUPLICATE_LINE"},
+		{"GET", "/v1/lots/" + string(names.TicketOf([]byte("other"))), "", bearer("file-token"), 404, "voucher"},
+		{"GET", "/v1/lots/" + aTicket + "/results?format=csv", "", bearer("file-token"), 200, "csv line 1"},
+		{"GET", "/v1/lots/" + aTicket + "/results?format=xml", "", bearer("file-token"), 400, "format"},
+		{"POST", "/v1/lots/" + aTicket + "/pause", "", bearer("file-token"), 200, aTicket},
+		{"POST", "/v1/lots/" + aTicket + "/resume", "", bearer("file-token"), 200, aTicket},
+		{"POST", "/v1/lots/" + aTicket + "/cancel", "", bearer("file-token"), 409, "state"},
+		{"POST", "/v1/lots/" + aTicket + "/acknowledge", "", bearer("file-token"), 204, ""},
 		{"GET", "/v1/trace/" + aTicket, "", bearer("file-token"), 200, "consistent"},
 		{"GET", "/v1/receipts/" + aTicket, "", bearer("file-token"), 200, "crossroads-receipt/1"},
 		{"GET", "/v1/journal?ticket=" + aTicket, "", bearer("file-token"), 200, "DEMO-2026/001"},
@@ -286,6 +299,10 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 	if strings.Contains(w.Body.String(), "employee") {
 		t.Errorf("another institution's reference was told: %s", w.Body)
 	}
+}
+
+func asFile(token, user string) []string {
+	return append(bearer(token), HeaderUser, user, "Content-Type", mediaBytes)
 }
 
 func inquiryBody() string {

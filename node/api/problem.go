@@ -54,6 +54,7 @@ const (
 	CodeTicketReused    Code = "ticket-reused"
 	CodeAcknowledged    Code = "acknowledged"
 	CodeTooMany         Code = "too-many-requests"
+	CodeState           Code = "state"
 	CodeSlow            Code = "slow-request"
 	CodeDeadline        Code = "deadline"
 	CodeUnavailable     Code = "unavailable"
@@ -73,6 +74,7 @@ var codes = map[Code]struct {
 	CodeMethod:          {http.StatusMethodNotAllowed, "The route knows no such method."},
 	CodeTicketReused:    {http.StatusConflict, "The client ticket already stands for another question."},
 	CodeAcknowledged:    {http.StatusGone, "The answer was acknowledged and is no longer kept."},
+	CodeState:           {http.StatusConflict, "The lot's state does not allow that."},
 	CodeTooMany:         {http.StatusTooManyRequests, "Too many requests are under way."},
 	CodeSlow:            {http.StatusRequestTimeout, "The request did not arrive in time."},
 	CodeDeadline:        {http.StatusGatewayTimeout, "The network did not answer in the time given."},

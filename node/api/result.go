@@ -59,5 +59,8 @@ var explanations = map[registrypb.Reason]string{
 	registrypb.Reason_PUBLICATION_INVALID:    "The key that signed the publication is no longer in force; publish it again.",
 	registrypb.Reason_DELIVERY_EXPIRED:       "It waited longer than it is kept.",
 	registrypb.Reason_INBOX_FULL:             "The recipient's own system takes nothing.",
+	registrypb.Reason_DUPLICATE_LINE:         "Another line of the lot is about the same subject; it has the result.",
+	registrypb.Reason_LOT_CANCELLED:          "The lot was cancelled before this line was asked.",
+	registrypb.Reason_CHUNK_TOO_LARGE:        "The supplier could not answer about so many at once, nor about one.",
 	registrypb.Reason_STALE_REQUEST:          "The clock of your organisation's node and that of the network differ too much.",
 }

@@ -8,12 +8,15 @@ import (
 	"sync"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/batch"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
 const (
 	mediaJSON    = "application/json"
 	mediaBytes   = "application/octet-stream"
 	mediaCSV     = "text/csv"
+	mediaLines   = "application/jsonl"
 	mediaProblem = "application/problem+json"
 	mediaMetrics = "text/plain; version=0.0.4; charset=utf-8"
 	mediaNote    = "text/plain; charset=utf-8"
@@ -44,6 +47,7 @@ type route struct {
 	media        string   // of the body; empty: the route takes none
 	maxBody      int64    // 0: Config.MaxBody
 	query        []string // parameters it knows
+	stream       bool     // the handler reads the body as it comes, and takes as long as that moves
 	free         bool     // not counted: must answer when everything else is taken
 	handle       func(*request) (response, error)
 }
@@ -71,6 +75,14 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/consultations/{client_ticket}/acknowledge", access: token, handle: s.acknowledge},
 		{method: post, path: "/v1/inquiries", access: token, media: mediaJSON, handle: s.inquire},
 		{method: post, path: "/v1/inquiries/{client_ticket}/acknowledge", access: token, handle: s.acknowledgeInquiry},
+		{method: post, path: "/v1/lots", access: token, media: mediaBytes, query: lotQuery, stream: true, handle: s.submitLot},
+		{method: get, path: "/v1/lots", access: token, handle: s.lots},
+		{method: get, path: "/v1/lots/{voucher}", access: token, handle: s.onLot(func(a string, v names.Ticket) (*batch.Lot, error) { return s.cfg.Lots.Status(a, v) })},
+		{method: get, path: "/v1/lots/{voucher}/results", access: token, query: []string{"format"}, stream: true, handle: s.lotResults},
+		{method: post, path: "/v1/lots/{voucher}/pause", access: token, handle: s.onLot(func(a string, v names.Ticket) (*batch.Lot, error) { return s.cfg.Lots.Pause(a, v) })},
+		{method: post, path: "/v1/lots/{voucher}/resume", access: token, handle: s.onLot(func(a string, v names.Ticket) (*batch.Lot, error) { return s.cfg.Lots.Resume(a, v) })},
+		{method: post, path: "/v1/lots/{voucher}/cancel", access: token, handle: s.onLot(func(a string, v names.Ticket) (*batch.Lot, error) { return s.cfg.Lots.Cancel(a, v) })},
+		{method: post, path: "/v1/lots/{voucher}/acknowledge", access: token, handle: s.acknowledgeLot},
 		{method: get, path: "/v1/trace/{ticket}", access: token, handle: s.trace},
 		{method: get, path: "/v1/receipts/{ticket}", access: token, handle: s.receipt},
 		{method: get, path: "/v1/journal", access: token, query: []string{"ticket", "from", "until", "limit"}, handle: s.journalByQuery},

@@ -78,6 +78,8 @@ type request struct {
 	user user
 	id   string
 	body []byte
+	// stream is the body, of a route that reads it as it comes.
+	stream io.Reader
 }
 
 // response is what a handler answers; nil means 204.
@@ -154,6 +156,9 @@ func (s *Server) pass(w http.ResponseWriter, q *request, rt route) (resp respons
 	if err := s.read(w, q, rt); err != nil {
 		return nil, err
 	}
+	if rt.stream {
+		return rt.handle(q)
+	}
 	ctx, cancel := context.WithTimeout(q.Context(), wait)
 	defer cancel()
 	q.Request = q.Request.WithContext(ctx)
@@ -173,6 +178,10 @@ func (s *Server) read(w http.ResponseWriter, q *request, rt route) error {
 		if strings.TrimSpace(strings.ToLower(got)) != rt.media {
 			w.Header().Set("Connection", "close")
 			return problem(CodeMediaType, "Content-Type", "Send "+rt.media+".")
+		}
+		if rt.stream {
+			q.stream = &steady{rc: rc, read: q.Body}
+			return nil
 		}
 		limit := s.cfg.MaxBody
 		if rt.maxBody > 0 {
@@ -220,6 +229,16 @@ func (s *Server) write(w http.ResponseWriter, q *request, resp response, err err
 	h := w.Header()
 	status = http.StatusOK
 	var body []byte
+	if v, ok := resp.(streamed); ok && err == nil {
+		h.Set("Content-Type", v.media)
+		w.WriteHeader(status)
+		to := &steady{rc: http.NewResponseController(w), to: w}
+		if err := v.write(to); err != nil { // the caller must not take it for the whole
+			s.cfg.Log.Warn("an answer was cut off", "request", q.id, "err", err)
+			panic(http.ErrAbortHandler)
+		}
+		return status, to.n
+	}
 	if err == nil {
 		h.Set("Content-Type", "application/json")
 		switch v := resp.(type) {

@@ -244,6 +244,7 @@ type JournalEntry struct {
 	AnswerCommitted string             `json:"answer_commitment,omitempty"`
 	RegistryIndex   uint64             `json:"registry_index,omitempty"`
 	Detail          string             `json:"detail,omitempty"`
+	Lot             *LotPart           `json:"lot,omitempty"`
 	// Institution is the cooperating one, and Pseudonym under which its user stands
 	// outside; both in the sector's own journal only.
 	Institution string `json:"institution,omitempty"`
@@ -264,6 +265,13 @@ type JournalEntryPart struct {
 	Ticket       names.Ticket       `json:"ticket,omitempty"`
 	Status       string             `json:"status,omitempty"`
 	Reason       string             `json:"reason,omitempty"`
+}
+
+// LotPart is what an entry on a lot, or on a chunk of one, tells of it. It names nobody.
+type LotPart struct {
+	Chunk    uint32 `json:"chunk,omitempty"` // from 0
+	Lines    uint64 `json:"lines,omitempty"`
+	Subjects uint64 `json:"subjects,omitempty"`
 }
 
 // Readiness is what /readyz tells.

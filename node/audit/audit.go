@@ -289,7 +289,9 @@ func (a *Auditor) sample(ctx context.Context, from, until time.Time) error {
 	if err != nil {
 		return err
 	}
-	found = slices.DeleteFunc(found, func(s journal.Stored) bool { return !answered(s.Entry) && !refused(s.Entry) })
+	found = slices.DeleteFunc(found, func(s journal.Stored) bool {
+		return s.Entry.GetLot() != nil || !answered(s.Entry) && !refused(s.Entry) // a lot's are examined when it is traced
+	})
 	if len(found) == 0 {
 		return nil
 	}

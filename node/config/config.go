@@ -62,6 +62,8 @@ type Config struct {
 	Notify Notify `yaml:"notify,omitempty"`
 	// Journal says how long entries are kept.
 	Journal Journal `yaml:"journal,omitempty"`
+	// Lots say how files of many subjects are worked on.
+	Lots Lots `yaml:"lots,omitempty"`
 
 	source source // where each key was read, for Validate
 }
@@ -245,5 +247,6 @@ func Default() *Config {
 		Outbox:  Outbox{Life: time.Hour},
 		Notify:  Notify{Keep: 7 * 24 * time.Hour},
 		Journal: Journal{Retention: 120},
+		Lots:    Lots{MaxLines: 5_000_000, MaxOpen: 64, ChunkLines: 2048, AtOnce: 3, Keep: 30 * 24 * time.Hour},
 	}
 }

@@ -1,0 +1,81 @@
+package testnet
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/node/batch"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/testnet/data"
+)
+
+// A lot over a whole network brings what the lives say, line by line, and its trace is
+// consistent.
+func TestLotOverNetwork(t *testing.T) {
+	n := start(t, Options{Persons: 600})
+	c := n.Client("fps-economy")
+	var in strings.Builder
+	in.WriteString("number\n")
+	var people []*data.Person
+	for p := range n.World().Persons() {
+		people = append(people, p)
+		fmt.Fprintln(&in, p.SSIN.Number())
+	}
+	period := names.Period{From: data.Today - 364, Until: data.Today}
+	l, err := c.SubmitLot(t.Context(), api.LotRequest{
+		Purpose: "social-energy-tariff", Dataset: "increased-reimbursement/v1", Period: period,
+	}, strings.NewReader(in.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l.Ended == nil {
+		time.Sleep(20 * time.Millisecond)
+		if l, err = c.Lot(t.Context(), l.Voucher); err != nil {
+			t.Fatal(err)
+		}
+		if t.Context().Err() != nil {
+			t.Fatalf("does not end: %+v", l)
+		}
+	}
+	var out bytes.Buffer
+	if err := c.LotResults(t.Context(), l.Voucher, "jsonl", &out); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", l)
+	i := 0
+	for s := bufio.NewScanner(&out); s.Scan(); i++ {
+		var got batch.ResultJSON
+		if err := json.Unmarshal(s.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		want := n.World().Expected(data.Consultation{
+			Requester: "fps-economy", Purpose: "social-energy-tariff", Dataset: "increased-reimbursement/v1", Scheme: "ssin",
+			Number: people[i].SSIN.Number(), Period: period,
+		}, names.DateOf(time.Now().UTC()))
+		reason := ""
+		if want.Reason != 0 {
+			reason = want.Reason.String()
+		}
+		if got.Status != want.Status.String() || got.Reason != reason {
+			t.Fatalf("line %d: %s, want %s %s", i+1, s.Bytes(), want.Status, reason)
+		}
+		yes := false
+		for _, s := range want.Suppliers {
+			for _, r := range s.Records {
+				yes = yes || strings.Contains(string(r), "true")
+			}
+		}
+		if yes != (got.Answer == "yes") {
+			t.Fatalf("line %d: %s, want yes %v", i+1, s.Bytes(), yes)
+		}
+	}
+	if i != len(people) {
+		t.Fatalf("%d results of %d", i, len(people))
+	}
+}
