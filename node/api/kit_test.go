@@ -283,7 +283,6 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
 		Lots:          lots{f},
-		Lots:          lots{f},
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Mandates: f, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
