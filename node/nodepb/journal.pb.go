@@ -327,7 +327,7 @@ type Entry struct {
 	SectorSeal     []byte   `protobuf:"bytes,45,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`             // SHA-256 of the sector's own concluding entry
 	Member         string   `protobuf:"bytes,46,opt,name=member,proto3" json:"member,omitempty"`                                       // the cooperating institution
 	Pseudonym      string   `protobuf:"bytes,47,opt,name=pseudonym,proto3" json:"pseudonym,omitempty"`                                 // under which its user stands outside the sector
-	PermissionHash []byte   `protobuf:"bytes,48,opt,name=permission_hash,json=permissionHash,proto3" json:"permission_hash,omitempty"` // SHA-256 of the permission, question or delivery
+	PermissionHash []byte   `protobuf:"bytes,48,opt,name=permission_hash,json=permissionHash,proto3" json:"permission_hash,omitempty"` // SHA-256 of the permission, question or delivery; of RESOLVED, of all it was made of
 	SealSalt       []byte   `protobuf:"bytes,49,opt,name=seal_salt,json=sealSalt,proto3" json:"seal_salt,omitempty"`                   // 32 random bytes, so that a seal tells nothing
 	Lot            *LotPart `protobuf:"bytes,58,opt,name=lot,proto3" json:"lot,omitempty"`                                             // of a lot, or of one chunk of it
 	unknownFields  protoimpl.UnknownFields

@@ -182,11 +182,11 @@ func merge(replies []*reply) (records []exchange.Record, ok bool) {
 // conclude journals within the sector what came of it, and gives the seal.
 func (x *resolution) conclude(ctx context.Context, replies []*reply, ok bool, records int) (seal []byte, err error) {
 	var entries []*nodepb.Entry
-	all := sha256.New()
+	salt := fresh(32) // it joins them
 	for _, r := range replies {
 		e := x.entry(nodepb.Event_SECTOR_ANSWERED)
 		e.Member, e.Supplier = string(r.route.Member), &registrypb.NodeRef{Institution: string(r.route.Member), Node: string(r.by.Node)}
-		e.Status, e.Reason, e.Detail, e.AnswerCommitment = r.status, r.reason, r.detail, r.commitment
+		e.Status, e.Reason, e.Detail, e.AnswerCommitment, e.SealSalt = r.status, r.reason, r.detail, r.commitment, salt
 		if r.permission != nil {
 			e.PermissionHash, e.Evidence = sum(r.permission), [][]byte{r.permission}
 		}
@@ -194,11 +194,9 @@ func (x *resolution) conclude(ctx context.Context, replies []*reply, ok bool, re
 			e.Evidence = append(e.Evidence, r.answer)
 		}
 		entries = append(entries, e)
-		all.Write(sum(r.permission))
-		all.Write(sum(r.answer))
 	}
 	e := x.entry(nodepb.Event_RESOLVED)
-	e.PermissionHash, e.SealSalt = all.Sum(nil), fresh(32)
+	e.PermissionHash, e.SealSalt = restsOn(entries), salt
 	e.Outcome, e.Status = registrypb.Outcome_PERMIT, nodepb.Status_DATA_FOUND
 	switch {
 	case !ok && len(replies) == 0:
@@ -221,6 +219,16 @@ func (x *resolution) conclude(ctx context.Context, replies []*reply, ok bool, re
 func Seal(e *nodepb.Entry) []byte {
 	raw, _ := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 	return sum(append([]byte("crossroads sector seal v1\x00"), raw...))
+}
+
+// restsOn is what an outcome says of the entries that it was made of, in any order.
+func restsOn(entries []*nodepb.Entry) []byte {
+	var all [][]byte
+	for _, e := range entries {
+		all = append(all, Seal(e))
+	}
+	slices.SortFunc(all, bytes.Compare)
+	return sum(bytes.Join(all, nil))
 }
 
 // entry begins an entry of the sector's journal about the exchange.

@@ -109,7 +109,7 @@ func (c *core) trace(ctx context.Context, t names.Ticket, role nodepb.Role, oute
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrJournal, err)
 	}
-	s := &joining{core: c, Story: &Story{Ticket: t}, outside: outer != nil, byMember: role == nodepb.Role_COOPERATING}
+	s := &joining{core: c, Story: &Story{Ticket: t}, outside: outer != nil, byMember: role == nodepb.Role_COOPERATING, manager: c.Self.Institution}
 	for _, e := range own {
 		if e.Entry.GetRole() == nodepb.Role_MANAGING_BODY || e.Entry.GetRole() == nodepb.Role_COOPERATING {
 			s.Entries = append(s.Entries, Told{c.Self, e.Entry})
@@ -118,7 +118,11 @@ func (c *core) trace(ctx context.Context, t names.Ticket, role nodepb.Role, oute
 	if len(s.Entries) == 0 {
 		return s.Story, nil
 	}
-	s.gather(ctx, others(own))
+	asked := others(own)
+	if s.byMember {
+		s.manager = asked[0]
+	}
+	s.gather(ctx, asked)
 	if outer != nil {
 		if s.outer, err = outer(ctx, t); err != nil {
 			return nil, err
@@ -137,6 +141,7 @@ type joining struct {
 	outer    []*nodepb.Entry
 	outside  bool // outer was looked at
 	byMember bool // a member traces: the outcome is not shown to it
+	manager  names.InstitutionID
 	mu       sync.Mutex
 	silent   []names.InstitutionID
 }
@@ -199,32 +204,77 @@ func (s *joining) take(node names.NodeID, resp *nodepb.TraceResponse) {
 
 // judge holds the segments against each other and against what was signed.
 func (s *joining) judge() {
-	for _, t := range s.Entries {
+	for i, t := range s.Entries {
 		s.signatures(t)
-	}
-	for _, a := range s.all(nodepb.Event_SECTOR_ANSWERED) {
-		if len(a.Entry.GetEvidence()) < 2 { // it had none
-			continue
-		}
-		if !slices.ContainsFunc(s.all(nodepb.Event_SECTOR_SUPPLIED), func(o Told) bool {
-			return bytes.Equal(o.Entry.GetPermissionHash(), a.Entry.GetPermissionHash()) && bytes.Equal(o.Entry.GetAnswerCommitment(), a.Entry.GetAnswerCommitment())
-		}) && !slices.Contains(s.silent, names.InstitutionID(a.Entry.GetMember())) {
-			s.find("%s answered, and its journal does not say so", a.Entry.GetMember())
+		for _, o := range s.Entries[:i] {
+			if len(t.Entry.GetPermissionHash()) > 0 && bytes.Equal(o.Entry.GetPermissionHash(), t.Entry.GetPermissionHash()) && told(o.Entry) != told(t.Entry) {
+				s.find("%s: %s tells another story than %s of %s", t.Node, t.Entry.GetEvent(), o.Entry.GetEvent(), o.Node)
+			}
 		}
 	}
-	for _, o := range s.all(nodepb.Event_SECTOR_SUPPLIED) {
-		if !slices.ContainsFunc(s.all(nodepb.Event_FORWARDED), func(f Told) bool {
-			return bytes.Equal(f.Entry.GetPermissionHash(), o.Entry.GetPermissionHash())
-		}) && !s.byMemberSilent() {
-			s.find("%s answered a permission that the managing body did not journal", o.Entry.GetMember())
-		}
-	}
+	// Who answered, or took something, journaled it.
+	s.counterpart(nodepb.Event_SECTOR_ANSWERED, nodepb.Role_MANAGING_BODY, nodepb.Event_SECTOR_SUPPLIED, nodepb.Role_COOPERATING, "answered")
+	s.counterpart(nodepb.Event_DELIVERED_INSIDE, nodepb.Role_MANAGING_BODY, nodepb.Event_DELIVERED_INSIDE, nodepb.Role_COOPERATING, "took a notification")
+	// And was asked, or told, by the managing body.
+	s.counterpart(nodepb.Event_SECTOR_SUPPLIED, nodepb.Role_COOPERATING, nodepb.Event_FORWARDED, nodepb.Role_MANAGING_BODY, "was asked")
+	s.counterpart(nodepb.Event_SECTOR_ANSWERED, nodepb.Role_MANAGING_BODY, nodepb.Event_FORWARDED, nodepb.Role_MANAGING_BODY, "was asked")
+	s.counterpart(nodepb.Event_DELIVERED_INSIDE, nodepb.Role_COOPERATING, nodepb.Event_DELIVERED_INSIDE, nodepb.Role_MANAGING_BODY, "was told")
+	s.outcomes()
 	if s.outside {
 		s.sealed()
 	}
 }
 
-func (s *joining) byMemberSilent() bool { return s.byMember && len(s.silent) > 0 }
+// told is what every entry about one message must say alike.
+func told(e *nodepb.Entry) string {
+	about := e.GetSubject().GetNumber()
+	if e.GetEvent() == nodepb.Event_DELIVERED_INSIDE { // it may come under another number than the file stands
+		about = ""
+	}
+	return fmt.Sprintf("%q", []string{e.GetMember(), e.GetRequester().GetInstitution(), e.GetUser(), e.GetApplication(), e.GetPurpose(), e.GetMode(), e.GetDataset(), e.GetAuthorization(), about})
+}
+
+// counterpart insists that each entry of one kind that rests on two messages, or is a
+// member's, has one of another kind about the same message.
+func (s *joining) counterpart(event nodepb.Event, role nodepb.Role, other nodepb.Event, by nodepb.Role, did string) {
+	for _, a := range s.all(event) {
+		if a.Entry.GetRole() != role || len(a.Entry.GetEvidence()) < 2 {
+			continue
+		}
+		holder := names.InstitutionID(a.Entry.GetMember())
+		if by == nodepb.Role_MANAGING_BODY && s.byMember {
+			holder = names.InstitutionID(s.manager)
+		}
+		found := slices.ContainsFunc(s.Entries, func(o Told) bool {
+			e := o.Entry
+			return e.GetEvent() == other && e.GetRole() == by && bytes.Equal(e.GetPermissionHash(), a.Entry.GetPermissionHash()) &&
+				(other == nodepb.Event_FORWARDED || bytes.Equal(e.GetAnswerCommitment(), a.Entry.GetAnswerCommitment()))
+		})
+		if !found && !slices.Contains(s.silent, holder) {
+			s.find("%s %s, and the journal of %s does not say so", a.Entry.GetMember(), did, holder)
+		}
+	}
+}
+
+// outcomes holds each outcome against the answers that it was made of.
+func (s *joining) outcomes() {
+	for _, r := range s.all(nodepb.Event_RESOLVED) {
+		var of []*nodepb.Entry
+		for _, a := range s.all(nodepb.Event_SECTOR_ANSWERED) {
+			if bytes.Equal(a.Entry.GetSealSalt(), r.Entry.GetSealSalt()) {
+				of = append(of, a.Entry)
+			}
+		}
+		if !bytes.Equal(restsOn(of), r.Entry.GetPermissionHash()) {
+			s.find("%s: an answer that the outcome was made of was altered or is missing", r.Node)
+		}
+	}
+	for _, a := range s.all(nodepb.Event_SECTOR_ANSWERED) {
+		if !s.byMember && !slices.ContainsFunc(s.all(nodepb.Event_RESOLVED), func(r Told) bool { return bytes.Equal(r.Entry.GetSealSalt(), a.Entry.GetSealSalt()) }) {
+			s.find("%s: the outcome of what %s answered is missing", a.Node, a.Entry.GetMember())
+		}
+	}
+}
 
 func (s *joining) all(event nodepb.Event) (found []Told) {
 	for _, t := range s.Entries {
@@ -294,6 +344,9 @@ func (s *joining) signatures(t Told) {
 			if a, ok := m.(*nodepb.SectorAnswer); ok && (!bytes.Equal(a.GetPermissionHash(), t.Entry.GetPermissionHash()) || !bytes.Equal(a.GetCommitment(), t.Entry.GetAnswerCommitment())) {
 				s.find("%s: %s contradicts the answer that it rests on", t.Node, t.Entry.GetEvent())
 			}
+			if differs := contradicts(m, t.Entry); differs != "" {
+				s.find("%s: %s names another %s than the message that it rests on", t.Node, t.Entry.GetEvent(), differs)
+			}
 			if i == 0 && !bytes.Equal(sum(raw), t.Entry.GetPermissionHash()) {
 				s.find("%s: %s names another message than the one it rests on", t.Node, t.Entry.GetEvent())
 			}
@@ -302,6 +355,30 @@ func (s *joining) signatures(t Told) {
 			s.find("%s: %s rests on something that is no message of the sector", t.Node, t.Entry.GetEvent())
 		}
 	}
+}
+
+// contradicts says in what an entry differs from a message that it rests on.
+func contradicts(m proto.Message, e *nodepb.Entry) string {
+	var parts map[string]bool
+	switch m := m.(type) {
+	case *nodepb.SectorPermission:
+		parts = map[string]bool{"ticket": m.GetTicket() != e.GetTicket(), "institution": m.GetMember() != e.GetMember(), "dataset": m.GetDataset() != e.GetDataset()}
+	case *nodepb.SectorQuestion:
+		parts = map[string]bool{"institution": m.GetMember().GetInstitution() != e.GetMember(), "user": m.GetUser() != e.GetUser(), "application": m.GetApplication() != e.GetApplication(),
+			"purpose": m.GetPurpose() != e.GetPurpose(), "dataset": m.GetDataset() != e.GetDataset(), "subject": m.GetSubject().GetNumber() != e.GetSubject().GetNumber()}
+	case *nodepb.SectorOutcome:
+		parts = map[string]bool{"status": m.GetStatus() != e.GetStatus(), "reason": m.GetReason() != e.GetReason(),
+			"pseudonym": m.GetPseudonym() != "" && m.GetPseudonym() != e.GetPseudonym(), "commitment": !bytes.Equal(m.GetCommitment(), e.GetAnswerCommitment())}
+	case *nodepb.SectorDelivery:
+		parts = map[string]bool{"institution": m.GetMember() != e.GetMember(), "publisher": m.GetPublisher() != e.GetRequester().GetInstitution(),
+			"dataset": m.GetDataset() != e.GetDataset(), "purpose": m.GetPurpose() != e.GetPurpose(), "ticket": m.GetTicket() != e.GetTicket()}
+	}
+	for part, differs := range parts {
+		if differs {
+			return part
+		}
+	}
+	return ""
 }
 
 // outsideEvidence reports whether an envelope is a request or a clearance, which the
