@@ -65,6 +65,9 @@ func (s *Server) withdrawReferences(q *request) (response, error) {
 // changeReferences journals every row before the command leaves, and what the registry
 // made of it after: a declaration gives rights, and its subject may ask who made it.
 func (s *Server) changeReferences(q *request, event nodepb.Event) (response, error) {
+	if d := s.cfg.Sector; d != nil && d.Member != nil {
+		return nil, problem(CodeForbidden, "", "This institution is behind a managing body: the directory of the mesh must not say who is with it. The managing body declares for the sector.")
+	}
 	in, err := decode[References](q.body)
 	if err != nil {
 		return nil, err

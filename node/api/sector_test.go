@@ -104,3 +104,16 @@ func TestSectorDesk(t *testing.T) {
 		t.Errorf("a node of no sector: %d", w.Code)
 	}
 }
+
+// A cooperating institution does not tell the mesh who is with it, not even by mistake.
+func TestCooperatingDeclaresNothing(t *testing.T) {
+	f := &fakes{}
+	seed(t, f)
+	s, _ := newServer(t, f, func(c *Config) { c.Sector = &sector.Desk{Member: new(sector.Member)} })
+	refs := `{"references":[{"subject":{"scheme":"ssin","number":"` + person + `"},"quality":"insured","period":{"from":"2026-01-01","until":"2026-12-31"}}]}`
+	for _, path := range []string{"/v1/references", "/v1/references/withdraw"} {
+		if w := ask(s, "POST", path, refs, bearer("ops-token")...); w.Code != 403 || len(f.done) > 0 {
+			t.Errorf("%s: %d %s, %d commands", path, w.Code, w.Body, len(f.done))
+		}
+	}
+}
