@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -58,15 +57,15 @@ func (e *Endpoint) serveConn(conn *quic.Conn) {
 	if l := e.layers[conn.ConnectionState().TLS.NegotiatedProtocol]; l != nil {
 		serve = func(s *quic.Stream) { l.serve(in, s) }
 	}
-	var streams sync.WaitGroup
+	streams := newWorkers()
 	for {
 		s, err := conn.AcceptStream(e.ctx)
 		if err != nil {
 			break
 		}
-		streams.Go(func() { serve(s) })
+		streams.serve(func() { serve(s) })
 	}
-	streams.Wait()
+	streams.wait()
 }
 
 // welcome asks again what was asked when the connection began.

@@ -93,7 +93,9 @@ func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 }
 
 // candidates gives the members that may clear for this node, in the order that the
-// request itself draws. Those of the own institution or sector are parties.
+// request itself draws. Those of the own institution or sector are parties. Those that
+// offer the dataset, or whose sector does, come last: they may be suppliers, and would
+// then have to step aside, which costs everybody a call and a sync.
 func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 	err = x.cfg.Registry.View(func(v record.View) error {
 		v = v.Remembering()
@@ -105,20 +107,55 @@ func (x *consultation) candidates() (ranked []names.NodeID, err error) {
 		if err != nil {
 			return err
 		}
-		var others []names.NodeID
+		var others, offering []names.NodeID
+		offerings, err := v.OfferingsOf(names.DatasetID(x.request.GetDataset()))
+		if err != nil {
+			return err
+		}
 		for _, m := range members {
 			ok, err := x.noParty(v, own, m)
 			if err != nil {
 				return err
 			}
-			if ok {
+			may, err := maySupply(v, m, offerings)
+			switch {
+			case err != nil:
+				return err
+			case ok && may:
+				offering = append(offering, m)
+			case ok:
 				others = append(others, m)
 			}
 		}
-		ranked = clearing.Rank(others, x.hash)
+		ranked = append(clearing.Rank(others, x.hash), clearing.Rank(offering, x.hash)...)
 		return nil
 	})
 	return ranked, err
+}
+
+// maySupply reports whether a member's institution, or one of its sector, is among those
+// that offer.
+func maySupply(v record.View, m names.NodeID, offerings []*registrypb.Offering) (bool, error) {
+	inst, err := v.Institution(m.Institution)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range offerings {
+		if o.GetWithdrawn() {
+			continue
+		}
+		if o.GetInstitution() == string(m.Institution) {
+			return true, nil
+		}
+		supplier, err := v.Institution(names.InstitutionID(o.GetInstitution()))
+		if err != nil {
+			return false, err
+		}
+		if inst.GetSector() != "" && inst.GetSector() == supplier.GetSector() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // noParty reports whether a member is in service, and not of the own institution or

@@ -93,6 +93,9 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 // presentAll presents every permit, all at the same time.
 func (x *consultation) presentAll(ctx context.Context, permits []*permit) []*reply {
 	replies := make([]*reply, len(permits))
+	if len(permits) == 1 {
+		return []*reply{x.present(ctx, permits[0])}
+	}
 	var all sync.WaitGroup
 	for i, p := range permits {
 		all.Go(func() { replies[i] = x.present(ctx, p) })

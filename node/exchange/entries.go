@@ -95,12 +95,15 @@ func appendAll(ctx context.Context, j Journal, entries ...*nodepb.Entry) error {
 // together takes steps at the same time and gives an error of one that failed, once
 // all have ended.
 func together(steps ...func() error) error {
+	if len(steps) == 0 {
+		return nil
+	}
 	errs := make(chan error, len(steps))
-	for _, step := range steps {
+	for _, step := range steps[1:] {
 		go func() { errs <- step() }()
 	}
-	var first error
-	for range steps {
+	first := steps[0]()
+	for range steps[1:] {
 		if err := <-errs; err != nil && first == nil {
 			first = err
 		}
