@@ -122,7 +122,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
 		newNode(), newConfig(), newTestnet(), newBench(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
-		newInquire(), newLot(),
+		newInquire(), newLot(), newMandate(),
 		newSubject(), newOfficer(), newOrder(), newSector(),
 		newPublish(), newDeliveries(), newInbox(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),

@@ -114,6 +114,9 @@ var deliberations = []deliberation{
 	{reference: "024", basis: "Invented social penal code, art. 24", requester: inspection, purpose: "social-fraud-inspection", qualities: q(qInspected), modes: alsoBatch, level: 3, may: []grant{
 		{"unemployment-benefit/v1", ""}, {"employment-relation/v1", ""}, {"wages-quarterly/v1", ""}, {"person-address/v1", ""},
 	}},
+	{reference: "030", basis: "Invented act on flexible work, art. 12", requester: socialSecretariat, purpose: "pre-contractual-check", qualities: q(qApplicant), modes: interactive, mandate: true, may: []grant{
+		{"employment-regime/v1", ""},
+	}},
 	{reference: "025", basis: "Invented decree on reduction cards, art. 6", requester: transport, purpose: "reduction-card", qualities: q(qTraveller), modes: alsoBatch, may: []grant{
 		{"increased-reimbursement/v1", "entitled"}, {"income-guarantee/v1", "entitled"}, {"living-wage/v1", "entitled"}, {"disability-recognition/v1", "recognised"},
 	}},

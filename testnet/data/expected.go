@@ -21,6 +21,7 @@ type Consultation struct {
 	Number    string
 	Period    names.Period
 	AuthLevel uint32 // of the human user
+	Mandate   bool   // one in force opens it
 }
 
 // Answer is what a consultation must bring when every node is up.
@@ -85,7 +86,7 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 	switch {
 	case len(fields) == 0:
 		return refuse(registrypb.Reason_NO_PERMITTED_FIELD)
-	case rule.MandateRequired:
+	case rule.MandateRequired && !c.Mandate:
 		return refuse(registrypb.Reason_MANDATE_MISSING)
 	case c.AuthLevel < rule.MinAuthLevel:
 		return refuse(registrypb.Reason_AUTH_LEVEL_TOO_LOW)

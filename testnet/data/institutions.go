@@ -54,6 +54,7 @@ const (
 	municipality       names.InstitutionType = "municipality"
 	inspection         names.InstitutionType = "inspection-service"
 	transport          names.InstitutionType = "transport-company"
+	socialSecretariat  names.InstitutionType = "social-secretariat"
 )
 
 // first are the institutions in the order they join. The first three are the
@@ -82,6 +83,7 @@ var first = []Institution{
 	{ID: "muni-ghent", Name: "City of Ghent", Type: municipality, City: "ghent"},
 	{ID: "social-inspection", Name: "Social Inspection", Type: inspection},
 	{ID: "public-transport", Name: "Public Transport Company, reduction cards", Type: transport},
+	{ID: "social-secretariat", Name: "Social Secretariat, for employers", Type: socialSecretariat},
 }
 
 // institutions gives the first n that join, and others that are asked for by name.

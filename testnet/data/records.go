@@ -32,6 +32,7 @@ const (
 	qInhabitant    names.Quality = "inhabitant"
 	qInspected     names.Quality = "inspection-file"
 	qTraveller     names.Quality = "traveller"
+	qApplicant     names.Quality = "applicant"
 )
 
 // Years for which quarterly wages and taxable incomes are kept.
@@ -92,6 +93,19 @@ var catalogue = []*Dataset{
 						add(s, firstYear+i/4, i%4+1, j.Employer.Number, wages(j, s), days(s), j.Percent)
 					}
 				}
+			}
+		},
+	},
+	{
+		ID: "employment-regime/v1", Title: "Which regimes of work are open to a person", Supplier: nssoType, Qualities: q(qEmployee),
+		Columns: []Column{{"flexi_job_allowed", Boolean}, {"student_hours_left", Integer}},
+		records: func(p *Person, add func(names.Period, ...any)) {
+			for _, j := range p.Jobs {
+				hours := 0
+				if !p.aged(26, Today) {
+					hours = 650
+				}
+				add(clip(j.Period, names.Period{From: Today - 364, Until: names.Forever}), j.Percent >= 80, hours)
 			}
 		},
 	},

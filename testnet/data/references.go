@@ -256,6 +256,11 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 			add(p.SSIN, qInhabitant, clip(names.Period{From: p.Household.Since(), Until: names.Forever}, p.registered()))
 		}
 	},
+	socialSecretariat: func(p *Person, add addFile) {
+		if p.Index%5 == 0 && p.aged(18, Today) { // who applied for work with one of its employers
+			add(p.SSIN, qApplicant, names.Period{From: Today - 60, Until: p.Death})
+		}
+	},
 	transport: func(p *Person, add addFile) {
 		if p.Index%3 != 0 { // who travels with it at all
 			add(p.SSIN, qTraveller, clip(p.Life(), names.Period{From: anniversary(p.Birth, 12), Until: names.Forever}))

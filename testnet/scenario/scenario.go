@@ -43,6 +43,7 @@ func All() []Scenario {
 		contributionVouchers(),
 		socialInquiry(),
 		reductionCards(),
+		preContractualMandate(),
 	}
 	slices.SortStableFunc(all, func(a, b Scenario) int { return cmp.Compare(a.Flow, b.Flow) })
 	return all
