@@ -73,7 +73,11 @@ func (c *Country) Command(mesh names.MeshID, i *Institution, n int, previous []b
 	if err != nil {
 		return nil, nil, err
 	}
-	raw, err = envelope.Sign(envelope.Command, payload, Key(i.ID))
+	raw, err = sign(payload, i.ID)
 	sum := sha256.Sum256(payload)
 	return raw, sum[:], err
+}
+
+func sign(payload []byte, by names.InstitutionID) ([]byte, error) {
+	return envelope.Sign(envelope.Command, payload, Key(by))
 }

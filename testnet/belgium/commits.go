@@ -1,5 +1,215 @@
 package belgium
 
-import "context"
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
 
-func (r *run) commits(context.Context) error { return nil }
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/bare"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+)
+
+const (
+	commitsInFlight = 64
+	commitsFor      = 8 * time.Second
+)
+
+// commits measures small commands, of one reference each, signed by as many institutions
+// as are in flight, in three registries in this process over the mesh on loopback; and
+// entries of the same size in bare consensus with the same log store and transport. They
+// take turns, so that what else the machine does falls on both.
+func (r *run) commits(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp(r.Dir, "commits-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var ours, bares []float64
+	for turn := range 2 {
+		b, err := r.bareCommits(ctx, filepath.Join(dir, fmt.Sprintf("bare%d", turn)))
+		if err != nil {
+			return fmt.Errorf("bare consensus: %w", err)
+		}
+		o, err := r.ourCommits(ctx, filepath.Join(dir, fmt.Sprintf("ours%d", turn)))
+		if err != nil {
+			return fmt.Errorf("commits: %w", err)
+		}
+		bares, ours = append(bares, b), append(ours, o)
+	}
+	r.report.Commits = Commits{InFlight: commitsInFlight, PerSecond: (ours[0] + ours[1]) / 2, BareRaftPerSecond: (bares[0] + bares[1]) / 2}
+	r.say("commits at %d in flight: %s/s, bare consensus %s/s", commitsInFlight, count(int(r.report.Commits.PerSecond)), count(int(r.report.Commits.BareRaftPerSecond)))
+	return nil
+}
+
+const smallMesh names.MeshID = "commits.belgium.test"
+
+func smallMember(n int) names.NodeID {
+	return names.NodeID{Institution: names.InstitutionID(fmt.Sprintf("m%d", n+1)), Node: "a"}
+}
+
+func (r *run) bareCommits(ctx context.Context, dir string) (perSecond float64, err error) {
+	mesh, err := newLoopback(dir, "bare-raft/1")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, mesh.close()) }()
+	var all []bare.Member
+	for n := range members {
+		id := smallMember(n)
+		all = append(all, bare.Member{ID: id, Stream: registry.Consensus(mesh.layer(id)), Dir: filepath.Join(dir, string(id.Institution)), StorageKey: smallKey(n)})
+	}
+	raw, err := (&committer{Institution: r.country.institutions[0], country: r.country}).next()
+	if err != nil {
+		return 0, err
+	}
+	return bare.Commits(ctx, all, len(raw), commitsInFlight, commitsFor)
+}
+
+func smallKey(n int) []byte { k := sha256.Sum256([]byte{byte(n)}); return k[:] }
+
+func (r *run) ourCommits(ctx context.Context, dir string) (perSecond float64, err error) {
+	mesh, err := newLoopback(dir, "crossroads-raft/1")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, mesh.close()) }()
+	group := genesis.Group{Threshold: 1, Keys: []ed25519.PublicKey{Key("@operators").Public().(ed25519.PublicKey)}}
+	file := &genesis.File{
+		Mesh: smallMesh, Operators: group, Committee: group, Recovery: group, RecoveryDelay: time.Hour,
+		Bounds: genesis.Bounds{Lease: 4 * time.Second, PresentLife: time.Second, ReleaseLife: 2 * time.Second, Skew: time.Second},
+	}
+	for n := range members {
+		id := smallMember(n)
+		file.Members = append(file.Members, genesis.Member{
+			Institution: id.Institution, Node: id.Node, Name: string(id.Institution), Type: "office", Address: "127.0.0.1:1",
+			PublicKey: Key(id.Institution).Public().(ed25519.PublicKey),
+		})
+	}
+	ctx, stop := context.WithCancel(ctx)
+	g, running := errgroup.WithContext(ctx)
+	defer func() { stop(); err = errors.Join(err, g.Wait()) }()
+	var all []*registry.Registry
+	for n := range members {
+		id := smallMember(n)
+		one, err := registry.Open(registry.Config{
+			Self: id, Genesis: file, Dir: filepath.Join(dir, string(id.Institution)), StorageKey: smallKey(n), Signer: Key(id.Institution),
+			Raft: registry.Consensus(mesh.layer(id)), Peers: nobody{},
+		})
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, one)
+		g.Go(func() error { return one.Run(running) })
+	}
+	leader, err := waitLeads(ctx, all)
+	if err != nil {
+		return 0, err
+	}
+	return r.submitSmall(ctx, leader)
+}
+
+func waitLeads(ctx context.Context, all []*registry.Registry) (*registry.Registry, error) {
+	for {
+		for n, one := range all {
+			if id, ok := one.Leader(); ok && id == smallMember(n) {
+				return one, nil
+			}
+		}
+		if err := pause(ctx, poll); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (r *run) submitSmall(ctx context.Context, leader *registry.Registry) (perSecond float64, err error) {
+	operators := registry.NewAuthor(leader, smallMesh, record.Operators, Key("@operators"))
+	var senders []*committer
+	for n := range commitsInFlight {
+		c := &committer{Institution: r.country.institutions[0], country: r.country}
+		c.ID = names.InstitutionID(fmt.Sprintf("sender-%d", n))
+		resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetInstitution{SetInstitution: c.admission()}})
+		if err != nil {
+			return 0, err
+		}
+		if !resp.Accepted {
+			return 0, errors.New(resp.Refusal)
+		}
+		senders = append(senders, c)
+	}
+	limited, cancel := context.WithTimeout(ctx, commitsFor)
+	defer cancel()
+	var done atomic.Int64
+	g, _ := errgroup.WithContext(ctx)
+	began := time.Now()
+	for _, c := range senders {
+		g.Go(func() error {
+			for ; limited.Err() == nil; done.Add(1) {
+				raw, err := c.next()
+				if err != nil {
+					return err
+				}
+				resp, err := leader.Submit(ctx, raw)
+				if err != nil {
+					return err
+				}
+				if !resp.Accepted {
+					return errors.New(resp.Refusal)
+				}
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	return float64(done.Load()) / time.Since(began).Seconds(), err
+}
+
+// committer makes one institution's commands of one reference each.
+type committer struct {
+	Institution
+	country  *Country
+	sent     int
+	previous []byte
+}
+
+func (c *committer) next() ([]byte, error) {
+	ref := protoOf(c.country.reference(&c.Institution, c.sent%c.count))
+	nonce := sha256.Sum256([]byte(fmt.Sprint(c.ID, c.sent)))
+	c.sent++
+	payload, err := proto.Marshal(&registrypb.Command{
+		Mesh: string(smallMesh), Author: string(c.ID), Chain: registrypb.Chain_DIRECTORY, Sequence: uint64(c.sent), Previous: c.previous,
+		TimeUnixMs: 1, Nonce: nonce[:],
+		Body: &registrypb.Command_DeclareReferences{DeclareReferences: &registrypb.References{References: []*registrypb.Reference{ref}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(payload)
+	c.previous = hash[:]
+	return sign(payload, c.ID)
+}
+
+// nobody is reached through it: the members that are measured need no watchers.
+type nobody struct{}
+
+var errNobody = errors.New("nobody is reached in this measurement")
+
+func (nobody) Call(context.Context, names.NodeID, string, proto.Message, proto.Message) error {
+	return errNobody
+}
+
+func (nobody) Watch(context.Context, names.NodeID, *registrypb.WatchRequest) (registry.WatchStream, error) {
+	return nil, errNobody
+}
