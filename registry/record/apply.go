@@ -45,6 +45,12 @@ func (r refusal) Error() string { return string(r) }
 
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
+// IsRefusal tells a refusal, which Replay gives as an error, from a failure.
+func IsRefusal(err error) bool {
+	var no refusal
+	return errors.As(err, &no)
+}
+
 // applier is one command on its way.
 type applier struct {
 	*overlay
@@ -60,6 +66,8 @@ type applier struct {
 	removes bool
 	// forget is set when an accepted command of no chain changed nothing.
 	forget bool
+	// replay takes what is not done at once; nil: everything is.
+	replay *Replay
 }
 
 func newApplier(o *overlay, r *Rules) *applier {

@@ -87,6 +87,12 @@ func (a *applier) declare(rows []declared, qualities []string) error {
 	if err != nil {
 		return err
 	}
+	if a.replay != nil {
+		if err := a.replay.declare(rows, self, numbers); err != nil {
+			return err
+		}
+		return a.Set([]byte{tabCounts}, counts.pack()) // of the size that it will have
+	}
 	for len(rows) > 0 {
 		n := 1
 		for n < len(rows) && rows[n].id == rows[0].id {

@@ -27,16 +27,19 @@ func (e entry) compare(f entry) int {
 func packEntries(entries []entry) []byte {
 	b := make([]byte, 0, 9*len(entries))
 	for _, e := range entries {
-		b = binary.AppendUvarint(b, e.institution)
-		b = binary.AppendUvarint(b, e.quality)
-		b = binary.AppendVarint(b, int64(e.period.From))
-		if e.period.Until == names.Forever {
-			b = append(b, 0)
-		} else {
-			b = binary.AppendUvarint(b, uint64(e.period.Until-e.period.From)+1)
-		}
+		b = packEntry(b, e)
 	}
 	return b
+}
+
+func packEntry(b []byte, e entry) []byte {
+	b = binary.AppendUvarint(b, e.institution)
+	b = binary.AppendUvarint(b, e.quality)
+	b = binary.AppendVarint(b, int64(e.period.From))
+	if e.period.Until == names.Forever {
+		return append(b, 0)
+	}
+	return binary.AppendUvarint(b, uint64(e.period.Until-e.period.From)+1)
 }
 
 func unpackEntries(b []byte) ([]entry, error) {

@@ -67,3 +67,13 @@ func (m *Iterator) Next() error {
 	m.settle()
 	return nil
 }
+
+// All calls fn with what each run says of the key that it is at, oldest first.
+func (m *Iterator) All(fn func(value []byte)) {
+	key := m.cursors[m.at].key
+	for i := len(m.cursors) - 1; i >= 0; i-- {
+		if c := m.cursors[i]; c.valid && (i == m.at || bytes.Equal(c.key, key)) {
+			fn(c.value)
+		}
+	}
+}

@@ -16,7 +16,7 @@ const (
 	footSize  = 4 * 8
 	blockSize = 4 << 10
 	maxKey    = 1 << 10
-	maxValue  = 1 << 20
+	maxValue  = 256 << 20
 	// syncEvery keeps a large file from waiting for the disk in one piece at its end.
 	syncEvery = 32 << 20
 )

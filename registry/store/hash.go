@@ -151,12 +151,7 @@ func (w *writer) fold() {
 		}
 		key := []byte(k)
 		b, _ := statehash.Bucket(key, record.OfPublic(key))
-		s := w.sums[b]
-		if s == nil {
-			s = new(statehash.Sum)
-			*s = w.hash.sums[b]
-			w.sums[b] = s
-		}
+		s := w.sumOf(b)
 		if c.was != nil {
 			w.hash.Remove(s, key, c.was)
 		}
@@ -165,6 +160,17 @@ func (w *writer) fold() {
 		}
 		c.was = c.now
 	}
+}
+
+// sumOf gives the sum of a bucket, to be changed in this transaction.
+func (w *writer) sumOf(b int) *statehash.Sum {
+	s := w.sums[b]
+	if s == nil {
+		s = new(statehash.Sum)
+		*s = w.hash.sums[b]
+		w.sums[b] = s
+	}
+	return s
 }
 
 // mark writes down the hash as it is with everything up to index decided.

@@ -74,13 +74,31 @@ func (s *Store) rebuild(dir string, r io.Reader) (*generation, uint64, error) {
 }
 
 func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
-	w := newWriter(g)
+	if g.layers != nil {
+		return s.replayBulk(g, r)
+	}
+	w, index, err := s.replayInto(g, r, func(st record.State, index uint64, raw []byte) (record.Result, error) {
+		return record.Apply(st, s.rules, index, raw)
+	})
 	defer func() { w.discard() }()
-	if err := record.Bootstrap(w, s.rules); err != nil {
+	if err == nil {
+		err = s.markEnd(w, index)
+	}
+	if err != nil {
 		return 0, err
 	}
+	return index, g.commit(w, index)
+}
+
+// replayInto applies the commands of a snapshot, all of which must be accepted. What the
+// last ones wrote is not committed: that is for the caller, with the index.
+func (s *Store) replayInto(g *generation, r io.Reader, apply func(record.State, uint64, []byte) (record.Result, error)) (w *writer, index uint64, err error) {
+	w = newWriter(g)
+	if err := record.Bootstrap(w, s.rules); err != nil {
+		return w, 0, err
+	}
 	last := uint64(0)
-	index, err := readSnapshot(r, s.rules.Fingerprint(), func(index uint64, envelope []byte) error {
+	index, err = readSnapshot(r, s.rules.Fingerprint(), func(index uint64, envelope []byte) error {
 		if w.full() {
 			if err := g.commit(w, last); err != nil {
 				return err
@@ -88,7 +106,7 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 			w = newWriter(g)
 		}
 		last = index
-		res, err := record.Apply(w, s.rules, index, envelope)
+		res, err := apply(w, index, envelope)
 		switch {
 		case err != nil:
 			return err
@@ -100,17 +118,19 @@ func (s *Store) replay(g *generation, r io.Reader) (uint64, error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return w, 0, err
 	}
 	if have := s.applied.Load(); index < have {
-		return 0, fmt.Errorf("%w: it ends at index %d, this replica stands at %d", ErrBadSnapshot, index, have)
+		return w, 0, fmt.Errorf("%w: it ends at index %d, this replica stands at %d", ErrBadSnapshot, index, have)
 	}
+	return w, index, nil
+}
+
+func (s *Store) markEnd(w *writer, index uint64) error {
 	if index%MarkEvery == 0 && index > 0 {
-		if err := w.mark(index); err != nil {
-			return 0, err
-		}
+		return w.mark(index)
 	}
-	return index, g.commit(w, index)
+	return nil
 }
 
 // The directory of a store holds databases "tables-N", and a file that names the

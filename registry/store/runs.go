@@ -186,11 +186,17 @@ func (g *generation) commit(w *writer, index uint64) error {
 		g.cache.Store(newCache(0))
 		return nil
 	}
-	l := g.layers
 	run, err := g.spill(w)
 	if err != nil {
 		return err
 	}
+	return g.commitWith(w, run, index)
+}
+
+// commitWith is commit with a run, the newest, that counts from then on; nil: none.
+func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
+	defer w.discard()
+	l := g.layers
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if failed := l.failed.Load(); failed != nil {

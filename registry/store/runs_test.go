@@ -2,11 +2,13 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -305,5 +307,61 @@ func TestDamagedRun(t *testing.T) {
 	}
 	if got := dump(t, openTiny(t, dir, w)); !maps.Equal(got, want) {
 		t.Error("mended, it holds other rows")
+	}
+}
+
+// TestForgedHistory: a member that lies puts commands into a snapshot that their authors
+// did sign, and that were refused. A store that makes all rows at the end sees it too.
+func TestForgedHistory(t *testing.T) {
+	reference := func(person, day int) *registrypb.Reference {
+		r := recordtest.Reference(recordtest.Person(person), "x")
+		r.Period = &registrypb.Period{From: int32(day), Until: int32(day)}
+		return r
+	}
+	withdrawn := reference(1, 7)
+	withdrawn.Withdrawn = true
+	var many []*registrypb.Reference // one more than an institution may have on one subject
+	for day := range 65 {
+		many = append(many, reference(2, day))
+	}
+	var heavy [][]*registrypb.Reference // rows that grow until one command writes too much
+	for round := range 60 {
+		var rows []*registrypb.Reference
+		for person := range 1_500 {
+			rows = append(rows, reference(person, round))
+		}
+		heavy = append(heavy, rows)
+	}
+	for name, history := range map[string][][]*registrypb.Reference{
+		"a withdrawal of nothing":         {{reference(1, 8)}, {withdrawn}},
+		"more than fit on a subject":      {{reference(2, 0)}, many},
+		"withdrawn twice":                 {{reference(1, 7)}, {withdrawn}, {withdrawn}},
+		"withdrawn twice, in one command": {{reference(1, 7)}, {withdrawn, withdrawn}},
+		"nothing wrong":                   {{reference(1, 7)}, {withdrawn}, {reference(1, 7), withdrawn, reference(1, 9)}, many[:64]},
+		"nothing wrong, and much of it":   heavy,
+	} {
+		w := recordtest.New(t, "alpha")
+		commands := [][]byte{w.Admit(&registrypb.Institution{Id: "office", Type: "pcsa"})}
+		for _, rows := range history {
+			commands = append(commands, w.Declare("office", rows...))
+		}
+		b := forge(w.Rules, 1000, commands...)
+		one, other := open(t, "", w), openTiny(t, t.TempDir(), w)
+		byOne, byOther := one.Restore(bytes.NewReader(b)), other.Restore(bytes.NewReader(b))
+		if (byOne == nil) != (byOther == nil) {
+			t.Fatalf("%s: one store says %v, the other %v", name, byOne, byOther)
+		}
+		if (byOne == nil) != strings.HasPrefix(name, "nothing wrong") || byOther != nil && !errors.Is(byOther, ErrBadSnapshot) {
+			t.Errorf("%s: %v", name, byOther)
+		}
+		if byOther == nil {
+			if a, b := dump(t, one), dump(t, other); !maps.Equal(a, b) {
+				t.Errorf("%s: the stores hold other rows", name)
+			}
+			continue
+		}
+		if other.AppliedIndex() != 0 {
+			t.Errorf("%s: the index moved", name)
+		}
 	}
 }
