@@ -95,9 +95,12 @@ func openMember(r *Registry, dir string) (*member, error) {
 
 	var err error
 	if m.wal, err = r.cfg.Disk.OpenLog(filepath.Join(dir, "log"), logger); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrLogDamaged, err)
 	}
 	if err := m.openStores(dir); err != nil {
+		if f := m.logs; f != nil && f.err() != nil {
+			err = f.err()
+		}
 		return nil, errors.Join(err, m.closeLog())
 	}
 	return m, nil
@@ -108,7 +111,7 @@ func (m *member) openStores(dir string) error {
 	if err != nil {
 		return err
 	}
-	logs := raft.LogStore(m.wal)
+	logs := raft.LogStore(sealed.CheckedStore{LogStore: m.wal})
 	m.snaps = files
 	if key := m.reg.cfg.StorageKey; len(key) > 0 {
 		if logs, err = sealed.Logs(m.wal, key); err != nil {
@@ -179,10 +182,15 @@ func (m *member) checkState() error {
 	if len(snaps) > 0 {
 		snap = snaps[0].Index
 	}
+	if first, err := m.logs.FirstIndex(); err != nil {
+		return err
+	} else if first > snap+1 {
+		return fmt.Errorf("%w: it begins at index %d, and the last snapshot that can be read is of %d", ErrLogDamaged, first, snap)
+	}
 	m.conf.NoSnapshotRestoreOnStart = applied >= indexAfter(snap)
 	if applied > indexAfter(max(last, snap)) {
 		return fmt.Errorf("the state is at index %d and the raft log ends at %d: they are not of the same time; "+
-			"remove this member's whole registry directory, have the operators replace the member, and start anew", applied, indexAfter(max(last, snap)))
+			"nothing of it is used: %w", applied, indexAfter(max(last, snap)), ErrLogDamaged)
 	}
 	return nil
 }
@@ -201,6 +209,9 @@ func (m *member) start(ctx context.Context) error {
 	}), m.mayVote)
 	r, err := raft.NewRaft(m.conf, m.machine, m.logs, m.logs, m.snaps, m.transport)
 	if err != nil {
+		if !m.conf.NoSnapshotRestoreOnStart { // nothing else can fail there but to read it
+			err = fmt.Errorf("%w, or its snapshot: %w", ErrLogDamaged, err)
+		}
 		return fmt.Errorf("start raft: %w", err)
 	}
 	if err := m.logs.err(); err != nil { // in what was read so far

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -108,6 +109,8 @@ type Config struct {
 	Log *slog.Logger
 
 	Tuning Tuning
+
+	again bool // damaged files were set aside by this very Open
 }
 
 // Tuning holds what seldom needs to differ. Zero fields take the defaults.
@@ -239,18 +242,28 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	var err error
-	tables := cfg.Disk.State(dir)
-	if r.compared.suspect, err = afterDivergence(dir, tables.Dir); err != nil {
+	if r.compared.suspect, err = afterDivergence(dir, cfg.Disk.State(dir).Dir); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
-	tables.Key, tables.Log = cfg.StorageKey, cfg.Log
-	r.store, err = store.Open(tables, r.rules)
-	if err != nil {
+	if rejoin, err := afterDamage(dir, cfg.Log); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	} else if rejoin {
+		r.cfg.Join = true
+	}
+	if err := r.openTables(); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	r.store.OnApply(r.applied)
 	if cfg.Raft != nil {
-		if r.member, err = openMember(r, dir); err != nil {
+		r.member, err = openMember(r, dir)
+		if errors.Is(err, ErrLogDamaged) { // the key is the right one: the tables opened with it
+			if err = errors.Join(r.store.Close(), os.WriteFile(filepath.Join(dir, damagedFile), []byte(err.Error()+"\n"), 0o600)); err == nil && !cfg.again {
+				cfg.again = true
+				return Open(cfg)
+			}
+			return nil, fmt.Errorf("registry: %w", err)
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("registry: %w", err), r.store.Close())
 		}
 	}
@@ -277,6 +290,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 	r.mu.Unlock()
 	defer func() {
 		cancel()
+		r.noteDamage(err)
 		err = errors.Join(err, r.Close())
 	}()
 

@@ -84,6 +84,12 @@ func seedOf(g *gossiper) Seed { return Seed{Name: g.name, Addr: g.addr} }
 // start brings up node i; the registry knows it unless the name begins with "stranger".
 func (w *world) start(name, addr string, change func(*Config), seeds ...Seed) *gossiper {
 	w.t.Helper()
+	return w.restart(w.prepare(name, addr), change, seeds...)
+}
+
+// prepare makes a node's keys and publishes them.
+func (w *world) prepare(name, addr string) *gossiper {
+	w.t.Helper()
 	public, private, err := NewKey()
 	if err != nil {
 		w.t.Fatal(err)
@@ -97,8 +103,10 @@ func (w *world) start(name, addr string, change func(*Config), seeds ...Seed) *g
 		w.reg.keys[name], w.reg.sign[name] = public, vk
 		w.reg.mu.Unlock()
 	}
-	return w.restart(&gossiper{name: name, addr: addr, key: private, signer: sk}, change, seeds...)
+	return &gossiper{name: name, addr: addr, key: private, signer: sk}
 }
+
+func signMeta(g *gossiper, b []byte) []byte { return append(ed25519.Sign(g.signer, b), b...) }
 
 func (w *world) restart(g *gossiper, change func(*Config), seeds ...Seed) *gossiper {
 	w.t.Helper()

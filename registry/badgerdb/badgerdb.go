@@ -69,6 +69,7 @@ func Open(cfg Config) (*badger.DB, error) {
 		WithBlockCacheSize(cfg.CacheMB << 19).
 		WithIndexCacheSize(cfg.CacheMB << 19).
 		WithCompression(options.None).
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
 		WithLogger(logger{cfg.Log})
