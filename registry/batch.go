@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -68,6 +69,7 @@ func splitCommands(data []byte) (commands [][]byte) {
 // proposal is a command on its way into the log.
 type proposal struct {
 	command []byte
+	hash    [sha256.Size]byte
 	done    chan struct{} // closed when the rest is known
 	index   uint64
 	result  record.Result
@@ -78,7 +80,10 @@ type proposal struct {
 type batcher struct {
 	apply func(data []byte) raft.ApplyFuture
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// under way, by hash: who sends a command again because the answer is slow to come,
+	// as Submit does, shares it, instead of making everything slower still.
+	known   map[[sha256.Size]byte]*proposal
 	waiting []*proposal
 	flying  int
 	flights sync.WaitGroup
@@ -86,10 +91,18 @@ type batcher struct {
 
 // propose has a command decided, with others that wait at the same moment.
 func (b *batcher) propose(command []byte) *proposal {
-	p := &proposal{command: command, done: make(chan struct{})}
+	hash := sha256.Sum256(command)
 	b.mu.Lock()
-	b.waiting = append(b.waiting, p)
-	b.launch()
+	p := b.known[hash]
+	if p == nil {
+		p = &proposal{command: command, hash: hash, done: make(chan struct{})}
+		if b.known == nil {
+			b.known = make(map[[sha256.Size]byte]*proposal)
+		}
+		b.known[hash] = p
+		b.waiting = append(b.waiting, p)
+		b.launch()
+	}
 	b.mu.Unlock()
 	<-p.done
 	return p
@@ -132,6 +145,9 @@ func (b *batcher) fly(batch []*proposal) {
 	}
 	b.mu.Lock()
 	b.flying--
+	for _, p := range batch {
+		delete(b.known, p.hash)
+	}
 	b.launch()
 	b.mu.Unlock()
 	for i, p := range batch {

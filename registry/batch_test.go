@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 
@@ -118,6 +120,38 @@ func TestWaitingCommandsShareAnEntry(t *testing.T) {
 		}
 		seen[i] = true
 	}
+}
+
+// TestTheSameCommandWaitsOnce: a command that is sent again while it is under way takes no
+// second place in the log; sent again later it does, since it may have been refused.
+func TestTheSameCommandWaitsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		var sent atomic.Int32
+		b := batcher{apply: func(data []byte) raft.ApplyFuture {
+			sent.Add(1)
+			return &future{index: 1, decided: gate, results: make([]record.Result, len(splitCommands(data)))}
+		}}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if p := b.propose([]byte("the same")); p.err != nil || p.index != indexOf(1, 0) {
+					t.Error(p.index, p.err)
+				}
+			})
+		}
+		synctest.Wait() // all of them wait
+		close(gate)
+		wg.Wait()
+		if n := sent.Load(); n != 1 {
+			t.Errorf("it was sent %d times", n)
+		}
+		b.propose([]byte("the same"))
+		if n := sent.Load(); n != 2 {
+			t.Errorf("sent again later, it was sent %d times in all", n)
+		}
+		b.join()
+	})
 }
 
 func TestTrailing(t *testing.T) {

@@ -10,6 +10,16 @@ type Reader struct {
 	cursors []*cursor // as the runs of the version; nil until used
 }
 
+// Close lets go of what the reader holds in memory, for others to use; it reads no more.
+func (r *Reader) Close() {
+	for _, c := range r.cursors {
+		if c != nil {
+			c.release()
+		}
+	}
+	r.cursors = nil
+}
+
 // Get gives a copy of the value of key. found without a value: the row was deleted.
 func (r *Reader) Get(key []byte) (value []byte, found bool, err error) {
 	h := hashOf(key)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sort"
+	"sync"
 	"sync/atomic"
 )
 
@@ -170,7 +171,23 @@ type cursor struct {
 	valid bool // key and value are of a row
 }
 
-func newCursor(r *run) *cursor { return &cursor{run: r, block: -1} }
+// spare holds the memory of cursors that were let go: nearly every look at a run takes
+// one block, and then ends.
+var spare = sync.Pool{New: func() any { return new(cursor) }}
+
+func newCursor(r *run) *cursor {
+	c := spare.Get().(*cursor)
+	*c = cursor{run: r, block: -1, raw: c.raw[:0], key: c.key[:0]}
+	return c
+}
+
+func (c *cursor) release() {
+	if cap(c.raw) > 64<<10 { // of an unusual block
+		return
+	}
+	*c = cursor{block: -1, raw: c.raw, key: c.key}
+	spare.Put(c)
+}
 
 // seek goes to the first row whose key is not below key.
 func (c *cursor) seek(key []byte) error {

@@ -35,6 +35,7 @@ func newRows(txn *badger.Txn, v *runs.Version) rows {
 func (r rows) discard() {
 	r.txn.Discard()
 	if r.version != nil {
+		r.reader.Close()
 		r.version.Release()
 	}
 }

@@ -194,7 +194,7 @@ func (s *Store) use() (*generation, error) {
 }
 
 // View calls fn with a view of the tables as they stand at one index. The view is
-// good until fn returns. The error is that of fn, or ErrClosed.
+// good until fn returns, and for one goroutine. The error is that of fn, or ErrClosed.
 func (s *Store) View(fn func(record.View) error) error {
 	g, err := s.use()
 	if err != nil {
