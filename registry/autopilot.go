@@ -82,7 +82,7 @@ func (p *pilot) look(ctx context.Context, want []names.NodeID, settings record.A
 		if answers[i] != nil {
 			s.status, s.at = answers[i], now
 		}
-		ok := answers[i] != nil && answers[i].Term == term && answers[i].LastLogIndex+settings.MaxTrailing >= last
+		ok := answers[i] != nil && answers[i].Term == term && entryAt(answers[i].LastLogIndex)+settings.MaxTrailing >= last
 		switch {
 		case !ok:
 			s.healthy = time.Time{}
@@ -209,8 +209,8 @@ func (p *pilot) state(want []names.NodeID, have []raft.Server, settings record.A
 				s.Stable = now.Sub(seen.healthy)
 			}
 			if st := seen.status; st != nil {
-				s.LastIndex, s.Term, s.Applied, s.Knows = st.LastLogIndex, st.Term, st.AppliedIndex, st.KnowsLevel
-				s.Lag = last - min(last, st.LastLogIndex)
+				s.LastIndex, s.Term, s.Applied, s.Knows = entryAt(st.LastLogIndex), st.Term, st.AppliedIndex, st.KnowsLevel
+				s.Lag = last - min(last, s.LastIndex)
 			}
 		}
 		if s.Suffrage == "voter" {

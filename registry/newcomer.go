@@ -60,7 +60,7 @@ func (m *member) othersBegan(ctx context.Context) bool {
 		}
 		wg.Go(func() {
 			resp := new(registrypb.StatusResponse)
-			if m.reg.cfg.Peers.Call(ctx, v, MethodStatus, &registrypb.StatusRequest{}, resp) == nil && resp.CommitIndex > 1 {
+			if m.reg.cfg.Peers.Call(ctx, v, MethodStatus, &registrypb.StatusRequest{}, resp) == nil && entryAt(resp.CommitIndex) > 1 {
 				mu.Lock()
 				began = true
 				mu.Unlock()
