@@ -36,6 +36,7 @@ var walls = []struct {
 	{"node/mandate", []string{"node/nonce", "node/nodepb", "node/journal", "registry/..."}},
 	{"node/reading/...", []string{"node/reading/...", "node/mandate", "node/nonce", "node/journal/...", "node/trace/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/audit/...", []string{"node/journal/...", "node/nodepb", "registry/...", "certs/envelope"}},
+	{"node/operate", []string{"node/api", "node/config", "registry/..."}},
 	{"node/receipt/...", []string{"node/trace/...", "node/journal/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/batch/pace", []string{"registry/names"}},
 	{"node/batch/lines", nil},

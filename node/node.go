@@ -239,7 +239,7 @@ func (n *Node) openAPI() (err error) {
 		Witnessing: witnessing{n}, Metrics: n.metrics.Text,
 		Consultations: interactive{n.metrics.Consultations(n.consulting()), &n.lots.gate}, Lots: n.lots.consultant,
 		Sector: n.desk(), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
-		Reads:     n.registry,
+		Reads: n.registry, Operations: n.operations(),
 		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})

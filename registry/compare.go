@@ -59,6 +59,9 @@ func (r *Registry) Agreement() Agreement {
 	return r.compared.last
 }
 
+// StateNow gives the hash of this replica's tables as they stand.
+func (r *Registry) StateNow() (store.Mark, error) { return r.store.Now() }
+
 // Sound gives an error while this replica must not be relied on: its state is another
 // than most members signed, or was, and is not confirmed yet.
 func (r *Registry) Sound() error {

@@ -273,7 +273,7 @@ func (l *layout) writeConfig(s *site, sources []config.Source) error {
 	c.Member = s.member
 	hash, guard := sha256.Sum256([]byte(s.token)), sha256.Sum256([]byte(s.guard))
 	c.API = config.API{Listen: s.ports.API, Applications: []config.Application{{
-		Name: applicationName, TokenSHA256: hex.EncodeToString(hash[:]), UsersAsserted: true, AuthLevel: 4, Admin: true, Inbox: true,
+		Name: applicationName, TokenSHA256: hex.EncodeToString(hash[:]), UsersAsserted: true, AuthLevel: 4, Admin: true, Operator: true, Inbox: true,
 	}, {
 		Name: officerName, TokenSHA256: hex.EncodeToString(guard[:]), UsersAsserted: true, AuthLevel: 4, Officer: true,
 	}}}

@@ -27,6 +27,9 @@
 //	            GET  /v1/sector/members /v1/sector/trace/{ticket}
 //	            POST /v1/sector/search, /v1/sector/view
 //	            GET  /v1/registry/status /v1/registry/head
+//	operator    GET  /v1/operator/health /v1/operator/autopilot /v1/operator/state-hash
+//	            GET  /v1/operator/snapshot /v1/operator/debug
+//	            POST /v1/operator/transfer-leader
 //	admin       POST /v1/references /v1/references/withdraw
 //	            GET  /v1/deliveries /v1/deliveries/lag, POST /v1/deliveries/redrive, drop, replay
 //	            POST /v1/subscriptions /v1/inbox/replay
@@ -126,6 +129,8 @@ type Config struct {
 	Sector *sector.Desk
 	// Reads gives views as new as a caller wants.
 	Reads Reads
+	// Operations is what operators see and do here. Nil: nothing.
+	Operations Operations
 	// Author signs the institution's own commands, for declaring references.
 	Author Author
 	// Witnessing tells of checkpoints. Nil: there are none to tell of.

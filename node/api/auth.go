@@ -52,6 +52,9 @@ func (s *Server) authenticate(q *request, need access) error {
 	if need == admin && !found.Admin {
 		return problem(CodeForbidden, "Authorization", "This takes an application with admin: true in the node's configuration.")
 	}
+	if need == operator && !found.Operator {
+		return problem(CodeForbidden, "Authorization", "This takes an application with operator: true in the node's configuration.")
+	}
 	return q.identify()
 }
 

@@ -197,6 +197,28 @@ func (f *fakes) Tile(path string) ([]byte, error) {
 	return nil, tlog.ErrNotInTree
 }
 
+func (f *fakes) Health(context.Context) (*MeshHealth, error) {
+	return &MeshHealth{Problems: []string{"x"}, Leader: "pcsa/n1", Nodes: []NodeHealth{{Node: "pcsa/n1", State: "leader", Member: true, Votes: true}}}, nil
+}
+
+func (f *fakes) Autopilot() (*Autopilot, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	return &Autopilot{Leader: "pcsa/n1", Peers: []Peer{{Node: "pcsa/n1", Suffrage: "voter"}}, Proposals: []string{}}, nil
+}
+
+func (f *fakes) TransferLeader(context.Context, names.NodeID) error { return f.err }
+
+func (f *fakes) StateHash() (*StateHash, error) {
+	return &StateHash{Node: "pcsa/n1", Root: strings.Repeat("ab", 32), Public: strings.Repeat("cd", 32), Same: []string{}, Differ: []string{}, Silent: []string{}}, nil
+}
+
+func (f *fakes) Write(_ context.Context, archive string, w io.Writer) error {
+	_, err := io.WriteString(w, archive)
+	return errors.Join(err, f.err)
+}
+
 func (f *fakes) Read(_ context.Context, want registry.Reading, fn func(record.View, time.Duration) error) error {
 	if want.MaxStale == time.Nanosecond {
 		return registry.ErrStale
@@ -279,6 +301,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 			{Name: "file", TokenSHA256: hashOf("file-token"), UsersAsserted: true, AuthLevel: 3},
 			{Name: "robot", TokenSHA256: hashOf("robot-token"), AuthLevel: 1, Purposes: []names.Purpose{"inquiry"}, Datasets: []names.DatasetID{"wages/v1"}},
 			{Name: "ops", TokenSHA256: hashOf("ops-token"), Admin: true, Inbox: true},
+			{Name: "helm", TokenSHA256: hashOf("helm-token"), Operator: true},
 			{Name: "guard", TokenSHA256: hashOf("guard-token"), UsersAsserted: true, Officer: true, Oversees: []string{"alice"}},
 		},
 		MaxBody: 16 << 10, MaxConcurrent: 4, Drain: time.Second,
@@ -286,7 +309,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Mandates: f, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
-		}, Registry: f, Reads: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Schemes: subject.Belgian(),
+		}, Registry: f, Reads: f, Operations: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

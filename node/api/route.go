@@ -35,9 +35,10 @@ var openAPI []byte
 type access int
 
 const (
-	open  access = iota // anybody
-	token               // an application
-	admin               // an application with admin: true
+	open     access = iota // anybody
+	token                  // an application
+	admin                  // an application with admin: true
+	operator               // an application with operator: true
 )
 
 // route is one of the interface.
@@ -124,6 +125,12 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/sector/search", access: token, media: mediaJSON, handle: s.sectorSearch},
 		{method: post, path: "/v1/sector/view", access: token, media: mediaJSON, handle: s.sectorView},
 		{method: post, path: "/v1/registry/commands", access: admin, media: mediaBytes, maxBody: envelope.MaxSize, handle: s.submit},
+		{method: get, path: "/v1/operator/health", access: operator, handle: s.meshHealth},
+		{method: get, path: "/v1/operator/autopilot", access: operator, handle: s.autopilot},
+		{method: post, path: "/v1/operator/transfer-leader", access: operator, media: mediaJSON, handle: s.transferLeader},
+		{method: get, path: "/v1/operator/state-hash", access: operator, handle: s.stateHash},
+		{method: get, path: "/v1/operator/snapshot", access: operator, handle: s.snapshot},
+		{method: get, path: "/v1/operator/debug", access: operator, handle: s.debug},
 		{method: get, path: "/v1/registry/head", access: token, query: []string{"author", "chain", "index"}, handle: s.registryHead},
 		{method: get, path: "/v1/registry/status", access: token, handle: s.registryStatus},
 	}

@@ -231,13 +231,17 @@ func (s *Server) write(w http.ResponseWriter, q *request, resp response, err err
 	var body []byte
 	if v, ok := resp.(streamed); ok && err == nil {
 		h.Set("Content-Type", v.media)
-		w.WriteHeader(status)
 		to := &steady{rc: http.NewResponseController(w), to: w}
-		if err := v.write(to); err != nil { // the caller must not take it for the whole
+		if err = v.write(to); err == nil {
+			if to.n == 0 {
+				w.WriteHeader(status)
+			}
+			return status, to.n
+		}
+		if to.n > 0 { // the caller must not take it for the whole
 			s.cfg.Log.Warn("an answer was cut off", "request", q.id, "err", err)
 			panic(http.ErrAbortHandler)
 		}
-		return status, to.n
 	}
 	if err == nil {
 		h.Set("Content-Type", "application/json")

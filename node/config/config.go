@@ -163,6 +163,10 @@ type Application struct {
 	// Inbox says that it takes what arrives: every item of its purposes and datasets
 	// waits until this application has acknowledged it.
 	Inbox bool `yaml:"inbox,omitempty"`
+	// Operator lets it see how the whole mesh does, take snapshots of the registry, which
+	// are as secret as the person directory, and hand the registry's lead over. It gives no
+	// right in the mesh: that takes the operators' signatures.
+	Operator bool `yaml:"operator,omitempty"`
 	// Admin lets it submit registry commands, declare references and read the whole
 	// journal of this node. Every other application sees its own tickets only.
 	Admin bool `yaml:"admin,omitempty"`
