@@ -102,7 +102,7 @@ Exit codes:
   3  refused by the network (NO_RESULT): the reason is printed
   4  incomplete: some suppliers did not answer
   5  the trace, or the journal, is not consistent: something is missing or contradicted;
-     or the receipt does not hold`,
+     or the receipt, or the snapshot, does not hold`,
 		Example: `  # A whole network on this machine, in one command:
   crossroads testnet up --endpoints net.json
 
@@ -125,6 +125,7 @@ Exit codes:
 		newInquire(), newLot(), newMandate(),
 		newSubject(), newOfficer(), newOrder(), newSector(),
 		newPublish(), newDeliveries(), newInbox(),
+		newOperator(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),
 	)
 	return root

@@ -27,7 +27,7 @@
 //	            GET  /v1/sector/members /v1/sector/trace/{ticket}
 //	            POST /v1/sector/search, /v1/sector/view
 //	            GET  /v1/registry/status /v1/registry/head
-//	operator    GET  /v1/operator/health /v1/operator/autopilot /v1/operator/state-hash
+//	operator    GET  /v1/operator/health /v1/operator/autopilot
 //	            GET  /v1/operator/snapshot /v1/operator/debug
 //	            POST /v1/operator/transfer-leader
 //	admin       POST /v1/references /v1/references/withdraw

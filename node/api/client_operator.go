@@ -24,11 +24,6 @@ func (c *Client) TransferLeader(ctx context.Context, to string) error {
 	return err
 }
 
-// StateHash tells how the node's tables compare with the members'.
-func (c *Client) StateHash(ctx context.Context) (StateHash, error) {
-	return get[StateHash](ctx, c, "/v1/operator/state-hash")
-}
-
 // Archive writes the snapshot or the debug archive to w. After an error what was written
 // is not whole.
 func (c *Client) Archive(ctx context.Context, what string, w io.Writer) (int64, error) {

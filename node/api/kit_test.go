@@ -210,10 +210,6 @@ func (f *fakes) Autopilot() (*Autopilot, error) {
 
 func (f *fakes) TransferLeader(context.Context, names.NodeID) error { return f.err }
 
-func (f *fakes) StateHash() (*StateHash, error) {
-	return &StateHash{Node: "pcsa/n1", Root: strings.Repeat("ab", 32), Public: strings.Repeat("cd", 32), Same: []string{}, Differ: []string{}, Silent: []string{}}, nil
-}
-
 func (f *fakes) Write(_ context.Context, archive string, w io.Writer) error {
 	_, err := io.WriteString(w, archive)
 	return errors.Join(err, f.err)

@@ -19,7 +19,6 @@ type Operations interface {
 	Autopilot() (*Autopilot, error)
 	// TransferLeader hands the lead over, to anybody when to is zero.
 	TransferLeader(ctx context.Context, to names.NodeID) error
-	StateHash() (*StateHash, error)
 	// Write makes an archive, "snapshot" or "debug", as a stream. The error is ErrArchiving
 	// while another is being made.
 	Write(ctx context.Context, archive string, w io.Writer) error
@@ -88,19 +87,6 @@ type Peer struct {
 	Lag       uint64 `json:"lag"`        // entries
 }
 
-// StateHash is how this replica's tables compare with the members'.
-type StateHash struct {
-	Node     string   `json:"node"`
-	Index    uint64   `json:"index"`
-	Root     string   `json:"root"`   // over all tables
-	Public   string   `json:"public"` // over those that every node holds
-	Compared uint64   `json:"compared_index"`
-	Same     []string `json:"same"`
-	Differ   []string `json:"differ"`
-	Silent   []string `json:"silent"`
-	Diverged string   `json:"diverged,omitempty"` // this replica is wrong, and since when
-}
-
 // TransferLeader says to whom; empty: to whoever is furthest.
 type TransferLeader struct {
 	To string `json:"to,omitempty"`
@@ -165,14 +151,6 @@ func (s *Server) leaderTrouble(err error) error {
 		return fmt.Errorf("%w: %w", problem(CodeUnavailable, "", "Only the registry's leader can: ask at its node; "+leader+"."), err)
 	}
 	return err
-}
-
-func (s *Server) stateHash(*request) (response, error) {
-	o, err := s.operated()
-	if err != nil {
-		return nil, err
-	}
-	return o.StateHash()
 }
 
 func (s *Server) snapshot(q *request) (response, error) { return s.archive(q, "snapshot") }

@@ -128,7 +128,6 @@ func (s *Server) table() []route {
 		{method: get, path: "/v1/operator/health", access: operator, handle: s.meshHealth},
 		{method: get, path: "/v1/operator/autopilot", access: operator, handle: s.autopilot},
 		{method: post, path: "/v1/operator/transfer-leader", access: operator, media: mediaJSON, handle: s.transferLeader},
-		{method: get, path: "/v1/operator/state-hash", access: operator, handle: s.stateHash},
 		{method: get, path: "/v1/operator/snapshot", access: operator, handle: s.snapshot},
 		{method: get, path: "/v1/operator/debug", access: operator, handle: s.debug},
 		{method: get, path: "/v1/registry/head", access: token, query: []string{"author", "chain", "index"}, handle: s.registryHead},

@@ -6,7 +6,6 @@ package operate
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -231,23 +230,6 @@ func (s *Service) Autopilot() (*api.Autopilot, error) {
 // TransferLeader hands the lead over.
 func (s *Service) TransferLeader(ctx context.Context, to names.NodeID) error {
 	return s.cfg.Registry.TransferLeadership(ctx, to)
-}
-
-// StateHash tells how this replica's tables compare with the members'.
-func (s *Service) StateHash() (*api.StateHash, error) {
-	now, err := s.cfg.Registry.StateNow()
-	if err != nil {
-		return nil, err
-	}
-	a := s.cfg.Registry.Agreement()
-	out := &api.StateHash{
-		Node: s.cfg.Self.String(), Index: now.Index, Root: hex.EncodeToString(now.Root[:]), Public: hex.EncodeToString(now.Public[:]),
-		Compared: a.Mark.Index, Same: texts(a.Same), Differ: texts(a.Differ), Silent: texts(a.Silent),
-	}
-	if a.Diverged != nil {
-		out.Diverged = a.Diverged.Error()
-	}
-	return out, nil
 }
 
 // Write makes an archive; one at a time.
