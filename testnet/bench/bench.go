@@ -97,7 +97,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 	}
 	o.say("the journal alone, and the disk")
-	if r.Journal, err = measureJournal(ctx, o.For); err != nil {
+	if r.Journal, r.Verified, err = measureJournal(ctx, o.For); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return r, nil
@@ -129,6 +129,10 @@ func measureNetwork(ctx context.Context, o Options, r *Report, refs *references,
 			if err := measureRow(ctx, o, r, l, refs, k); err != nil {
 				return err
 			}
+		}
+		o.say("traces")
+		if r.Traces, err = l.traces(ctx, n, o.For/2); err != nil {
+			return err
 		}
 		if o.Steady > 0 {
 			o.say("steady %d/s", o.Steady)

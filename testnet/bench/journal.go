@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
@@ -32,14 +33,45 @@ type Append struct {
 
 const appendsWaiting = 64
 
-var benchKey = bytes.Repeat([]byte{7}, 32)
+const withTree = "journal, tree and checkpoints"
 
-// measureJournal measures appends without and with the tree, and a Badger
-// transaction for each.
-func measureJournal(ctx context.Context, d time.Duration) (all []Append, err error) {
-	dir, err := os.MkdirTemp("", "crossroads-bench-")
+var (
+	benchKey    = bytes.Repeat([]byte{7}, 32)
+	benchSigner = ed25519.NewKeyFromSeed(benchKey)
+	benchOrigin = tlog.Origin("bench.crossroads.test", names.NodeID{Institution: "bench", Node: "n1"})
+)
+
+// Verified is what reading a whole log and computing its tree again took.
+type Verified struct {
+	Entries   int64   `json:"entries"`
+	PerSecond float64 `json:"entries_per_second"`
+}
+
+// measureVerify verifies the log that lies in dir.
+func measureVerify(ctx context.Context, dir string) (*Verified, error) {
+	fs, err := disk.OpenDir(filepath.Join(dir, tlog.TilesDir))
 	if err != nil {
 		return nil, err
+	}
+	begun := time.Now()
+	report, err := tlog.Verify(ctx, tlog.VerifyConfig{
+		Journal: journal.Config{Dir: dir, Key: benchKey}, Tiles: fs, Origin: benchOrigin, Key: benchSigner.Public().(ed25519.PublicKey),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !report.OK() {
+		return nil, fmt.Errorf("a journal that this program wrote does not verify: %+v", report.Findings)
+	}
+	return &Verified{report.Entries, float64(report.Entries) / time.Since(begun).Seconds()}, nil
+}
+
+// measureJournal measures appends without and with the tree, and a Badger
+// transaction for each; and verifying what was appended.
+func measureJournal(ctx context.Context, d time.Duration) (all []Append, verified *Verified, err error) {
+	dir, err := os.MkdirTemp("", "crossroads-bench-")
+	if err != nil {
+		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
 	for _, m := range []struct {
@@ -49,19 +81,25 @@ func measureJournal(ctx context.Context, d time.Duration) (all []Append, err err
 		{"journal", func(dir string, m func(func(int64) error) (Append, error)) (Append, error) {
 			return appending(ctx, dir, false, m)
 		}},
-		{"journal, tree and checkpoints", func(dir string, m func(func(int64) error) (Append, error)) (Append, error) {
+		{withTree, func(dir string, m func(func(int64) error) (Append, error)) (Append, error) {
 			return appending(ctx, dir, true, m)
 		}},
 		{"a Badger transaction each", transacting},
 	} {
-		a, err := m.run(filepath.Join(dir, fmt.Sprint(len(all))), func(do func(int64) error) (Append, error) { return appends(ctx, d, do) })
+		at := filepath.Join(dir, fmt.Sprint(len(all)))
+		a, err := m.run(at, func(do func(int64) error) (Append, error) { return appends(ctx, d, do) })
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.what, err)
+			return nil, nil, fmt.Errorf("%s: %w", m.what, err)
+		}
+		if m.what == withTree {
+			if verified, err = measureVerify(ctx, at); err != nil {
+				return nil, nil, err
+			}
 		}
 		a.What = m.what
 		all = append(all, a)
 	}
-	return all, nil
+	return all, verified, nil
 }
 
 // appends keeps appendsWaiting appends under way for d.
@@ -84,8 +122,7 @@ func appending(ctx context.Context, dir string, tree bool, measure func(func(int
 	defer func() { err = errors.Join(err, j.Close()) }()
 	if tree {
 		l, err := tlog.Open(ctx, tlog.Config{
-			Journal: j, Dir: dir, Origin: tlog.Origin("bench.crossroads.test", names.NodeID{Institution: "bench", Node: "n1"}),
-			Signer: ed25519.NewKeyFromSeed(benchKey),
+			Journal: j, Dir: dir, Origin: benchOrigin, Signer: benchSigner,
 		})
 		if err != nil {
 			return a, err

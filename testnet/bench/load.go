@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/node/trace"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet"
 )
 
@@ -43,6 +45,7 @@ type load struct {
 	client *http.Client
 	pids   map[string]int // by institution; this process generates the load
 	next   []atomic.Int64 // by requester
+	last   []atomic.Pointer[names.Ticket]
 }
 
 // generator is the name of this process among those of the institutions. Their own
@@ -59,7 +62,7 @@ func newLoad(n *testnet.Network) (*load, error) {
 	}
 	var err error
 	l.questions, l.count, l.directions, l.answerBytes, err = prepare(n)
-	l.next = make([]atomic.Int64, len(l.questions))
+	l.next, l.last = make([]atomic.Int64, len(l.questions)), make([]atomic.Pointer[names.Ticket], len(l.questions))
 	return l, err
 }
 
@@ -91,7 +94,42 @@ func (l *load) ask(ctx context.Context, by int) error {
 	if resp.StatusCode != http.StatusOK || !found(answer) {
 		return fmt.Errorf("%s: %s: %.300s", q.direction, resp.Status, answer)
 	}
+	if t := ticketOf(answer); t != "" {
+		l.last[by].Store(&t)
+	}
 	return nil
+}
+
+// ticketOf finds the ticket of an answer.
+func ticketOf(answer []byte) names.Ticket {
+	_, rest, _ := bytes.Cut(answer, []byte(`"ticket":"`))
+	t, _, _ := bytes.Cut(rest, []byte(`"`))
+	return names.Ticket(t)
+}
+
+// traces asks, one after the other, for the trace of a consultation that was just
+// carried out: three nodes' journals, joined and verified. Only the traces are timed.
+func (l *load) traces(ctx context.Context, n *testnet.Network, d time.Duration) (*Measured, error) {
+	var took []time.Duration
+	begun := time.Now()
+	for i := 0; time.Since(begun) < d; i++ {
+		by := i % len(l.questions)
+		if err := l.ask(ctx, by); err != nil {
+			return nil, err
+		}
+		ticket := *l.last[by].Load()
+		at := time.Now()
+		story, err := n.Client(l.questions[by][0].requester).Trace(ctx, ticket)
+		if err != nil {
+			return nil, fmt.Errorf("trace: %w", err)
+		}
+		took = append(took, time.Since(at))
+		if story.Verdict != trace.Consistent {
+			return nil, fmt.Errorf("the trace of an exchange that went well is %s: %s", story.Verdict, story.Summary)
+		}
+	}
+	m := measuredOf(took, time.Since(begun))
+	return &m, nil
 }
 
 // closed keeps k questions under way for d.
