@@ -212,7 +212,7 @@ func concerns(e *nodepb.Entry, who names.InstitutionID) bool {
 	if e.GetRole() == nodepb.Role_READER {
 		return false
 	}
-	for _, ref := range []*registrypb.NodeRef{e.GetRequester(), e.GetSupplier(), e.GetClearer()} {
+	for _, ref := range []*registrypb.NodeRef{e.GetRequester(), e.GetSupplier(), e.GetClearer(), e.GetSecondClearance().GetClearer()} {
 		if ref.GetInstitution() == string(who) {
 			return true
 		}

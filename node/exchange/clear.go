@@ -336,5 +336,8 @@ func (x *consultation) letGo(permits []*permit) {
 	defer x.mu.Unlock()
 	for _, p := range permits {
 		delete(x.inFlight, string(p.clearance.GetId()))
+		if p.second != nil {
+			delete(x.inFlight, string(p.second.clearance.GetId()))
+		}
 	}
 }

@@ -29,6 +29,7 @@ type permit struct {
 	envelope  []byte
 	hash      []byte // SHA-256 of envelope
 	clearance *registrypb.Clearance
+	second    *permit // by the second clearing peer; nil: one suffices
 }
 
 // reply is what came of one permit.
@@ -83,6 +84,9 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 	until, cancel := a.bounded(ctx)
 	defer cancel()
 	r, err := x.clear(ctx, until)
+	if err == nil {
+		err = x.clearSecond(ctx, until, r)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +128,9 @@ func (x *consultation) finish(ctx context.Context, a *asked, r *ruling, replies 
 	for _, p := range replies {
 		if p.answered() {
 			settled = append(settled, outbox.Change{Key: clearanceKey(p.permit.clearance.GetId()), Delete: true})
+			if s := p.permit.second; s != nil {
+				settled = append(settled, outbox.Change{Key: clearanceKey(s.clearance.GetId()), Delete: true})
+			}
 		}
 	}
 	if err := x.keep(x.key, x.kept, settled...); err != nil {
@@ -154,6 +161,7 @@ func (x *consultation) outcomes(r *ruling, replies []*reply) []*nodepb.Entry {
 			e.AnswerCommitment = p.commitment
 			e.Evidence = append(e.Evidence, p.envelope)
 		}
+		addSecond(e, p.permit.second)
 		entries = append(entries, e)
 	}
 	if len(replies) == 0 || r.incomplete {

@@ -123,7 +123,7 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, x.cfg.PresentTimeout)
 	defer cancel()
-	resp, err := x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope})
+	resp, err := x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope, SecondClearance: p.second.bytes()})
 	if no := resp.GetRefusal(); err == nil && no != 0 { // as a managing body says it
 		return nil, &Refusal{no}
 	}
@@ -172,7 +172,7 @@ func (x *consultation) verifyAnswer(p *permit, from names.NodeID, resp *nodepb.P
 		"ticket":    a.GetTicket() != string(x.ticket),
 		"supplier":  record.NodeID(a.GetSupplier()) != from,
 		"request":   !bytes.Equal(a.GetRequestHash(), x.hash),
-		"clearance": !bytes.Equal(a.GetClearanceHash(), p.hash),
+		"clearance": !bytes.Equal(a.GetClearanceHash(), p.hash) || !bytes.Equal(a.GetSecondClearanceHash(), p.second.sum()),
 		"content": len(resp.GetBlinding()) != blindingSize ||
 			!bytes.Equal(a.GetCommitment(), commitment(resp.GetBlinding(), resp.GetContent())),
 	} {

@@ -48,7 +48,7 @@ func (s *Supplier) read(from names.NodeID, p *nodepb.Presentation) (*presentatio
 	if part, bad := clearing.ReadPart(s.cfg.Mesh, p.GetRequest(), p.GetClearance()); bad == nil {
 		if wellFormed(part.Request, s.cfg.Mesh, s.cfg.Schemes) == nil && len(part.Clearance.GetId()) == clearanceIDSize {
 			x.part, x.request, x.clearance = part, part.Request, part.Clearance
-			return x, nil
+			return x, x.readSecond()
 		}
 	}
 	request, err := decodeRequest(p.GetRequest(), s.cfg.Mesh, s.cfg.Schemes)
@@ -83,6 +83,7 @@ func (x *presentation) answer(ctx context.Context) (*nodepb.PresentResponse, *re
 		presented = time.UnixMilli(seen.GetPresentedUnixMs())
 	}
 	x.presented = presented
+	same = same && bytes.Equal(seen.GetSecondClearanceHash(), x.secondHash())
 	g, no := x.guard(presented)
 	if no != nil {
 		return nil, no
@@ -139,6 +140,7 @@ func (x *presentation) answerEntry(event nodepb.Event, resp *nodepb.PresentRespo
 	e := x.entry(event)
 	e.Status, e.AnswerCommitment = a.GetStatus(), a.GetCommitment()
 	e.Evidence = append(e.Evidence, resp.GetAnswer())
+	x.addSecond(e)
 	return e, nil
 }
 
@@ -154,6 +156,8 @@ func (x *presentation) keep(presented time.Time, resp *nodepb.PresentResponse, c
 		Response:        resp,
 		AlsoSubjects:    x.also,
 		SectorSeal:      x.seal,
+
+		SecondClearanceHash: x.secondHash(),
 	})
 	if err != nil {
 		return outboxFailed(err)

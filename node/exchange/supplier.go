@@ -146,6 +146,9 @@ func (x *presentation) refused(ctx context.Context, no *refusal) *Refusal {
 		})
 	}
 	e := x.entry(nodepb.Event_REFUSED)
+	if x.checked != nil {
+		x.addSecond(e)
+	}
 	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
 	if missed > 0 {
 		e.Detail = fmt.Sprintf("after %d were turned away unread: %s", missed, no.detail)
@@ -261,6 +264,8 @@ func (x *presentation) sign(c *nodepb.KeptContent) (*nodepb.PresentResponse, err
 		Commitment:    commitment(c.GetBlinding(), c.GetContent()),
 		Withheld:      x.clearance.GetWithheld(),
 		TimeUnixMs:    x.cfg.Now().UnixMilli(),
+
+		SecondClearanceHash: x.secondHash(),
 	}
 	payload, err := proto.Marshal(x.signed)
 	if err != nil {

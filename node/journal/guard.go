@@ -19,7 +19,7 @@ import (
 const (
 	MaxEntry    = 128 << 10
 	MaxDetail   = 200
-	MaxEvidence = 3 // envelopes: request, clearance, answer
+	MaxEvidence = 4 // envelopes: request, clearance, answer, second clearance
 	// MaxLotSubjects is how many subjects an entry on a chunk of a lot may be about.
 	MaxLotSubjects = 8192
 	// MaxAlsoSubjects is how many numbers an entry may be about beside its subject's.
@@ -84,6 +84,8 @@ func guard(e *nodepb.Entry) error {
 		return fmt.Errorf("its detail repeats the number of another subject, or one is empty")
 	case len(e.ProtoReflect().GetUnknown()) > 0:
 		return fmt.Errorf("it has fields that are not known here")
+	case len(e.GetSecondClearance().GetId()) > 32 || e.SecondClearance != nil && len(e.SecondClearance.Hash) != 32:
+		return fmt.Errorf("its second clearance has an id of more than 32 bytes, or no hash of 32")
 	case len(e.ClearanceId) > 32:
 		return fmt.Errorf("its clearance id has %d bytes, at most 32 are taken", len(e.ClearanceId))
 	}

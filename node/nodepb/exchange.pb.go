@@ -81,11 +81,12 @@ func (Status) EnumDescriptor() ([]byte, []int) {
 
 // exchange.present
 type Presentation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`     // envelope of a registry Request
-	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a registry Clearance
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Request         []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`                                        // envelope of a registry Request
+	Clearance       []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"`                                    // envelope of a registry Clearance
+	SecondClearance []byte                 `protobuf:"bytes,3,opt,name=second_clearance,json=secondClearance,proto3" json:"second_clearance,omitempty"` // by another clearing peer, where the authorization asks for two
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Presentation) Reset() {
@@ -128,6 +129,13 @@ func (x *Presentation) GetRequest() []byte {
 func (x *Presentation) GetClearance() []byte {
 	if x != nil {
 		return x.Clearance
+	}
+	return nil
+}
+
+func (x *Presentation) GetSecondClearance() []byte {
+	if x != nil {
+		return x.SecondClearance
 	}
 	return nil
 }
@@ -312,19 +320,20 @@ func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
 // Answer is the payload of "application/vnd.crossroads.answer.v1+protobuf", signed by
 // the supplier's institution.
 type Answer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	Ticket        string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	Supplier      *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=supplier,proto3" json:"supplier,omitempty"`
-	RequestHash   []byte                 `protobuf:"bytes,4,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
-	ClearanceHash []byte                 `protobuf:"bytes,5,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"` // SHA-256 of the clearance envelope as sent
-	Status        Status                 `protobuf:"varint,6,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
-	Reason        registrypb.Reason      `protobuf:"varint,7,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
-	Withheld      []string               `protobuf:"bytes,10,rep,name=withheld,proto3" json:"withheld,omitempty"`
-	TimeUnixMs    int64                  `protobuf:"varint,11,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
-	Commitment    []byte                 `protobuf:"bytes,12,opt,name=commitment,proto3" json:"commitment,omitempty"` // SHA-256(blinding || content)
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Mesh                string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Ticket              string                 `protobuf:"bytes,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Supplier            *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=supplier,proto3" json:"supplier,omitempty"`
+	RequestHash         []byte                 `protobuf:"bytes,4,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	ClearanceHash       []byte                 `protobuf:"bytes,5,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"` // SHA-256 of the clearance envelope as sent
+	Status              Status                 `protobuf:"varint,6,opt,name=status,proto3,enum=crossroads.node.v1.Status" json:"status,omitempty"`
+	Reason              registrypb.Reason      `protobuf:"varint,7,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
+	Withheld            []string               `protobuf:"bytes,10,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	TimeUnixMs          int64                  `protobuf:"varint,11,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Commitment          []byte                 `protobuf:"bytes,12,opt,name=commitment,proto3" json:"commitment,omitempty"`                                                // SHA-256(blinding || content)
+	SecondClearanceHash []byte                 `protobuf:"bytes,13,opt,name=second_clearance_hash,json=secondClearanceHash,proto3" json:"second_clearance_hash,omitempty"` // SHA-256 of the second clearance's envelope, where there is one
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
@@ -427,14 +436,22 @@ func (x *Answer) GetCommitment() []byte {
 	return nil
 }
 
+func (x *Answer) GetSecondClearanceHash() []byte {
+	if x != nil {
+		return x.SecondClearanceHash
+	}
+	return nil
+}
+
 var File_node_nodepb_exchange_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\n" +
-	"\x1anode/nodepb/exchange.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"F\n" +
+	"\x1anode/nodepb/exchange.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"q\n" +
 	"\fPresentation\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xb3\x01\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\x12)\n" +
+	"\x10second_clearance\x18\x03 \x01(\fR\x0fsecondClearance\"\xb3\x01\n" +
 	"\x0fPresentResponse\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\fR\x06answer\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1a\n" +
@@ -445,7 +462,7 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12!\n" +
 	"\fclearance_id\x18\x02 \x01(\fR\vclearanceId\x127\n" +
 	"\x04more\x18\x03 \x03(\v2#.crossroads.node.v1.AcknowledgementR\x04more\"\x15\n" +
-	"\x13AcknowledgeResponse\"\x91\x03\n" +
+	"\x13AcknowledgeResponse\"\xc5\x03\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x12;\n" +
@@ -460,7 +477,8 @@ const file_node_nodepb_exchange_proto_rawDesc = "" +
 	"timeUnixMs\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\f \x01(\fR\n" +
-	"commitmentJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
+	"commitment\x122\n" +
+	"\x15second_clearance_hash\x18\r \x01(\fR\x13secondClearanceHashJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
 	"*g\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0e\n" +

@@ -319,6 +319,9 @@ type Entry struct {
 	AlsoSubjects []*registrypb.Subject `protobuf:"bytes,33,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`
 	Inquiry      string                `protobuf:"bytes,40,opt,name=inquiry,proto3" json:"inquiry,omitempty"` // ticket of the inquiry of which this consultation is a part
 	Parts        []*InquiryPart        `protobuf:"bytes,41,rep,name=parts,proto3" json:"parts,omitempty"`     // of INQUIRED and CONCLUDED
+	// The clearance of the second clearing peer, where there must be one. Its envelope is the
+	// last of the evidence.
+	SecondClearance *SecondClearance `protobuf:"bytes,42,opt,name=second_clearance,json=secondClearance,proto3" json:"second_clearance,omitempty"`
 	// What the clearance says of the mandate it rests on; of MANDATE_GIVEN and MANDATE_REVOKED,
 	// which mandate that is.
 	Mandate *registrypb.MandateUse `protobuf:"bytes,43,opt,name=mandate,proto3" json:"mandate,omitempty"`
@@ -609,6 +612,13 @@ func (x *Entry) GetParts() []*InquiryPart {
 	return nil
 }
 
+func (x *Entry) GetSecondClearance() *SecondClearance {
+	if x != nil {
+		return x.SecondClearance
+	}
+	return nil
+}
+
 func (x *Entry) GetMandate() *registrypb.MandateUse {
 	if x != nil {
 		return x.Mandate
@@ -658,6 +668,66 @@ func (x *Entry) GetLot() *LotPart {
 	return nil
 }
 
+type SecondClearance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of its envelope
+	Clearer       *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=clearer,proto3" json:"clearer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecondClearance) Reset() {
+	*x = SecondClearance{}
+	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecondClearance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecondClearance) ProtoMessage() {}
+
+func (x *SecondClearance) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecondClearance.ProtoReflect.Descriptor instead.
+func (*SecondClearance) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SecondClearance) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *SecondClearance) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SecondClearance) GetClearer() *registrypb.NodeRef {
+	if x != nil {
+		return x.Clearer
+	}
+	return nil
+}
+
 // InquiryPart is one consultation of an inquiry.
 type InquiryPart struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -672,7 +742,7 @@ type InquiryPart struct {
 
 func (x *InquiryPart) Reset() {
 	*x = InquiryPart{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	mi := &file_node_nodepb_journal_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +754,7 @@ func (x *InquiryPart) String() string {
 func (*InquiryPart) ProtoMessage() {}
 
 func (x *InquiryPart) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[1]
+	mi := &file_node_nodepb_journal_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +767,7 @@ func (x *InquiryPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InquiryPart.ProtoReflect.Descriptor instead.
 func (*InquiryPart) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{1}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *InquiryPart) GetDataset() string {
@@ -748,7 +818,7 @@ type StoredEntry struct {
 
 func (x *StoredEntry) Reset() {
 	*x = StoredEntry{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[2]
+	mi := &file_node_nodepb_journal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +830,7 @@ func (x *StoredEntry) String() string {
 func (*StoredEntry) ProtoMessage() {}
 
 func (x *StoredEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[2]
+	mi := &file_node_nodepb_journal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +843,7 @@ func (x *StoredEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEntry.ProtoReflect.Descriptor instead.
 func (*StoredEntry) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{2}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StoredEntry) GetSequence() uint64 {
@@ -814,7 +884,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[3]
+	mi := &file_node_nodepb_journal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +896,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[3]
+	mi := &file_node_nodepb_journal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +909,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{3}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TraceRequest) GetTicket() string {
@@ -862,7 +932,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_node_nodepb_journal_proto_msgTypes[4]
+	mi := &file_node_nodepb_journal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +944,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_journal_proto_msgTypes[4]
+	mi := &file_node_nodepb_journal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +957,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{4}
+	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TraceResponse) GetEntries() []*StoredEntry {
@@ -908,7 +978,7 @@ var File_node_nodepb_journal_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a!registry/registrypb/mandate.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\x8e\r\n" +
+	"\x19node/nodepb/journal.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a!registry/registrypb/mandate.proto\x1a\x1anode/nodepb/exchange.proto\x1a\x15node/nodepb/lot.proto\"\xde\r\n" +
 	"\x05Entry\x12 \n" +
 	"\ftime_unix_ms\x18\x01 \x01(\x03R\n" +
 	"timeUnixMs\x12,\n" +
@@ -947,7 +1017,8 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\bevidence\x18  \x03(\fR\bevidence\x12D\n" +
 	"\ralso_subjects\x18! \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x18\n" +
 	"\ainquiry\x18( \x01(\tR\ainquiry\x125\n" +
-	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12<\n" +
+	"\x05parts\x18) \x03(\v2\x1f.crossroads.node.v1.InquiryPartR\x05parts\x12N\n" +
+	"\x10second_clearance\x18* \x01(\v2#.crossroads.node.v1.SecondClearanceR\x0fsecondClearance\x12<\n" +
 	"\amandate\x18+ \x01(\v2\".crossroads.registry.v1.MandateUseR\amandate\x12\x1f\n" +
 	"\vsector_seal\x18- \x01(\fR\n" +
 	"sectorSeal\x12\x16\n" +
@@ -955,7 +1026,11 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\tpseudonym\x18/ \x01(\tR\tpseudonym\x12'\n" +
 	"\x0fpermission_hash\x180 \x01(\fR\x0epermissionHash\x12\x1b\n" +
 	"\tseal_salt\x181 \x01(\fR\bsealSalt\x12-\n" +
-	"\x03lot\x18: \x01(\v2\x1b.crossroads.node.v1.LotPartR\x03lot\"\xd0\x01\n" +
+	"\x03lot\x18: \x01(\v2\x1b.crossroads.node.v1.LotPartR\x03lot\"p\n" +
+	"\x0fSecondClearance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x129\n" +
+	"\aclearer\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\aclearer\"\xd0\x01\n" +
 	"\vInquiryPart\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12#\n" +
 	"\rclient_ticket\x18\x02 \x01(\tR\fclientTicket\x12\x16\n" +
@@ -1053,47 +1128,50 @@ func file_node_nodepb_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_node_nodepb_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_node_nodepb_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_node_nodepb_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_node_nodepb_journal_proto_goTypes = []any{
 	(Role)(0),                     // 0: crossroads.node.v1.Role
 	(Event)(0),                    // 1: crossroads.node.v1.Event
 	(*Entry)(nil),                 // 2: crossroads.node.v1.Entry
-	(*InquiryPart)(nil),           // 3: crossroads.node.v1.InquiryPart
-	(*StoredEntry)(nil),           // 4: crossroads.node.v1.StoredEntry
-	(*TraceRequest)(nil),          // 5: crossroads.node.v1.TraceRequest
-	(*TraceResponse)(nil),         // 6: crossroads.node.v1.TraceResponse
-	(*registrypb.NodeRef)(nil),    // 7: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil),    // 8: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),     // 9: crossroads.registry.v1.Period
-	(registrypb.Outcome)(0),       // 10: crossroads.registry.v1.Outcome
-	(Status)(0),                   // 11: crossroads.node.v1.Status
-	(registrypb.Reason)(0),        // 12: crossroads.registry.v1.Reason
-	(*registrypb.MandateUse)(nil), // 13: crossroads.registry.v1.MandateUse
-	(*LotPart)(nil),               // 14: crossroads.node.v1.LotPart
+	(*SecondClearance)(nil),       // 3: crossroads.node.v1.SecondClearance
+	(*InquiryPart)(nil),           // 4: crossroads.node.v1.InquiryPart
+	(*StoredEntry)(nil),           // 5: crossroads.node.v1.StoredEntry
+	(*TraceRequest)(nil),          // 6: crossroads.node.v1.TraceRequest
+	(*TraceResponse)(nil),         // 7: crossroads.node.v1.TraceResponse
+	(*registrypb.NodeRef)(nil),    // 8: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),    // 9: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),     // 10: crossroads.registry.v1.Period
+	(registrypb.Outcome)(0),       // 11: crossroads.registry.v1.Outcome
+	(Status)(0),                   // 12: crossroads.node.v1.Status
+	(registrypb.Reason)(0),        // 13: crossroads.registry.v1.Reason
+	(*registrypb.MandateUse)(nil), // 14: crossroads.registry.v1.MandateUse
+	(*LotPart)(nil),               // 15: crossroads.node.v1.LotPart
 }
 var file_node_nodepb_journal_proto_depIdxs = []int32{
 	0,  // 0: crossroads.node.v1.Entry.role:type_name -> crossroads.node.v1.Role
 	1,  // 1: crossroads.node.v1.Entry.event:type_name -> crossroads.node.v1.Event
-	7,  // 2: crossroads.node.v1.Entry.requester:type_name -> crossroads.registry.v1.NodeRef
-	7,  // 3: crossroads.node.v1.Entry.supplier:type_name -> crossroads.registry.v1.NodeRef
-	7,  // 4: crossroads.node.v1.Entry.clearer:type_name -> crossroads.registry.v1.NodeRef
-	8,  // 5: crossroads.node.v1.Entry.subject:type_name -> crossroads.registry.v1.Subject
-	9,  // 6: crossroads.node.v1.Entry.period:type_name -> crossroads.registry.v1.Period
-	10, // 7: crossroads.node.v1.Entry.outcome:type_name -> crossroads.registry.v1.Outcome
-	11, // 8: crossroads.node.v1.Entry.status:type_name -> crossroads.node.v1.Status
-	12, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
-	8,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
-	3,  // 11: crossroads.node.v1.Entry.parts:type_name -> crossroads.node.v1.InquiryPart
-	13, // 12: crossroads.node.v1.Entry.mandate:type_name -> crossroads.registry.v1.MandateUse
-	14, // 13: crossroads.node.v1.Entry.lot:type_name -> crossroads.node.v1.LotPart
-	11, // 14: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
-	12, // 15: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
-	4,  // 16: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	8,  // 2: crossroads.node.v1.Entry.requester:type_name -> crossroads.registry.v1.NodeRef
+	8,  // 3: crossroads.node.v1.Entry.supplier:type_name -> crossroads.registry.v1.NodeRef
+	8,  // 4: crossroads.node.v1.Entry.clearer:type_name -> crossroads.registry.v1.NodeRef
+	9,  // 5: crossroads.node.v1.Entry.subject:type_name -> crossroads.registry.v1.Subject
+	10, // 6: crossroads.node.v1.Entry.period:type_name -> crossroads.registry.v1.Period
+	11, // 7: crossroads.node.v1.Entry.outcome:type_name -> crossroads.registry.v1.Outcome
+	12, // 8: crossroads.node.v1.Entry.status:type_name -> crossroads.node.v1.Status
+	13, // 9: crossroads.node.v1.Entry.reason:type_name -> crossroads.registry.v1.Reason
+	9,  // 10: crossroads.node.v1.Entry.also_subjects:type_name -> crossroads.registry.v1.Subject
+	4,  // 11: crossroads.node.v1.Entry.parts:type_name -> crossroads.node.v1.InquiryPart
+	3,  // 12: crossroads.node.v1.Entry.second_clearance:type_name -> crossroads.node.v1.SecondClearance
+	14, // 13: crossroads.node.v1.Entry.mandate:type_name -> crossroads.registry.v1.MandateUse
+	15, // 14: crossroads.node.v1.Entry.lot:type_name -> crossroads.node.v1.LotPart
+	8,  // 15: crossroads.node.v1.SecondClearance.clearer:type_name -> crossroads.registry.v1.NodeRef
+	12, // 16: crossroads.node.v1.InquiryPart.status:type_name -> crossroads.node.v1.Status
+	13, // 17: crossroads.node.v1.InquiryPart.reason:type_name -> crossroads.registry.v1.Reason
+	5,  // 18: crossroads.node.v1.TraceResponse.entries:type_name -> crossroads.node.v1.StoredEntry
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_journal_proto_init() }
@@ -1109,7 +1187,7 @@ func file_node_nodepb_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_journal_proto_rawDesc), len(file_node_nodepb_journal_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -317,17 +317,18 @@ func (x *KeptClearance) GetClearance() []byte {
 
 // KeptSeen is the supplier's mark that a clearance was used, with what was answered.
 type KeptSeen struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	ClearanceHash   []byte                 `protobuf:"bytes,1,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"`
-	RequestHash     []byte                 `protobuf:"bytes,2,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
-	Requester       *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
-	PresentedUnixMs int64                  `protobuf:"varint,4,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"` // first, when the clearance was judged to be in time
-	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`             // how long the mark is kept
-	Response        *PresentResponse       `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`                                         // as sent; absent once acknowledged
-	AlsoSubjects    []*registrypb.Subject  `protobuf:"bytes,8,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`             // as journaled with it
-	SectorSeal      []byte                 `protobuf:"bytes,15,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`                  // likewise
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	ClearanceHash       []byte                 `protobuf:"bytes,1,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"`
+	RequestHash         []byte                 `protobuf:"bytes,2,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	Requester           *registrypb.NodeRef    `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	PresentedUnixMs     int64                  `protobuf:"varint,4,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"`             // first, when the clearance was judged to be in time
+	UntilUnixMs         int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`                         // how long the mark is kept
+	Response            *PresentResponse       `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`                                                     // as sent; absent once acknowledged
+	SecondClearanceHash []byte                 `protobuf:"bytes,14,opt,name=second_clearance_hash,json=secondClearanceHash,proto3" json:"second_clearance_hash,omitempty"` // presented with it
+	AlsoSubjects        []*registrypb.Subject  `protobuf:"bytes,8,rep,name=also_subjects,json=alsoSubjects,proto3" json:"also_subjects,omitempty"`                         // as journaled with it
+	SectorSeal          []byte                 `protobuf:"bytes,15,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"`                              // likewise
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *KeptSeen) Reset() {
@@ -398,6 +399,13 @@ func (x *KeptSeen) GetUntilUnixMs() int64 {
 func (x *KeptSeen) GetResponse() *PresentResponse {
 	if x != nil {
 		return x.Response
+	}
+	return nil
+}
+
+func (x *KeptSeen) GetSecondClearanceHash() []byte {
+	if x != nil {
+		return x.SecondClearanceHash
 	}
 	return nil
 }
@@ -528,14 +536,15 @@ const file_node_nodepb_outbox_proto_rawDesc = "" +
 	"\bwithheld\x18\x05 \x03(\tR\bwithheld\"G\n" +
 	"\rKeptClearance\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\x91\x03\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xc5\x03\n" +
 	"\bKeptSeen\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12!\n" +
 	"\frequest_hash\x18\x02 \x01(\fR\vrequestHash\x12=\n" +
 	"\trequester\x18\x03 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12*\n" +
 	"\x11presented_unix_ms\x18\x04 \x01(\x03R\x0fpresentedUnixMs\x12\"\n" +
 	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12?\n" +
-	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponse\x12D\n" +
+	"\bresponse\x18\a \x01(\v2#.crossroads.node.v1.PresentResponseR\bresponse\x122\n" +
+	"\x15second_clearance_hash\x18\x0e \x01(\fR\x13secondClearanceHash\x12D\n" +
 	"\ralso_subjects\x18\b \x03(\v2\x1f.crossroads.registry.v1.SubjectR\falsoSubjects\x12\x1f\n" +
 	"\vsector_seal\x18\x0f \x01(\fR\n" +
 	"sectorSealJ\x04\b\x06\x10\a\"\xf6\x01\n" +

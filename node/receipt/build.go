@@ -64,7 +64,7 @@ func Make(src Source, mesh names.MeshID, self names.NodeID, ticket names.Ticket,
 type wanted struct{ institutions, authorizations map[string]bool }
 
 func (w wanted) note(e *nodepb.Entry) {
-	for _, ref := range []*registrypb.NodeRef{e.Requester, e.Clearer, e.Supplier} {
+	for _, ref := range []*registrypb.NodeRef{e.Requester, e.Clearer, e.Supplier, e.GetSecondClearance().GetClearer()} {
 		w.institutions[ref.GetInstitution()] = true
 	}
 	w.authorizations[e.Authorization] = true

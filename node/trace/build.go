@@ -140,8 +140,9 @@ func (b *builder) facts(s *Story) {
 // appearance in time.
 func (b *builder) clearances() [][]held {
 	byID := map[string][]held{}
+	seconds := b.seconds() // these belong to the exchange of the first
 	for _, e := range b.entries {
-		if len(e.ClearanceId) > 0 {
+		if len(e.ClearanceId) > 0 && !seconds[string(e.ClearanceId)] {
 			byID[string(e.ClearanceId)] = append(byID[string(e.ClearanceId)], e)
 		}
 	}
@@ -184,6 +185,9 @@ func (b *builder) exchange(g []held) Exchange {
 	}
 	if w.Status != nodepb.Status_STATUS_UNSPECIFIED {
 		x.Status = w.Status.String()
+	}
+	if s := w.SecondClearance; s != nil {
+		x.SecondClearer = show(nodeID(s.Clearer))
 	}
 	if m := w.Mandate; m != nil {
 		x.Mandate = &Mandate{ID: names.MandateID(m.Id), Provider: names.ProviderID(m.Provider), AuthLevel: m.AuthLevel}

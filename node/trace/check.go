@@ -69,6 +69,7 @@ func (b *builder) check(groups [][]held) {
 	b.agree("", b.entries, ofTicket)
 	for _, g := range groups {
 		b.checkClearance(g)
+		b.checkSecond(g)
 	}
 	b.checkParties()
 	b.checkEnd(groups)
@@ -260,7 +261,7 @@ func (b *builder) shown(n names.NodeID) bool {
 func (b *builder) checkParties() {
 	named := map[names.NodeID]bool{}
 	for _, e := range b.entries {
-		for _, r := range []*registrypb.NodeRef{e.Requester, e.Clearer, e.Supplier} {
+		for _, r := range []*registrypb.NodeRef{e.Requester, e.Clearer, e.Supplier, e.GetSecondClearance().GetClearer()} {
 			if r.GetInstitution() != "" {
 				named[nodeID(r)] = true
 			}

@@ -61,7 +61,7 @@ func Parties(self names.NodeID, entries []*nodepb.StoredEntry) []names.NodeID {
 		if err != nil || e.GetRole() == nodepb.Role_READER {
 			continue
 		}
-		for _, ref := range []*registrypb.NodeRef{e.GetRequester(), e.GetClearer(), e.GetSupplier()} {
+		for _, ref := range []*registrypb.NodeRef{e.GetRequester(), e.GetClearer(), e.GetSupplier(), e.GetSecondClearance().GetClearer()} {
 			n := nodeID(ref)
 			if n == self || n.Institution.Validate() != nil || n.Node != "" && n.Node.Validate() != nil {
 				continue

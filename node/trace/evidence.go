@@ -42,6 +42,7 @@ type shownEvidence struct {
 	clearance *registrypb.Clearance
 	decision  *registrypb.Decision
 	answer    *nodepb.Answer
+	second    *registrypb.Clearance // of the second clearing peer, where there is one
 }
 
 // part is one envelope that an entry rests on.
@@ -55,6 +56,15 @@ type part struct {
 
 // expected gives the envelopes that an entry of this event rests on, in order.
 func expected(e *nodepb.Entry, s *shownEvidence) []part {
+	parts := expectedFirst(e, s)
+	if len(parts) > 0 {
+		parts = append(parts, secondPart(e, s)...)
+	}
+	return parts
+}
+
+// expectedFirst gives all but that of a second clearing peer.
+func expectedFirst(e *nodepb.Entry, s *shownEvidence) []part {
 	s.request, s.clearance, s.decision, s.answer = new(registrypb.Request), new(registrypb.Clearance), new(registrypb.Decision), new(nodepb.Answer)
 	request := part{envelope.Request, "request", e.RequestHash, s.request, func() string { return s.request.GetRequester().GetInstitution() }}
 	clearance := part{envelope.Clearance, "clearance", e.ClearanceHash, s.clearance, func() string { return s.clearance.GetClearer().GetInstitution() }}
@@ -164,6 +174,10 @@ func (b *builder) compare(e held, parts []part, s *shownEvidence) {
 		case envelope.Request:
 			all = append(all, ofRequest(e.Entry, s.request, e.Evidence[0])...)
 		case envelope.Clearance:
+			if p.what == secondWord {
+				all = append(all, ofSecondGranted(e.Entry, s.second)...)
+				continue
+			}
 			all = append(all, ofGranted(e.Entry, s.clearance)...)
 		case envelope.Decision:
 			all = append(all, ofDecision(e.Entry, s.decision)...)
@@ -251,6 +265,7 @@ func ofReleased(e *nodepb.Entry, a *nodepb.Answer) []said {
 		{"the supplier", proto.Equal(e.Supplier, a.Supplier)},
 		{"the request (by its hash)", bytes.Equal(e.RequestHash, a.RequestHash)},
 		{"the clearance (by its hash)", bytes.Equal(e.ClearanceHash, a.ClearanceHash)},
+		{"the second clearance (by its hash)", bytes.Equal(e.GetSecondClearance().GetHash(), a.SecondClearanceHash)},
 		{"the result", e.Status == a.Status},
 		{"the answer (by its commitment)", bytes.Equal(e.AnswerCommitment, a.Commitment)},
 	}

@@ -156,6 +156,7 @@ type Exchange struct {
 	Supplier      string                `json:"supplier"`            // institution, or institution/node
 	Recipient     string                `json:"recipient,omitempty"` // of a notification, likewise
 	Clearer       string                `json:"clearer,omitempty"`
+	SecondClearer string                `json:"second_clearer,omitempty"` // where two must clear
 	Authorization names.AuthorizationID `json:"authorization,omitempty"`
 	Deliberation  names.Deliberation    `json:"deliberation,omitempty"`
 	RegistryIndex uint64                `json:"registry_index,omitempty"`

@@ -107,6 +107,9 @@ func (x Exchange) write(p *page) {
 		p.row("to", x.Recipient)
 	}
 	permit := cmp.Or(x.Clearer, "(clearing peer not named)")
+	if x.SecondClearer != "" {
+		permit += " and " + x.SecondClearer
+	}
 	if x.Authorization != "" {
 		permit += ", under " + string(x.Authorization)
 	}

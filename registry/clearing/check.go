@@ -71,6 +71,7 @@ type Checked struct {
 	clearance, request *envelope.Opened
 	grant              *lease.Signed
 	verifier           *envelope.Verifier
+	second             *Checked // by the second clearing peer, where there must be one
 }
 
 // Checker checks clearances and remembers what verified: grants, which stand in many
@@ -131,10 +132,25 @@ type Part struct {
 	Clearance   *registrypb.Clearance
 	Hash        []byte           // of what the clearing peer signed
 	Opened      *envelope.Opened // likewise
+	// Second is what the second clearing peer cleared, of the same request; nil: nothing.
+	Second *Part
 }
 
-// CheckPart is Check from where the form of both was read.
-func (m *Checker) CheckPart(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, p Part) (_ *Checked, r *Refusal) {
+// CheckPart is Check from where the form of both was read. What takes two clearing peers
+// needs the part's Second.
+func (m *Checker) CheckPart(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, p Part) (*Checked, *Refusal) {
+	check := func(p Part) (*Checked, *Refusal) { return m.checkOne(v, now, b, mesh, self, from, p) }
+	k, no := check(p)
+	if no == nil {
+		no = k.withSecond(v, p, check)
+	}
+	if no != nil {
+		return nil, no
+	}
+	return k, nil
+}
+
+func (m *Checker) checkOne(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID, self, from names.NodeID, p Part) (_ *Checked, r *Refusal) {
 	req, c := p.Request, p.Clearance
 	if record.NodeID(c.Clearer).Validate() != nil || names.AuthorizationID(c.Authorization).Validate() != nil {
 		return nil, invalid("malformed clearance")
@@ -328,7 +344,7 @@ func (k *Checked) within(c *registrypb.Clearance) *Refusal {
 
 // stands looks everything up that may fall away.
 func (k *Checked) stands(v record.View) *Refusal {
-	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand, k.mandateStands} {
+	for _, check := range []func(record.View) *Refusal{k.clearerStands, k.requesterStands, k.rightsStand, k.mandateStands, k.secondStands} {
 		if r := check(v); r != nil {
 			return r
 		}

@@ -13,7 +13,9 @@
 // is not integrated it says nothing that depends on the subject.
 //
 // Where an authorization asks for a mandate, the clearing peer looks for one in force and
-// the clearance names it. Two peers cannot clear one exchange together yet. See DESIGN.md.
+// the clearance names it. Where it asks for a second clearing peer, two that have nothing
+// to do with each other each decide by themselves, and the supplier wants both clearances.
+// See DESIGN.md.
 package clearing
 
 import (

@@ -323,7 +323,7 @@ func byRow(z *registrypb.Authorization, req *registrypb.Request, mandate bool) D
 		d.Reason = registrypb.Reason_MANDATE_MISSING
 	case req.AuthLevel < z.MinAuthLevel:
 		d.Reason = registrypb.Reason_AUTH_LEVEL_TOO_LOW
-	case z.SecondClearingPeer: // two peers cannot clear together yet
+	case z.SecondClearingPeer && !single:
 		d.Reason = registrypb.Reason_NO_ELIGIBLE_CLEARER
 	default:
 		return d

@@ -90,10 +90,9 @@ func TestOutcomes(t *testing.T) {
 			m.revoke("a-1")
 			m.authorize("a-2", func(z *pb.Authorization) { z.MinAuthLevel = 401 })
 		}, known, nil, pb.Outcome_DENY, pb.Reason_AUTH_LEVEL_TOO_LOW},
-		"9 second peer": {func(m *mesh) {
-			m.revoke("a-1")
-			m.authorize("a-2", func(z *pb.Authorization) { z.SecondClearingPeer = true })
-		}, known, nil, pb.Outcome_DENY, pb.Reason_NO_ELIGIBLE_CLEARER},
+		"9 second peer, in a lot": {func(m *mesh) {
+			m.authorize("a-2", func(z *pb.Authorization) { z.SecondClearingPeer, z.Modes = true, []string{"batch"} })
+		}, known, func(r *pb.Request) { r.Mode = "batch" }, pb.Outcome_DENY, pb.Reason_NO_ELIGIBLE_CLEARER},
 		"expired": {func(m *mesh) {
 			m.revoke("a-1")
 			m.authorize("a-2", func(z *pb.Authorization) { z.Period.Until = int32(names.DateOf(m.now.UTC())) - 1 })
