@@ -175,7 +175,10 @@ func scale(t *testing.T, n int) {
 	}
 
 	c.split.Store(true)
-	time.Sleep(time.Minute)
+	time.Sleep(2 * time.Minute)
+	if got := nodes[0].list.NumMembers(); got > len(nodes)*3/4 {
+		t.Errorf("%d of %d nodes were not noticed to be cut off", got, len(nodes))
+	}
 	c.split.Store(false)
 	healed := settled(nodes, len(nodes), 10*time.Minute)
 	if healed == 0 {
@@ -188,5 +191,5 @@ func scale(t *testing.T, n int) {
 	for _, g := range nodes {
 		g.kill()
 	}
-	time.Sleep(3 * time.Second)
+	time.Sleep(2 * time.Minute) // memberlist's probes end by themselves
 }

@@ -162,3 +162,28 @@ func TestQualitiesAreBounded(t *testing.T) {
 		References: []*registrypb.Reference{recordtest.Reference(recordtest.Person(1), "No Quality!")}}})
 	r.refused(r.w.Sign(bad, "office"), "row 1")
 }
+
+// FuzzAtDoor: whatever is sent to a leader, it is refused or known to be signed; the door
+// neither fails nor writes.
+func FuzzAtDoor(f *testing.F) {
+	r := founded(f)
+	w := r.w
+	good := w.Sign(w.Draft("office", &registrypb.Command_SetNode{SetNode: recordtest.Node("office", "n2")}), "office")
+	f.Add(good)
+	f.Add(w.Sign(w.Draft("office", &registrypb.Command_SetNode{SetNode: recordtest.Node("office", "n2")}), "register"))
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		refusal, err := record.AtDoor(record.NewView(r.state), w.Rules, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refusal != "" {
+			return
+		}
+		opened, err := envelope.Open(envelope.Command, raw)
+		want, _ := envelope.Open(envelope.Command, good)
+		if err != nil || !bytes.Equal(opened.Payload, want.Payload) {
+			t.Fatal("let in what nobody signed")
+		}
+	})
+}

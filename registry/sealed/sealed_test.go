@@ -156,3 +156,101 @@ func TestDamagedSnapshot(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLog: no bytes that lie in a log are given as an entry, sealed or checked, but those
+// that were stored there.
+func FuzzLog(f *testing.F) {
+	secret := []byte("74071238186")
+	below := raft.NewInmemStore()
+	whole, err := sealed.Logs(below, storageKey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	checked := sealed.CheckedStore{LogStore: raft.NewInmemStore()}
+	var one, two raft.Log
+	for _, s := range []raft.LogStore{whole, checked} {
+		if err := s.StoreLog(&raft.Log{Index: 1, Term: 1, Data: secret}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := errors.Join(below.GetLog(1, &one), checked.LogStore.GetLog(1, &two)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(one.Data, uint64(1), uint64(1))
+	f.Add(two.Data, uint64(1), uint64(1))
+	f.Add(two.Data, uint64(1), uint64(2))
+	f.Add([]byte{}, uint64(1), uint64(1))
+	f.Fuzz(func(t *testing.T, data []byte, index, term uint64) {
+		if index == 0 {
+			return
+		}
+		for i, open := range []func(raft.LogStore) (raft.LogStore, error){
+			func(l raft.LogStore) (raft.LogStore, error) { return sealed.Logs(l, storageKey) },
+			func(l raft.LogStore) (raft.LogStore, error) { return sealed.CheckedStore{LogStore: l}, nil },
+		} {
+			raw := raft.NewInmemStore()
+			if err := raw.StoreLog(&raft.Log{Index: index, Term: term, Data: data}); err != nil {
+				t.Fatal(err)
+			}
+			s, err := open(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got raft.Log
+			err = s.GetLog(index, &got)
+			if err != nil && !errors.Is(err, sealed.ErrSealed) {
+				t.Fatal(err)
+			}
+			if i == 0 && err == nil && (index != 1 || term != 1 || !bytes.Equal(got.Data, secret)) {
+				t.Fatalf("%q was opened", got.Data)
+			}
+		}
+	})
+}
+
+// TestChecked: any flipped bit, another place, or a cut, is noticed.
+func TestChecked(t *testing.T) {
+	below := raft.NewInmemStore()
+	s := sealed.CheckedStore{LogStore: below}
+	if err := s.StoreLogs([]*raft.Log{{Index: 1, Term: 3, Data: []byte("command")}, {Index: 2, Term: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	var got, kept raft.Log
+	if err := s.GetLog(1, &got); err != nil || string(got.Data) != "command" {
+		t.Fatal(got, err)
+	}
+	if err := s.GetLog(2, &got); err != nil || len(got.Data) != 0 {
+		t.Fatal(got, err)
+	}
+	if err := s.GetLog(3, &got); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Fatal(err)
+	}
+	if err := below.GetLog(1, &kept); err != nil {
+		t.Fatal(err)
+	}
+	wrong := func(l raft.Log) {
+		t.Helper()
+		if err := below.StoreLog(&l); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.GetLog(l.Index, &got); !errors.Is(err, sealed.ErrSealed) {
+			t.Errorf("%+v: %v", l, err)
+		}
+	}
+	for i := range 8 * len(kept.Data) {
+		l := kept
+		l.Data = bytes.Clone(kept.Data)
+		l.Data[i/8] ^= 1 << (i % 8)
+		wrong(l)
+	}
+	for i := range kept.Data {
+		l := kept
+		l.Data = kept.Data[:i]
+		wrong(l)
+	}
+	moved, later, other := kept, kept, kept
+	moved.Index, later.Term, other.Type = 4, 9, raft.LogConfiguration
+	wrong(moved)
+	wrong(later)
+	wrong(other)
+}
