@@ -70,9 +70,16 @@ func (r *Registry) acknowledged(ctx context.Context, c *confirmation, resp *regi
 	if !c.needed { // this node did not know that there was a right
 		r.ask(ctx, c)
 	}
-	<-c.done
-	if c.err != nil {
-		return nil, fmt.Errorf("submit: a member that leads says that the command is accepted, and most of the others do not: that is no acknowledgement: %w", c.err)
+	within := time.NewTimer(hedgeAfter)
+	defer within.Stop()
+	err := agree.ErrNoMajority
+	select {
+	case <-c.done:
+		err = c.err
+	case <-within.C:
+	}
+	if err != nil {
+		return nil, fmt.Errorf("a member that leads says that the command is accepted, and most of the others do not: that is no acknowledgement: %w", err)
 	}
 	said := c.states[0]
 	resp.Index, resp.RemovesRight, resp.States = said.CommandIndex, said.RemovesRight, nil
@@ -88,6 +95,6 @@ func (r *Registry) acknowledged(ctx context.Context, c *confirmation, resp *regi
 	case <-wait.C:
 		return resp, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("submit: the command is accepted, and somebody may still rely on the right: %w", ctx.Err())
+		return nil, fmt.Errorf("the command is accepted, and somebody may still rely on the right: %w", ctx.Err())
 	}
 }

@@ -91,7 +91,11 @@ func (r *Registry) Submit(ctx context.Context, envelope []byte) (*registrypb.Sub
 		case o := <-outcomes:
 			underWay--
 			if o.err == nil {
-				return r.acknowledged(ctx, c, o.resp)
+				resp, err := r.acknowledged(ctx, c, o.resp)
+				if err == nil {
+					return resp, nil
+				}
+				o.err = err // another way, perhaps another leader, may fare better
 			}
 			last = o.err
 			next.Reset(retry/2 + rand.N(retry/2))
