@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,6 +25,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if said := os.Getenv(procEnv); said != "" { // a member of TestLinearizableProcesses
+		var setup procSetup
+		if err := json.Unmarshal([]byte(said), &setup); err != nil {
+			panic(err)
+		}
+		fmt.Fprintln(os.Stderr, procMain(setup))
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m,
 		// Badger leaves these two behind when it refuses to open, here with a wrong key.
 		goleak.IgnoreTopFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
