@@ -24,8 +24,13 @@
 //   - 2 × skew after it was committed. See package lease.
 //   - A replica that cannot be sure says ErrStale. It goes on showing its View.
 //
-// What it does not do: raft tolerates crashes, not lies. A lying leader cannot
-// forge, but it can delay or leave out; see DESIGN.md for what is noticed of that.
+//   - That acknowledgement is a majority's, not the leader's: each member signed the
+//     state of its tables with the command in it (acknowledge.go, package agree).
+//   - A replica whose tables are not those that most members signed stops, and says
+//     where they differ (compare.go).
+//
+// Raft tolerates crashes, not lies. A lying leader cannot forge; it can delay or leave
+// out, and what else it does is found out. See DESIGN.md.
 //
 // # Parts
 //
