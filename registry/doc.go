@@ -18,14 +18,19 @@
 //
 //   - An accepted command, once Submit has answered, is never lost while a majority
 //     of the members keeps its disks.
+//
 //   - Submitting the same bytes any number of times has one effect.
+//
 //   - A command that takes a right away is answered only when no standing that does
 //     not know of it is left, and no clearance given under one: lease + release life
+//
 //   - 2 × skew after it was committed. See package lease.
+//
 //   - A replica that cannot be sure says ErrStale. It goes on showing its View.
 //
 //   - That acknowledgement is a majority's, not the leader's: each member signed the
 //     state of its tables with the command in it (acknowledge.go, package agree).
+//
 //   - A replica whose tables are not those that most members signed stops, and says
 //     where they differ (compare.go).
 //
