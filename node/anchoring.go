@@ -59,6 +59,7 @@ func (n *Node) handleAnchoring() {
 
 func (n *Node) openMetrics() error {
 	cfg := metrics.Config{
+		Raft:    n.registry.RaftStats,
 		Version: n.deps.Version, Registry: n.registry, Entries: n.journal.Next, Anchoring: n.anchor.Stats,
 		Examined: func() (examined, wrong uint64) {
 			c := n.audit.Counts()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -260,4 +261,41 @@ func (r *Registry) TransferLeadership(ctx context.Context, to names.NodeID) erro
 		<-done
 		return ctx.Err()
 	}
+}
+
+// RaftStats is what raft tells of itself on a member. Indexes are those of its log's
+// entries, of which each holds many commands.
+type RaftStats struct {
+	State                                      string
+	Term, CommitIndex, AppliedIndex, LastIndex uint64
+	LastSnapshotIndex, FSMPending              uint64
+	Voters, Servers                            int
+	LastContact                                time.Duration // of a follower with its leader; negative: none yet
+	AutopilotKnown, AutopilotHealthy           bool          // only a leader knows
+	FailureTolerance                           int
+}
+
+// RaftStats gives raft's own figures; false: this node is no member, or raft does not run.
+func (r *Registry) RaftStats() (RaftStats, bool) {
+	m := r.member
+	if m == nil || m.raft() == nil {
+		return RaftStats{}, false
+	}
+	raw := m.raft().Stats()
+	number := func(name string) uint64 {
+		n, _ := strconv.ParseUint(raw[name], 10, 64)
+		return n
+	}
+	s := RaftStats{
+		State: raw["state"], Term: number("term"), CommitIndex: number("commit_index"), AppliedIndex: number("applied_index"),
+		LastIndex: number("last_log_index"), LastSnapshotIndex: number("last_snapshot_index"), FSMPending: number("fsm_pending"),
+		Voters: len(votersOf(m.raft())), Servers: len(m.raft().GetConfiguration().Configuration().Servers), LastContact: -1,
+	}
+	if at := m.raft().LastContact(); !at.IsZero() {
+		s.LastContact = time.Since(at)
+	}
+	if a, err := r.Autopilot(); err == nil {
+		s.AutopilotKnown, s.AutopilotHealthy, s.FailureTolerance = true, a.Healthy, a.FailureTolerance
+	}
+	return s, true
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/crossroads-mesh/crossroads/node/anchor"
+	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -32,6 +33,8 @@ type Registry interface {
 type Config struct {
 	Version  string
 	Registry Registry
+	// Raft gives consensus figures of a member. Nil: none.
+	Raft func() (registry.RaftStats, bool)
 	// Entries gives how many journal entries are durable.
 	Entries func() uint64
 	// Anchoring gives how the journal's checkpoints stand.
@@ -72,6 +75,9 @@ func New(cfg Config) *Metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		build, m.acknowledgedBy, registryCollector{cfg.Registry},
 	)
+	if cfg.Raft != nil {
+		r.MustRegister(raftCollector{cfg.Raft})
+	}
 	gauge := func(name, help string, value func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}

@@ -1,0 +1,370 @@
+package testnet
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crossroads-mesh/crossroads/certs"
+	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/registry"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/testnet/data"
+)
+
+// exchanges asks one question without a pause, and counts the answers; one that is not the
+// right one is an error of stop.
+func exchanges(n *Network, e data.Example) (stop func() (int, error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	var mu sync.Mutex
+	count := 0
+	for range 2 {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				got, err := n.Consult(ctx, e.Consultation, "")
+				if ctx.Err() != nil {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if d := Differs(got, e.Answer); d != "" {
+					return errors.New(d)
+				}
+				mu.Lock()
+				count++
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	return func() (int, error) {
+		cancel()
+		err := g.Wait()
+		return count, err
+	}
+}
+
+// TestOperators does on real nodes what operators do: look at the mesh, hand the lead over
+// without a failed exchange, take a snapshot that holds, take an archive that tells nobody
+// anything, and change the keys that sign for the mesh.
+func TestOperators(t *testing.T) {
+	n := start(t, Options{})
+	ctx := within(t, 90*time.Second)
+	leader, err := n.leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var follower names.InstitutionID
+	for _, m := range n.members() {
+		if m != leader {
+			follower = m
+		}
+	}
+	var h api.MeshHealth
+	for { // the leader may have been elected this moment
+		if h, err = n.Client(follower).MeshHealth(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if h.Healthy {
+			break
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("never well: %v", h.Problems)
+		}
+	}
+	if !strings.HasPrefix(h.Leader, string(leader)+"/") || h.FailureTolerance != 1 || h.FeatureLevel != record.Level {
+		t.Errorf("health %+v", h)
+	}
+	if _, err := n.Client(follower).AutopilotState(ctx); err == nil || !strings.Contains(err.Error(), string(leader)) {
+		t.Errorf("a follower does not say who leads: %v", err)
+	}
+	metrics, err := scrape(ctx, n.Endpoints(), leader)
+	if err != nil || !strings.Contains(metrics, "autopilot_failure_tolerance 1") || !strings.Contains(metrics, `raft_state{state="Leader"} 1`) {
+		t.Errorf("metrics of the leader: %v", err)
+	}
+
+	e := answered(n, "")[0]
+	stop := exchanges(n, e)
+	if err := n.Client(leader).TransferLeader(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.waitLeader(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever reads linearizably finds what was acknowledged elsewhere.
+	operators, err := n.Operators(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := rotate(t, n, operators)
+	reader := n.Client("pcsa-ghent")
+	reader.Reading.Consistency = "linearizable"
+	groups, err := reader.Groups(ctx)
+	if err != nil || len(groups.Items[0].Former) != 1 {
+		t.Errorf("groups %+v, %v", groups.Items, err)
+	}
+	changes, err := reader.History(ctx, "group", record.Operators)
+	if err != nil || len(changes.Items) != 1 || changes.Items[0].Kind != "set_group" || len(changes.Items[0].SignedBy) < 2 {
+		t.Errorf("history %+v, %v", changes.Items, err)
+	}
+	if resp, err := operators.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetSuspended{SetSuspended: &registrypb.Suspension{Institution: "nic", Suspended: true}}}); err != nil || resp.Accepted {
+		t.Errorf("a retired operator's key still signs: %+v, %v", resp, err)
+	}
+	if resp, err := next.Do(ctx, &registrypb.Command{Body: &registrypb.Command_SetAutopilot{SetAutopilot: &registrypb.Autopilot{StabilizationMs: 1000, MaxTrailing: 100}}}); err != nil || !resp.Accepted {
+		t.Errorf("the new keys do not sign: %+v, %v", resp, err)
+	}
+	count, err := stop()
+	if err != nil || count == 0 {
+		t.Errorf("%d exchanges while the lead was handed over: %v", count, err)
+	}
+
+	var snapshot bytes.Buffer
+	if _, err := n.Client(follower).Archive(ctx, "snapshot", &snapshot); err != nil {
+		t.Fatal(err)
+	}
+	info, err := registry.InspectSnapshot(ctx, n.layout.genesis, nil, t.TempDir(), &snapshot)
+	if err != nil || info.Counts.References == 0 || info.FeatureLevel != record.Level {
+		t.Errorf("snapshot %+v, %v", info, err)
+	}
+	if _, err := n.Client("pcsa-ghent").Archive(ctx, "snapshot", io.Discard); err == nil {
+		t.Error("a node that is no member has a snapshot to give")
+	}
+	tellsNothing(t, n, e, follower)
+}
+
+// rotate takes one operator's key out and another in, and gives the author that then
+// signs.
+func rotate(t *testing.T, n *Network, operators *registry.Author) *registry.Author {
+	t.Helper()
+	ctx := within(t, 30*time.Second)
+	dir := t.TempDir()
+	fresh, err := certs.NewSigner(filepath.Join(dir, "operator-4.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signers, err := genesis.LoadKeys(filepath.Dir(n.layout.genesisFile()), genesis.Operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := n.layout.genesis.Operators
+	set := &registrypb.Group{Name: record.Operators, Threshold: uint32(g.Threshold)}
+	for _, k := range g.Keys[1:] { // the first one, which the test network signs with, goes
+		set.PublicKeys = append(set.PublicKeys, k)
+	}
+	set.PublicKeys = append(set.PublicKeys, fresh.Public().(ed25519.PublicKey))
+	change := &registrypb.Command{Body: &registrypb.Command_SetGroup{SetGroup: set}}
+	if resp, err := operators.Do(ctx, change); err != nil || resp.Accepted || !strings.Contains(resp.Refusal, "new keys") {
+		t.Fatalf("the new threshold did not sign: %+v, %v", resp, err)
+	}
+	through := registry.NewAuthor(n.SubmitThrough("pcsa-ghent"), MeshName, record.Operators, append(slices.Clone(signers), fresh)...)
+	if err := do(ctx, through, change); err != nil {
+		t.Fatal(err)
+	}
+	return registry.NewAuthor(n.SubmitThrough("pcsa-ghent"), MeshName, record.Operators, append(signers[1:], fresh)...)
+}
+
+// tellsNothing looks into a debug archive for what must not be there.
+func tellsNothing(t *testing.T, n *Network, e data.Example, at names.InstitutionID) {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := n.Client(at).Archive(within(t, 30*time.Second), "debug", &b); err != nil {
+		t.Fatal(err)
+	}
+	zip, err := gzip.NewReader(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	var all bytes.Buffer
+	for tape := tar.NewReader(zip); ; {
+		head, err := tape.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, filepath.Base(head.Name))
+		if _, err := io.Copy(&all, tape); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"settings.json", "health.json", "metrics.txt", "goroutines.txt", "autopilot.json"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("%s is missing from %v", want, names)
+		}
+	}
+	s := n.site(at)
+	key, err := os.ReadFile(n.ConfigFile(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := []string{s.token, s.guard, s.dir, e.Number, "token_sha256", "PRIVATE KEY", "key_file"}
+	for line := range strings.Lines(string(key)) { // hashes of tokens, and paths
+		if _, v, ok := strings.Cut(line, "token_sha256: "); ok {
+			secrets = append(secrets, strings.TrimSpace(v))
+		}
+	}
+	for _, secret := range secrets {
+		if secret != "" && strings.Contains(all.String(), secret) {
+			t.Errorf("the archive holds %.12q...", secret)
+		}
+	}
+}
+
+// TestMembershipUnderLoad grows real nodes from one member to seven, shrinks to three and
+// replaces a disk, while exchanges between others go on; none may fail.
+func TestMembershipUnderLoad(t *testing.T) {
+	if os.Getenv("CROSSROADS_MEMBERSHIP") == "" {
+		t.Skip("CROSSROADS_MEMBERSHIP=1 runs it: about a minute and a half")
+	}
+	n := start(t, Options{Nodes: 14, Members: 1, Persons: 1000})
+	ctx := within(t, 5*time.Minute)
+	operators, err := n.Operators(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := do(ctx, operators, &registrypb.Command{Body: &registrypb.Command_SetAutopilot{SetAutopilot: &registrypb.Autopilot{StabilizationMs: 1000, MaxTrailing: 500}}}); err != nil {
+		t.Fatal(err)
+	}
+	e, free := bystanders(t, n, 6)
+	stop := exchanges(n, e)
+	settle := func(voters int) {
+		t.Helper()
+		for {
+			leader, err := n.leader(ctx)
+			if err == nil {
+				if a, err := n.Client(leader).AutopilotState(ctx); err == nil && a.Healthy && a.Voters == voters && len(a.Peers) == voters {
+					return
+				}
+			}
+			select {
+			case <-time.After(250 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("never %d voters that are well", voters)
+			}
+		}
+	}
+	for size := 3; size <= 7; size += 2 {
+		for _, id := range free[size-3 : size-1] {
+			if err := n.Promote(ctx, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		settle(size)
+		t.Logf("%d members", size)
+	}
+	// Down to three that the genesis file does not know.
+	all := new(registrypb.Members)
+	for _, id := range free[3:6] {
+		all.Voters = append(all.Voters, &registrypb.NodeRef{Institution: string(id), Node: string(nodeName)})
+	}
+	for _, s := range n.layout.sites {
+		s.member = slices.Contains(free[3:6], s.ID)
+	}
+	through := registry.NewAuthor(n.SubmitThrough(free[5]), MeshName, record.Operators, mustKeys(t, n)...)
+	if err := do(ctx, through, &registrypb.Command{Body: &registrypb.Command_SetMembers{SetMembers: all}}); err != nil {
+		t.Fatal(err)
+	}
+	settle(3)
+	leader, err := n.leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := free[3]
+	if lost == leader {
+		lost = free[4]
+	}
+	if err := n.StopNode(lost); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(n.DataDir(lost), "registry")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.StartNode(lost, nil); err != nil {
+		t.Fatal(err)
+	}
+	settle(3)
+	count, err := stop()
+	if err != nil || count == 0 {
+		t.Errorf("after %d exchanges: %v", count, err)
+	}
+	t.Logf("%d exchanges, none failed", count)
+}
+
+func mustKeys(t *testing.T, n *Network) (signers []crypto.Signer) {
+	t.Helper()
+	all, err := genesis.LoadKeys(filepath.Dir(n.layout.genesisFile()), genesis.Operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[:n.layout.genesis.Operators.Threshold]
+}
+
+// bystanders gives an example and so many nodes that have no part in it and vote not yet.
+func bystanders(t *testing.T, n *Network, want int) (data.Example, []names.InstitutionID) {
+	t.Helper()
+	for _, e := range answered(n, "") {
+		var free []names.InstitutionID
+		for _, s := range n.layout.sites {
+			party := s.ID == e.Requester || s.member
+			for _, sup := range e.Answer.Suppliers {
+				party = party || sup.Supplier == s.ID
+			}
+			if !party {
+				free = append(free, s.ID)
+			}
+		}
+		first := n.layout.sites[0].ID // clears alone at first
+		clears := e.Requester != first
+		for _, sup := range e.Answer.Suppliers {
+			clears = clears && sup.Supplier != first
+		}
+		if clears && len(free) >= want {
+			return e, free[:want]
+		}
+	}
+	t.Fatalf("no example leaves %d nodes out", want)
+	return data.Example{}, nil
+}
+
+// scrape reads a node's metrics.
+func scrape(ctx context.Context, e *Endpoints, id names.InstitutionID) (string, error) {
+	at, ok := e.Of(id)
+	if !ok {
+		return "", errors.New("no such node")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.API+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
