@@ -128,3 +128,39 @@ func TestOneThatDiffersStopsAndSaysWhere(t *testing.T) {
 		})
 	}
 }
+
+// A watcher compares the public tables, and begins anew when most members signed others.
+func TestWatcherThatDiffersBeginsAnew(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "w1")
+	m.admit("pcsa")
+	w := node("w1")
+	m.waitApplied(w, m.at(m.leader()).AppliedIndex())
+	if err := m.stop(w); err != nil {
+		t.Fatal(err)
+	}
+	m.meddle(w, true, map[string]string{"spcsa": "\x01"})
+	run := m.start(w)
+	m.admit("other")
+	m.do(m.operators(m.members[0]), suspend("other", true))
+	select {
+	case err := <-run.done:
+		if !errors.Is(err, registry.ErrGap) {
+			t.Fatalf("it ended with %v", err)
+		}
+		run.done <- nil
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on with a suspension that nobody decided")
+	}
+	if err := m.stop(w); err != nil {
+		t.Fatal(err)
+	}
+	again := m.start(w)
+	if _, err := again.WaitStanding(m.ctx(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	m.waitApplied(w, m.at(m.leader()).AppliedIndex())
+	if m.suspended(w, "pcsa") || !m.suspended(w, "other") {
+		t.Error("it holds other tables than the members")
+	}
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/statehash"
 )
 
-// MaxRows is the largest answer of MethodStateRows, in bytes: a few thousand rows.
+// MaxStateRows is the largest answer of MethodStateRows, in bytes: a few thousand rows.
 const MaxStateRows = 4 << 20
 
 // HandleStateRows answers MethodStateRows on a member, for another: the digests of its

@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -103,8 +102,6 @@ func (d *simDisk) sync(life int) error {
 	}
 	return nil
 }
-
-var errHalted = errors.New("the process halted")
 
 // stable commits a change of the small files at once and whole, as bbolt does. When that
 // fails, raft panics; here the node is stopped from outside, and nothing it does after

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/statehash"
@@ -82,7 +83,7 @@ func (s *Store) Digests(index uint64) (digests []statehash.Digest, err error) {
 
 // Verify reads every row and compares the hash made of them with the one that was kept
 // while they were written. It gives the buckets that differ: rows there were changed by
-// something else than commands. It takes some seconds for each ten million rows.
+// something else than commands. It takes its time, a minute for each ten million rows.
 func (s *Store) Verify(ctx context.Context) (differ []int, index uint64, err error) {
 	err = s.read(func(r rows) error {
 		kept, found := new(statehash.State), new(statehash.State)
@@ -92,7 +93,7 @@ func (s *Store) Verify(ctx context.Context) (differ []int, index uint64, err err
 		if index, err = record.NewView(r).AppliedIndex(); err != nil {
 			return err
 		}
-		if err := sumRows(stoppable{r, ctx}, new(statehash.Hasher), found); err != nil {
+		if err := sumRows(stoppable{r, ctx, verifyPause}, new(statehash.Hasher), found); err != nil {
 			return err
 		}
 		for b := range kept {
@@ -105,17 +106,25 @@ func (s *Store) Verify(ctx context.Context) (differ []int, index uint64, err err
 	return differ, index, err
 }
 
-// stoppable ends a scan with its context.
+// verifyPause is the pause after each thousand rows that Verify reads, so that it is not in
+// the way of those whom a restart kept waiting.
+const verifyPause = time.Millisecond
+
+// stoppable ends a scan with its context, and pauses now and then.
 type stoppable struct {
 	record.Getter
-	ctx context.Context
+	ctx   context.Context
+	pause time.Duration
 }
 
 func (s stoppable) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
 	n := 0
 	return s.Getter.Scan(prefix, start, func(k, v []byte) error {
-		if n++; n%1024 == 0 && s.ctx.Err() != nil {
-			return s.ctx.Err()
+		if n++; n%1024 == 0 {
+			if s.ctx.Err() != nil {
+				return s.ctx.Err()
+			}
+			time.Sleep(s.pause)
 		}
 		return fn(k, v)
 	})
