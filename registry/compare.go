@@ -175,6 +175,9 @@ func (r *Registry) keepVerifying(ctx context.Context) error {
 			}
 			return nil
 		}
+		if r.member != nil {
+			r.member.verifySnapshot(ctx)
+		}
 		r.cfg.Log.Debug("registry: all rows are what was written", "index", index, "took", time.Since(began))
 		select {
 		case <-tick.C:

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -116,4 +118,30 @@ func (r *Registry) keyOpensLog() bool {
 	}
 	last, err := logs.LastIndex()
 	return err == nil && last > 0 && logs.GetLog(last, new(raft.Log)) == nil
+}
+
+// verifySnapshot reads the last snapshot whole. One that is damaged would be missed only
+// when somebody needs it; so another is made now.
+func (m *member) verifySnapshot(ctx context.Context) {
+	metas, err := m.snaps.List()
+	if err != nil || len(metas) == 0 {
+		return
+	}
+	_, r, err := m.snaps.Open(metas[0].ID)
+	if err == nil {
+		for err == nil && ctx.Err() == nil {
+			_, err = io.CopyN(io.Discard, r, 1<<20)
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		err = errors.Join(err, r.Close())
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	m.log.Error("registry: the last snapshot is damaged; another is made in its place", "index", metas[0].Index, "error", err)
+	if err := m.raft().Snapshot().Error(); err != nil {
+		m.log.Warn("registry: no other snapshot yet: it is made with the next commands", "error", err)
+	}
 }
