@@ -90,6 +90,9 @@ func (t tracer) alone(ctx context.Context, ticket names.Ticket) (*trace.Story, e
 	if err != nil {
 		return nil, err
 	}
+	if ofLot(found) {
+		return t.lot(ctx, ticket)
+	}
 	own := trace.Own(found)
 	own.Proofs = t.n.prove(found)
 	segments := map[names.NodeID]trace.Segment{t.n.self: own}
@@ -178,12 +181,20 @@ func (n *Node) shareTrace(ctx context.Context, from names.NodeID, req *nodepb.Tr
 	if err != nil {
 		return nil, err
 	}
-	resp := new(nodepb.TraceResponse)
+	more := false
+	if ofLot(found) {
+		if found, more, err = n.lotPage(ctx, ticket, from.Institution, req.GetFrom()); err != nil {
+			return nil, err
+		}
+	}
+	resp := &nodepb.TraceResponse{More: more}
 	var shown []journal.Stored
 	isParty := slices.ContainsFunc(found, func(e journal.Stored) bool { return concerns(e.Entry, from.Institution) })
 	for _, e := range found {
 		// What names nobody but the requester is the question itself, which every party saw.
-		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED || e.Entry.GetEvent() == nodepb.Event_PUBLISHED
+		// Not so a chunk of a lot, which names subjects on whom a supplier has no file.
+		question := e.Entry.GetEvent() == nodepb.Event_REQUESTED && e.Entry.GetLot() == nil || e.Entry.GetEvent() == nodepb.Event_PUBLISHED ||
+			e.Entry.GetEvent() == nodepb.Event_LOT_SUBMITTED
 		if concerns(e.Entry, from.Institution) || isParty && question {
 			resp.Entries = append(resp.Entries, e.Proto())
 			shown = append(shown, e)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/node/batch"
+	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
@@ -77,5 +78,30 @@ func TestLotOverNetwork(t *testing.T) {
 	}
 	if i != len(people) {
 		t.Fatalf("%d results of %d", i, len(people))
+	}
+	story, err := c.Trace(t.Context(), l.Voucher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := story.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + text.String())
+	if story.Verdict != trace.Consistent || story.Lot == nil || story.Lot.Asked != len(people) || !strings.Contains(text.String(), "decided again") {
+		t.Errorf("the trace is %s: %s", story.Verdict, story.Summary)
+	}
+	for _, p := range people {
+		if strings.Contains(text.String(), p.SSIN.Number()) {
+			t.Fatal("the trace of a lot names a subject")
+		}
+	}
+	// A supplier sees its own part alone.
+	theirs, err := n.Client("nic").Trace(t.Context(), l.Voucher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if theirs.Lot == nil || theirs.Lot.Asked != 0 || len(theirs.Lot.Suppliers) != 1 || theirs.Verdict != trace.Consistent {
+		t.Errorf("the supplier's trace: %s %+v %+v", theirs.Verdict, theirs.Lot, theirs.Findings)
 	}
 }

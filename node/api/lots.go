@@ -103,12 +103,15 @@ func lotQuestion(q *request) (*batch.Question, error) {
 	if out.ClientTicket == "" {
 		out.ClientTicket = names.ClientTicket(uuid.NewString())
 	}
-	for name, day := range map[string]*names.Date{"from": &out.Period.From, "until": &out.Period.Until} {
-		d, err := names.ParseDate(v.Get(name))
+	for _, of := range []struct {
+		name string
+		day  *names.Date
+	}{{"from", &out.Period.From}, {"until", &out.Period.Until}} {
+		d, err := names.ParseDate(v.Get(of.name))
 		if err != nil {
-			return nil, problem(CodeMalformed, name, "Write a day as 2026-01-31.")
+			return nil, problem(CodeMalformed, of.name, "Write a day as 2026-01-31.")
 		}
-		*day = d
+		*of.day = d
 	}
 	for _, f := range commas(v.Get("fields")) {
 		out.Fields = append(out.Fields, names.FieldName(f))

@@ -133,7 +133,9 @@ func (d *Decisions) RecordChunk(ctx context.Context, what *chunk.Decided) error 
 	return err
 }
 
-// decisionEntries are an entry for each clearance, and one for those who were refused.
+// decisionEntries are an entry for each clearance, and one on the chunk as a whole with those
+// who were refused. The request, which names everybody, is the evidence of the latter alone:
+// the others may be shown to their supplier.
 func decisionEntries(d *chunk.Decided) (all []*nodepb.Entry) {
 	o := d.Request.Order
 	begin := func() *nodepb.Entry {
@@ -145,7 +147,7 @@ func decisionEntries(d *chunk.Decided) (all []*nodepb.Entry) {
 	for _, c := range d.Clearances {
 		e := begin()
 		addClearance(e, c.ChunkClearance, c.Hash)
-		e.Evidence = [][]byte{d.Envelope, c.Envelope}
+		e.Evidence = [][]byte{c.Envelope}
 		for _, g := range c.Groups {
 			k := groupOf(g)
 			k.Deliberation = d.Deliberations[g.Authorization]
@@ -154,21 +156,18 @@ func decisionEntries(d *chunk.Decided) (all []*nodepb.Entry) {
 		e.Deliberation = d.Deliberations[e.Authorization]
 		all = append(all, e)
 	}
+	e := begin()
+	e.Evidence = [][]byte{d.Envelope}
 	if d.Decision != nil {
-		e := begin()
-		e.Evidence = [][]byte{d.Envelope, d.Signed}
-		for i, g := range d.Decision.Groups {
-			k := refusedGroup(g)
-			k.Deliberation = d.Deliberations[g.Authorization]
-			e.Lot.Groups = append(e.Lot.Groups, k)
-			if i == 0 {
-				e.Outcome, e.Reason = g.Outcome, g.Reason
-			}
-		}
-		if len(d.Decision.Groups) > 1 { // they differ
-			e.Outcome, e.Reason = registrypb.Outcome_OUTCOME_UNSPECIFIED, registrypb.Reason_REASON_UNSPECIFIED
-		}
-		all = append(all, e)
+		e.Evidence = append(e.Evidence, d.Signed)
 	}
-	return all
+	for _, g := range d.Decision.GetGroups() {
+		k := refusedGroup(g)
+		k.Deliberation = d.Deliberations[g.Authorization]
+		e.Lot.Groups = append(e.Lot.Groups, k)
+	}
+	if len(e.Lot.Groups) == 1 { // more differ
+		e.Outcome, e.Reason = e.Lot.Groups[0].Outcome, e.Lot.Groups[0].Reason
+	}
+	return append(all, e)
 }

@@ -111,8 +111,9 @@ func (p *part) renew() error {
 	return p.open()
 }
 
-// requested keeps and journals the request at the same time: neither needs the other, and
-// nothing leaves before both are durable.
+// requested keeps the request and then journals it, in this order: whoever comes back after
+// a crash finds the request, and by it whether the entry is there. Nothing leaves before
+// both are durable.
 func (p *part) requested(ctx context.Context) error {
 	e := orderEntry(p.cfg.Now(), nodepb.Role_CONSULTANT, nodepb.Event_REQUESTED, p.l.Order)
 	e.RequestHash, e.Evidence = p.request.Hash, [][]byte{p.kept.Request}
@@ -123,12 +124,10 @@ func (p *part) requested(ctx context.Context) error {
 			return err
 		}
 	}
-	var journaled error
-	var both sync.WaitGroup
-	both.Go(func() { journaled = appendEntry(ctx, p.cfg.Journal, e) })
-	saved := p.save()
-	both.Wait()
-	return errors.Join(journaled, saved)
+	if err := p.save(); err != nil {
+		return err
+	}
+	return appendEntry(ctx, p.cfg.Journal, e)
 }
 
 // journaled reports whether the own journal has an entry of this request.

@@ -491,3 +491,21 @@ func personsOf(n int) (list []string) {
 	}
 	return slices.Clip(list)
 }
+
+func signDemand(key crypto.Signer, d *registrypb.ChunkDemand) ([]byte, error) {
+	return envelope.Sign(envelope.LotDemand, marshalled(d), key)
+}
+
+// runUntil works until a crash.
+func (n *testNode) runUntil(died <-chan string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _ = n.consultant.Run(ctx) })
+	select {
+	case <-died:
+	case <-time.After(time.Minute):
+		n.w.t.Error("it never died")
+	}
+	cancel()
+	all.Wait()
+}

@@ -878,6 +878,7 @@ func (x *StoredEntry) GetCommitment() []byte {
 type TraceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ticket        string                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	From          uint64                 `protobuf:"varint,58,opt,name=from,proto3" json:"from,omitempty"` // of a lot: from this sequence on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -919,8 +920,16 @@ func (x *TraceRequest) GetTicket() string {
 	return ""
 }
 
+func (x *TraceRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
 type TraceResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
+	More    bool                   `protobuf:"varint,58,opt,name=more,proto3" json:"more,omitempty"` // of a lot: there are entries after the last of these
 	Entries []*StoredEntry         `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// For each entry the proof that it is in the log that the node published, in the form
 	// of C2SP tlog-proof, leading to its last anchored checkpoint; empty where the log
@@ -958,6 +967,13 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
 	return file_node_nodepb_journal_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TraceResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 func (x *TraceResponse) GetEntries() []*StoredEntry {
@@ -1043,10 +1059,12 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x04salt\x18\x03 \x01(\fR\x04salt\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x04 \x01(\fR\n" +
-	"commitment\"&\n" +
+	"commitment\":\n" +
 	"\fTraceRequest\x12\x16\n" +
-	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"b\n" +
-	"\rTraceResponse\x129\n" +
+	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12\x12\n" +
+	"\x04from\x18: \x01(\x04R\x04from\"v\n" +
+	"\rTraceResponse\x12\x12\n" +
+	"\x04more\x18: \x01(\bR\x04more\x129\n" +
 	"\aentries\x18\x01 \x03(\v2\x1f.crossroads.node.v1.StoredEntryR\aentries\x12\x16\n" +
 	"\x06proofs\x18\x02 \x03(\fR\x06proofs*\xb5\x01\n" +
 	"\x04Role\x12\x14\n" +

@@ -68,7 +68,7 @@ func (s *Service) own(ctx context.Context, about subject.ID, viewing *nodepb.Sub
 			}
 			if !seen[f.Sequence] && string(f.Entry.GetRequestHash()) != string(thisReading) { // that somebody is just looking is no news
 				seen[f.Sequence] = true
-				resp.Records = append(resp.Records, recordOf(f))
+				resp.Records = append(resp.Records, recordOf(f, id))
 			}
 		}
 	}
@@ -119,8 +119,9 @@ func (s *Service) files(about subject.ID) (family []subject.ID, holders []string
 }
 
 // recordOf is an entry without what is not the subject's: the institution's own
-// numbers, what only proves, and remarks of machines.
-func recordOf(f journal.Stored) *nodepb.SubjectRecord {
+// numbers, what only proves, and remarks of machines. Of one about many it is how this
+// subject fared, and nothing of the others.
+func recordOf(f journal.Stored, id subject.ID) *nodepb.SubjectRecord {
 	e := f.Entry
 	r := &nodepb.SubjectRecord{
 		Sequence: f.Sequence, Commitment: f.Commitment[:], TimeUnixMs: e.GetTimeUnixMs(), Role: e.GetRole(), Event: e.GetEvent(),
@@ -128,6 +129,12 @@ func recordOf(f journal.Stored) *nodepb.SubjectRecord {
 		Channel: e.GetChannel(), AuthLevel: e.GetAuthLevel(), Purpose: e.GetPurpose(), Mode: e.GetMode(), Dataset: e.GetDataset(),
 		Fields: e.GetFields(), Withheld: e.GetWithheld(), Period: e.GetPeriod(), Authorization: e.GetAuthorization(),
 		Deliberation: e.GetDeliberation(), Outcome: e.GetOutcome(), Status: e.GetStatus(), Reason: e.GetReason(),
+	}
+	if g := journal.InLot(e, id); g != nil {
+		r.Outcome, r.Status, r.Reason, r.Authorization, r.Deliberation = g.Outcome, g.Status, g.Reason, g.Authorization, g.Deliberation
+		if e.GetEvent() != nodepb.Event_REQUESTED {
+			r.Fields, r.Withheld = g.Fields, g.Withheld
+		}
 	}
 	if e.GetEvent() == nodepb.Event_READ {
 		r.Reading = e.GetRequestHash()

@@ -27,13 +27,17 @@ type builder struct {
 	entries   []held                // in order of node and sequence
 	spoilt    map[names.NodeID]bool // whose segment has entries that cannot be read
 	unchecked bool                  // there were signatures and no keys
+	most      int                   // entries of one node that are looked at
 	findings  []Finding
 }
 
 // Build makes the story of a ticket from the segments of the nodes that were
 // asked. It believes none of them: what does not fit becomes a finding.
 func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) *Story {
-	b := &builder{ticket: ticket, segments: segments, means: means, spoilt: map[names.NodeID]bool{}}
+	b := &builder{ticket: ticket, segments: segments, means: means, spoilt: map[names.NodeID]bool{}, most: MaxEntries}
+	if lotSegments(segments) {
+		b.most = MaxLotEntries
+	}
 	s := &Story{Ticket: ticket}
 	for _, n := range sorted(segments) {
 		s.Journals = append(s.Journals, b.read(n, segments[n]))
@@ -42,6 +46,8 @@ func Build(ticket names.Ticket, segments map[names.NodeID]Segment, means Means) 
 	case len(b.entries) == 0:
 	case b.isNotification():
 		b.published(s)
+	case b.isLot():
+		b.lot(s)
 	default:
 		b.facts(s)
 		b.inquiry(s)
@@ -73,9 +79,9 @@ func (b *builder) read(n names.NodeID, seg Segment) Journal {
 		b.find(Missing, []names.NodeID{n}, "The journal of %s could not be read: %s.", show(n), j.Says)
 		return j
 	}
-	if len(seg.Entries) > MaxEntries {
-		b.find(Altered, []names.NodeID{n}, "%s showed %d entries; the first %d were looked at.", show(n), len(seg.Entries), MaxEntries)
-		seg.Entries = seg.Entries[:MaxEntries]
+	if len(seg.Entries) > b.most {
+		b.find(Altered, []names.NodeID{n}, "%s showed %d entries; the first %d were looked at.", show(n), len(seg.Entries), b.most)
+		seg.Entries = seg.Entries[:b.most]
 	}
 	seen := map[uint64]bool{}
 	var log logged

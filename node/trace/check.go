@@ -89,7 +89,7 @@ func (b *builder) checkWriter(e held) {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s was written as %s, and names %s in that role.",
 			e.sequence, show(e.node), roleName(e.Role), show(nodeID(actor)))
 	}
-	if len(e.RequestHash) == 0 && !local(e) {
+	if len(e.RequestHash) == 0 && !local(e) && e.Event != nodepb.Event_LOT_SUBMITTED && e.Event != nodepb.Event_LOT_ENDED {
 		b.find(Disagreement, []names.NodeID{e.node}, "Entry %d of %s does not say which request it is about.", e.sequence, show(e.node))
 	}
 	needsClearance := e.Event == nodepb.Event_SUPPLIED || e.Event == nodepb.Event_RESENT || hasData(e.Entry)

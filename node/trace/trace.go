@@ -132,6 +132,7 @@ type Story struct {
 	Inquiry names.Ticket `json:"inquiry,omitempty"`
 	Parts   []Part       `json:"parts,omitempty"`
 
+	Lot       *Lot       `json:"lot,omitempty"`       // of a lot: what came of all its subjects
 	Refusal   *Refusal   `json:"refusal,omitempty"`   // when (some of) it was not permitted
 	Exchanges []Exchange `json:"exchanges,omitempty"` // one for each clearance
 	// Recipients are those of a publication.

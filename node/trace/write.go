@@ -36,6 +36,10 @@ func (s *Story) Write(w io.Writer) error {
 		p.blank()
 		s.writeQuestion(p)
 		s.writeParts(p)
+		if s.Lot != nil {
+			p.blank()
+			s.Lot.write(p)
+		}
 		s.writeRefusal(p)
 		s.writeRecipients(p)
 		for _, x := range s.Exchanges {
