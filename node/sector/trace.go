@@ -157,11 +157,10 @@ func (s *joining) gather(ctx context.Context, others []names.InstitutionID) {
 	var all sync.WaitGroup
 	for _, i := range others {
 		all.Go(func() {
-			nodes, err := s.nodesOf(i)
+			nodes, _ := s.nodesOf(i) // none: it cannot be reached
 			heard := false
 			for _, to := range nodes {
-				var resp *nodepb.TraceResponse
-				if resp, err = s.Peers.SectorTrace(ctx, to, &nodepb.TraceRequest{Ticket: string(s.Ticket)}); err == nil {
+				if resp, err := s.Peers.SectorTrace(ctx, to, &nodepb.TraceRequest{Ticket: string(s.Ticket)}); err == nil {
 					heard = true
 					s.take(to, resp)
 				}

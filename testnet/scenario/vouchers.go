@@ -97,9 +97,6 @@ func nobodyElse(ctx context.Context, s *Stage, fund names.InstitutionID, ticket 
 	if err != nil {
 		return "", err
 	}
-	if story, err = s.Trace(ctx, "nsso", ticket); err != nil {
-		return "", err
-	}
 	text, err := json.Marshal(story)
 	if err != nil {
 		return "", err
