@@ -24,6 +24,7 @@ func TestSectorOnTheNetwork(t *testing.T) {
 	period := names.Period{From: data.Today - 364, Until: data.Today}
 	asked := map[string]int{} // how many of what
 	var last names.Ticket
+	var person *data.Person
 	for p := range w.Persons() {
 		c := data.Consultation{Requester: "fps-economy", Purpose: "social-energy-tariff", Dataset: "increased-reimbursement/v1",
 			Scheme: subject.SSIN, Number: p.SSIN.Number(), Period: period}
@@ -45,7 +46,7 @@ func TestSectorOnTheNetwork(t *testing.T) {
 		if differs := Differs(got, want); differs != "" {
 			t.Errorf("%s: %s", kind, differs)
 		}
-		last = got.Ticket
+		last, person = got.Ticket, p
 		outside, err := n.Client("fps-economy").Trace(ctx, got.Ticket)
 		if err != nil || outside.Verdict != trace.Consistent {
 			t.Fatalf("trace outside: %+v, %v", outside, err)
@@ -75,8 +76,50 @@ func TestSectorOnTheNetwork(t *testing.T) {
 	if parts == 0 || parts == 3 {
 		t.Errorf("%d funds have a part in one ticket", parts)
 	}
+	subjectSees(t, n, person, last)
 	noFundAnywhere(t, n)
 	fundAsks(t, n)
+}
+
+// subjectSees shows a subject its fund at the managing body, and the sector everywhere
+// else. A token that was made out to another node shows nothing.
+func subjectSees(t *testing.T, n *Network, p *data.Person, ticket names.Ticket) {
+	t.Helper()
+	ctx := t.Context()
+	identify := func(at names.InstitutionID) []byte {
+		challenge, err := n.Client(at).SubjectChallenge(ctx, api.SubjectPeriod{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := Identify(n.layout.providerFile(), challenge, apiSubject(p.SSIN), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	mesh, err := n.Client("national-register").SubjectView(ctx, identify("national-register"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := encoded(t, mesh); strings.Contains(text, "fund-") || !strings.Contains(text, string(ticket)) || !strings.Contains(text, "nic") {
+		t.Errorf("the mesh shows the subject %s", text)
+	}
+	within, err := n.Client("nic").SectorView(ctx, identify("nic"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := n.World().Affiliations(p)
+	if text := encoded(t, within); !strings.Contains(text, string(with[len(with)-1].Fund)) || !strings.Contains(text, string(ticket)) {
+		t.Errorf("the managing body shows the subject %s", text)
+	}
+	if v, err := n.Client("nic").SectorView(ctx, identify("national-register")); !api.IsProblem(err, api.CodeForbidden) {
+		t.Errorf("a token for another node shows %+v, %v", v, err)
+	}
+	for _, f := range data.FundIDs() { // nor does a fund show anything of another's
+		if v, err := n.Client(f).SectorView(ctx, identify(f)); !api.IsProblem(err, api.CodeNotFound) {
+			t.Errorf("%s shows %+v, %v", f, v, err)
+		}
+	}
 }
 
 func tell(t *testing.T, s *trace.Story) string {
