@@ -103,28 +103,26 @@ func playScenarios(c *cobra.Command, o scenario.Options, f format) (err error) {
 	if f == "json" {
 		tell = io.Discard
 	}
+	parts := [][]scenario.Scenario{o.Scenarios}
 	if o.Endpoints == "" {
-		fmt.Fprintf(c.ErrOrStderr(), "Starting a network of %d persons ...\n", o.Persons)
+		parts = scenario.Networks(o.Scenarios)
 	}
-	n, err := scenario.Open(c.Context(), o)
-	if errors.Is(err, testnet.ErrOptions) {
-		return usage("%w", err)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-
 	var results []scenario.Result
+	for _, part := range parts {
+		o.Scenarios = part
+		played, err := playOn(c, o, tell)
+		results = append(results, played...)
+		if err != nil {
+			return err
+		}
+	}
 	var failed, lacking []string
-	for _, s := range o.Scenarios {
-		r := scenario.Run(c.Context(), n, s, tell)
-		results = append(results, r)
+	for _, r := range results {
 		switch {
 		case r.Failed != "":
-			failed = append(failed, s.Name)
+			failed = append(failed, r.Scenario)
 		case len(r.Lacks) > 0:
-			lacking = append(lacking, s.Name)
+			lacking = append(lacking, r.Scenario)
 		}
 	}
 	summary := func(w io.Writer) error {
@@ -141,4 +139,23 @@ func playScenarios(c *cobra.Command, o scenario.Options, f format) (err error) {
 		return &exit{exitIncomplete, fmt.Errorf("the network lacks institutions for %s: start it with --also, or leave --endpoints out", strings.Join(lacking, ", "))}
 	}
 	return nil
+}
+
+// playOn plays scenarios on one network.
+func playOn(c *cobra.Command, o scenario.Options, tell io.Writer) (results []scenario.Result, err error) {
+	if o.Endpoints == "" {
+		fmt.Fprintf(c.ErrOrStderr(), "Starting a network of %d persons ...\n", o.Persons)
+	}
+	n, err := scenario.Open(c.Context(), o)
+	if errors.Is(err, testnet.ErrOptions) {
+		return nil, usage("%w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	for _, s := range o.Scenarios {
+		results = append(results, scenario.Run(c.Context(), n, s, tell))
+	}
+	return results, nil
 }
