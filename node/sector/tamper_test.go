@@ -64,6 +64,7 @@ func TestTampered(t *testing.T) {
 				t.Fatalf("put right, and accused: %v", f)
 			}
 		}
+		t.Logf("%d tamperings", tried)
 		if tried < 80 {
 			t.Errorf("only %d tamperings were tried", tried)
 		}
