@@ -45,6 +45,7 @@ type load struct {
 	client *http.Client
 	pids   map[string]int // by institution; this process generates the load
 	next   []atomic.Int64 // by requester
+	turn   atomic.Int64
 	last   []atomic.Pointer[names.Ticket]
 }
 
@@ -132,10 +133,15 @@ func (l *load) traces(ctx context.Context, n *testnet.Network, d time.Duration) 
 	return &m, nil
 }
 
-// closed keeps k questions under way for d.
+// closed keeps k questions under way for d. Each caller asks at one node, so that a slow
+// one does not gather them all; fewer callers than nodes go round.
 func (l *load) closed(ctx context.Context, k int, d time.Duration) (Exchanges, error) {
 	used := usageOf(l.pids)
-	s, err := closedLoop(ctx, k, d, l.ask)
+	ask := l.ask
+	if k < len(l.questions) {
+		ask = func(ctx context.Context, _ int) error { return l.ask(ctx, int(l.turn.Add(1))) }
+	}
+	s, err := closedLoop(ctx, k, d, ask)
 	if err != nil {
 		return Exchanges{}, err
 	}
