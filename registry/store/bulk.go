@@ -27,27 +27,78 @@ import (
 const (
 	portionItems = 4 << 20
 	portionBytes = 192 << 20
+	chunkBits    = 20 // chunks of a megabyte; the effects of one command on one row fit well
 )
 
-// item is one subject's effects of one command, in the arena of its portion.
+// item is one subject's effects of one command.
 type item struct {
-	prefix   uint64 // of the key, past what all keys of the portion share
-	off, end uint32
+	prefix    uint64 // of the key, past what all keys of the portion share
+	off, size uint32
 }
 
-// portion is gathered in memory.
+// portion is gathered in memory: for each item, in chunks that are used again, one byte
+// for the size of its key, the key, and effects.
 type portion struct {
-	items []item
-	arena []byte
+	items  []item
+	chunks [][]byte
+	used   int // of chunks
+	bytes  int
+}
+
+func (p *portion) record(i item) []byte {
+	at := i.off & (1<<chunkBits - 1)
+	return p.chunks[i.off>>chunkBits][at : at+i.size]
 }
 
 func (p *portion) key(i item) []byte {
-	n := uint32(p.arena[i.off])
-	return p.arena[i.off+1 : i.off+1+n]
+	r := p.record(i)
+	return r[1 : 1+r[0]]
 }
 
 func (p *portion) effects(i item) []byte {
-	return p.arena[i.off+1+uint32(p.arena[i.off]) : i.end]
+	r := p.record(i)
+	return r[1+r[0]:]
+}
+
+func (p *portion) full() bool { return len(p.items) >= portionItems || p.bytes > portionBytes }
+
+func (p *portion) empty() { p.items, p.used, p.bytes = p.items[:0], 0, 0 }
+
+// begin adds an item.
+func (p *portion) begin(key, effect []byte) {
+	n := 1 + len(key) + len(effect)
+	off := p.room(n)
+	c := &p.chunks[p.used-1]
+	*c = append(append(append(*c, byte(len(key))), key...), effect...)
+	p.items = append(p.items, item{off: off, size: uint32(n)})
+	p.bytes += n
+}
+
+// extend adds an effect to the last item.
+func (p *portion) extend(effect []byte) {
+	i := &p.items[len(p.items)-1]
+	c := &p.chunks[p.used-1]
+	if len(*c)+len(effect) > 1<<chunkBits { // the item moves to a chunk with more room
+		was := p.record(*i)
+		i.off = p.room(1 << chunkBits)
+		c = &p.chunks[p.used-1]
+		*c = append(*c, was...)
+	}
+	*c = append(*c, effect...)
+	i.size += uint32(len(effect))
+	p.bytes += len(effect)
+}
+
+// room makes the last chunk one with room for n bytes, and gives where they begin.
+func (p *portion) room(n int) uint32 {
+	if p.used == 0 || len(p.chunks[p.used-1])+n > 1<<chunkBits {
+		if p.used == len(p.chunks) {
+			p.chunks = append(p.chunks, make([]byte, 0, 1<<chunkBits))
+		}
+		p.chunks[p.used] = p.chunks[p.used][:0]
+		p.used++
+	}
+	return uint32((p.used-1)<<chunkBits + len(p.chunks[p.used-1]))
 }
 
 // gathering takes effects and keeps them sorted on disk. Close removes them.
@@ -69,21 +120,16 @@ func gather(dir string, key []byte) (*gathering, error) {
 
 // add takes an effect; a nil key is that of the effect before.
 func (g *gathering) add(key, effect []byte) error {
-	p := g.now
 	if key == nil {
-		p.arena = append(p.arena, effect...)
-		p.items[len(p.items)-1].end = uint32(len(p.arena))
+		g.now.extend(effect)
 		return nil
 	}
-	if len(p.items) >= portionItems || len(p.arena) > portionBytes {
+	if g.now.full() {
 		if err := g.flush(); err != nil {
 			return err
 		}
-		p = g.now
 	}
-	off := uint32(len(p.arena))
-	p.arena = append(append(append(p.arena, byte(len(key))), key...), effect...)
-	p.items = append(p.items, item{off: off, end: uint32(len(p.arena))})
+	g.now.begin(key, effect)
 	g.keys.add(key)
 	return nil
 }
@@ -96,7 +142,7 @@ func (g *gathering) flush() error {
 	g.writes = errgroup.Group{}
 	full := g.now
 	g.now, g.spare = g.spare, full
-	g.now.items, g.now.arena = g.now.items[:0], g.now.arena[:0]
+	g.now.empty()
 	if len(full.items) == 0 {
 		return nil
 	}

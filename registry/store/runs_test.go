@@ -365,3 +365,46 @@ func TestForgedHistory(t *testing.T) {
 		}
 	}
 }
+
+// TestPortion: what is gathered comes out sorted, with all effects on one key in the order
+// in which they came, also when one item does not fit where it began.
+func TestPortion(t *testing.T) {
+	p := new(portion)
+	want := make(map[string]string)
+	long := strings.Repeat("x", 1<<chunkBits/3)
+	for n := range 2_000 {
+		k := fmt.Sprintf("key%03d", n*7%501)
+		effect := fmt.Sprintf("<%d>", n)
+		p.begin([]byte(k), []byte(effect))
+		if n%400 == 9 {
+			for range 2 {
+				p.extend([]byte(long))
+				effect += long
+			}
+		}
+		want[k] += effect
+	}
+	p.sort()
+	last := ""
+	for k, v := range p.rows {
+		if string(k) <= last {
+			t.Fatalf("%s after %s", k, last)
+		}
+		last = string(k)
+		if string(v) != want[last] {
+			t.Fatalf("%d bytes of effects on %s, want %d", len(v), k, len(want[last]))
+		}
+		delete(want, last)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d keys were lost", len(want))
+	}
+	p.empty()
+	p.begin([]byte("a"), []byte("b"))
+	p.sort()
+	for k, v := range p.rows {
+		if string(k) != "a" || string(v) != "b" {
+			t.Error("used again, it holds what it held before")
+		}
+	}
+}
