@@ -50,7 +50,7 @@ func TestOneLieBlindsNoWatcher(t *testing.T) {
 		}
 	}
 	empty := func(e *registrypb.WatchEvent) bool { return len(e.Envelope) == 0 }
-	late := func(e *registrypb.WatchEvent) bool { return !empty(e) && e.Index > 8 }
+	late := func(e *registrypb.WatchEvent) bool { return !empty(e) && e.Index > 8<<10 }
 	suspension := func(e *registrypb.WatchEvent) bool {
 		opened, err := envelope.Open(envelope.Command, e.Envelope)
 		c := new(registrypb.Command)
@@ -59,7 +59,7 @@ func TestOneLieBlindsNoWatcher(t *testing.T) {
 	for name, lie := range map[string]liar{
 		"progress beyond all":                once(empty, func(e *registrypb.WatchEvent) { e.Index = beyond }),
 		"progress to the end of numbers":     once(empty, func(e *registrypb.WatchEvent) { e.Index = 1<<64 - 1 }),
-		"progress a little too far":          once(empty, func(e *registrypb.WatchEvent) { e.Index += 20 }),
+		"progress a little too far":          once(empty, func(e *registrypb.WatchEvent) { e.Index += 20 << 10 }),
 		"a command at a false index":         once(func(e *registrypb.WatchEvent) bool { return !empty(e) }, func(e *registrypb.WatchEvent) { e.Index = beyond }),
 		"a command left out":                 once(late, func(e *registrypb.WatchEvent) { e.Envelope = nil }),
 		"the author's last command left out": once(suspension, func(e *registrypb.WatchEvent) { e.Envelope = nil }),
