@@ -31,6 +31,10 @@ const (
 	damagedFile = "DAMAGED" // the log or a snapshot is; acted on at the next start
 	rejoinFile  = "REJOIN"  // the log is a new one, of a member that took part before
 	asideDir    = "set-aside"
+	// openingFile counts openings of the tables that did not come to an end: Badger panics
+	// in a goroutine of its own when a table was cut.
+	openingFile = "OPENING"
+	openings    = 2
 )
 
 // noteDamage has the next start set this member's log aside.
@@ -83,6 +87,13 @@ func (r *Registry) openTables() error {
 	tables := r.cfg.Disk.State(r.dir)
 	tables.Key, tables.Log = r.cfg.StorageKey, r.cfg.Log
 	var err error
+	if tables.Dir != "" {
+		done, err := r.countOpening(tables.Dir)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	r.store, err = store.Open(tables, r.rules)
 	switch {
 	case err == nil || tables.Dir == "":
@@ -144,4 +155,28 @@ func (m *member) verifySnapshot(ctx context.Context) {
 	if err := m.raft().Snapshot().Error(); err != nil {
 		m.log.Warn("registry: no other snapshot yet: it is made with the next commands", "error", err)
 	}
+}
+
+// countOpening notes that the tables are being opened, until done is called, and sets them
+// aside when that did not come to an end several times.
+func (r *Registry) countOpening(tables string) (done func(), err error) {
+	mark := filepath.Join(r.dir, openingFile)
+	before, err := os.ReadFile(mark)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if len(before) >= openings {
+		if err := setAside(r.dir, r.cfg.Log, "the program ended each time while it opened them", filepath.Base(tables)); err != nil {
+			return nil, err
+		}
+		before = nil
+	}
+	if err := os.WriteFile(mark, append(before, '.'), 0o600); err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := os.Remove(mark); err != nil {
+			r.cfg.Log.Warn("registry: it could not be noted that the tables were opened", "error", err)
+		}
+	}, nil
 }

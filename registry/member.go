@@ -187,6 +187,12 @@ func (m *member) checkState() error {
 	} else if first > snap+1 {
 		return fmt.Errorf("%w: it begins at index %d, and the last snapshot that can be read is of %d", ErrLogDamaged, first, snap)
 	}
+	if last > 0 && last < snap {
+		// Its end is gone, or a crash came after a snapshot was received and before raft
+		// emptied the log. raft-wal takes no entry after such a gap, and in the first case
+		// more is gone than the snapshot holds: nobody can tell which it is.
+		return fmt.Errorf("%w: it ends at index %d, before the last snapshot at %d", ErrLogDamaged, last, snap)
+	}
 	m.conf.NoSnapshotRestoreOnStart = applied >= indexAfter(snap)
 	if applied > indexAfter(max(last, snap)) {
 		return fmt.Errorf("the state is at index %d and the raft log ends at %d: they are not of the same time; "+
