@@ -56,9 +56,10 @@ func (n *Node) apiTLS() (*tls.Config, error) {
 	if n.cfg.API.TLSCert == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(n.cfg.API.TLSCert, n.cfg.API.TLSKey)
+	pair, err := loadPair(n.cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
+	n.certificate.Store(pair)
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.certificate.Load(), nil }}, nil
 }

@@ -12,12 +12,15 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +53,8 @@ type Deps struct {
 	Sources map[names.DatasetID]exchange.Source
 	Log     *slog.Logger // nil: silent
 	Version string       // of the binary, told at /readyz
+	// Level is that of Log, which Reload changes. Nil: it cannot be changed.
+	Level *slog.LevelVar
 	// JournalFS replaces the journal's files and Now the wall clock, for tests that
 	// attack them.
 	JournalFS disk.FS
@@ -90,6 +95,10 @@ type Node struct {
 	api       *api.Server
 	apiSocket net.Listener
 
+	reloading   sync.Mutex                      // guards loaded
+	loaded      *config.Config                  // as it is in force, reloads included
+	certificate atomic.Pointer[tls.Certificate] // of the API
+
 	opened []io.Closer // in order of opening; closed in reverse by close
 }
 
@@ -104,7 +113,7 @@ func New(cfg *config.Config, deps Deps) (_ *Node, err error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	n := &Node{cfg: cfg, deps: deps, self: cfg.Node.ID()}
+	n := &Node{cfg: cfg, loaded: cfg, deps: deps, self: cfg.Node.ID()}
 	n.log = deps.Log.With("node", n.self.String())
 	defer func() {
 		if err != nil {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +26,9 @@ func (m *member) atDoor(ctx context.Context, envelope []byte, term uint64) (*reg
 		}
 	}
 	if err == nil && refusal == "" {
-		refusal, err = m.raisable(ctx, envelope)
+		if refusal, err = m.raisable(ctx, envelope); err == nil && refusal == "" {
+			err = m.handOverFirst(envelope)
+		}
 	}
 	if err != nil || refusal == "" {
 		return nil, err
@@ -44,6 +47,28 @@ func (m *member) judgeAtDoor(envelope []byte) (refusal string, err error) {
 		return err
 	})
 	return refusal, err
+}
+
+// handOverFirst hands the lead to a member that stays, before a record that leaves this
+// leader out is proposed: what a leader vouched for counts with nobody once it is no
+// member, and until another leads no exchange would be cleared.
+func (m *member) handOverFirst(envelope []byte) error {
+	next := record.NamesMembers(envelope)
+	if len(next) == 0 || slices.Contains(next, m.reg.cfg.Self) {
+		return nil
+	}
+	voters := votersOf(m.raft())
+	for _, n := range next {
+		s := server(n)
+		if !slices.Contains(voters, s.ID) {
+			continue
+		}
+		if err := m.raft().LeadershipTransferToServer(s.ID, s.Address).Error(); err == nil {
+			m.log.Info("registry leader hands over, since a members record that comes leaves it out", "to", n.String())
+			return fmt.Errorf("%w: it handed over to %s, which stays", ErrNotLeader, n)
+		}
+	}
+	return nil // nobody of them votes yet
 }
 
 // askLevel bounds the question which feature level a member knows.

@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -367,4 +370,71 @@ func scrape(ctx context.Context, e *Endpoints, id names.InstitutionID) (string, 
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return string(b), err
+}
+
+// TestReload has a running process read its configuration again: a new token is taken up,
+// what takes a restart is named, and a broken file changes nothing.
+func TestReload(t *testing.T) {
+	o := processes(t)
+	o.Nodes, o.Persons = 3, 500
+	n := start(t, o)
+	ctx := within(t, time.Minute)
+	id := n.layout.sites[0].ID
+	s, file := n.site(id), n.ConfigFile(id)
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := func(token string) string {
+		sum := sha256.Sum256([]byte(token))
+		return hex.EncodeToString(sum[:])
+	}
+	hangup := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(n.runningNode(id).pid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logged := func(word string) {
+		t.Helper()
+		for {
+			b, err := os.ReadFile(filepath.Join(s.dir, "node.log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(b), word) {
+				return
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("the log never says %q", word)
+			}
+		}
+	}
+	old, fresh := s.token, newToken()
+	changed := strings.Replace(string(was), hash(old), hash(fresh), 1)
+	if changed == string(was) {
+		t.Fatal("the token is not in the configuration")
+	}
+	hangup("join: true\n" + changed)
+	logged("configuration read again")
+	logged("needs_restart=[join]")
+	if _, err := api.NewClient(n.Endpoints().Nodes[0].API, fresh).RegistryStatus(ctx); err != nil {
+		t.Errorf("the new token: %v", err)
+	}
+	if _, err := api.NewClient(n.Endpoints().Nodes[0].API, old).RegistryStatus(ctx); err == nil {
+		t.Error("the old token still opens")
+	}
+	hangup("nonsense: true\n")
+	logged("configuration not taken up")
+	if _, err := api.NewClient(n.Endpoints().Nodes[0].API, fresh).RegistryStatus(ctx); err != nil {
+		t.Errorf("a broken file changed something: %v", err)
+	}
+	if err := os.WriteFile(file, was, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

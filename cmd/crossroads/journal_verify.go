@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -106,7 +107,7 @@ log that contradicts its last checkpoint is refused.`,
 			if err != nil {
 				return err
 			}
-			n, err := node.RebuildJournal(c.Context(), cfg, newLog(cfg.Log, c.ErrOrStderr()))
+			n, err := node.RebuildJournal(c.Context(), cfg, newLog(cfg.Log, c.ErrOrStderr(), new(slog.LevelVar)))
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -24,6 +27,9 @@ func newNodeRun() *cobra.Command {
 takes no more requests, lets exchanges under way end (limits.drain), and stops. A
 second signal ends it at once. It logs to standard error.
 
+On SIGHUP it reads its configuration again and takes up the log level, the applications
+and the API's certificate; its log says what changed, and what takes a restart.
+
 Whether it can do its work is told by GET /readyz, and by crossroads node health.`,
 		Example: "  crossroads node run --config /etc/crossroads/node.yaml",
 		Args:    cobra.NoArgs,
@@ -33,11 +39,11 @@ Whether it can do its work is told by GET /readyz, and by crossroads node health
 				return err
 			}
 			if profiles == "" {
-				return runNode(c.Context(), cfg, c.ErrOrStderr())
+				return runNode(c.Context(), file, cfg, c.ErrOrStderr())
 			}
 			g, ctx := errgroup.WithContext(c.Context())
 			ctx, cancel := context.WithCancel(ctx)
-			g.Go(func() error { defer cancel(); return runNode(ctx, cfg, c.ErrOrStderr()) })
+			g.Go(func() error { defer cancel(); return runNode(ctx, file, cfg, c.ErrOrStderr()) })
 			g.Go(func() error { return profile.Watch(ctx, profiles) })
 			return g.Wait()
 		},
@@ -47,25 +53,57 @@ Whether it can do its work is told by GET /readyz, and by crossroads node health
 	return c
 }
 
-func runNode(ctx context.Context, cfg *config.Config, logTo io.Writer) (err error) {
-	log := newLog(cfg.Log, logTo)
+func runNode(ctx context.Context, file string, cfg *config.Config, logTo io.Writer) (err error) {
+	level := new(slog.LevelVar)
+	log := newLog(cfg.Log, logTo, level)
 	sources, closer, err := adapters.OpenAll(cfg.Sources)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
-	n, err := node.New(cfg, node.Deps{Sources: sources, Log: log, Version: buildVersion()})
+	n, err := node.New(cfg, node.Deps{Sources: sources, Log: log, Level: level, Version: buildVersion()})
 	if err != nil {
 		return err
 	}
 	log.Info("node started", "node", cfg.Node.ID().String(), "mesh", cfg.Mesh, "api", n.APIAddr(), "version", buildVersion())
+	stop := onHangup(func() { reload(n, file, log) })
 	err = n.Run(ctx)
+	stop()
 	log.Info("node stopped", "node", cfg.Node.ID().String())
 	return err
 }
 
-func newLog(cfg config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
+// onHangup calls fn on every SIGHUP until stop is called, which waits for it.
+func onHangup(fn func()) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangups {
+			fn()
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
+}
+
+// reload reads the configuration again, and says what came of it.
+func reload(n *node.Node, file string, log *slog.Logger) {
+	cfg, err := config.Load(file)
+	if err == nil {
+		var changed, restart []string
+		if changed, restart, err = n.Reload(cfg); err == nil {
+			log.Warn("configuration read again", "changed", changed, "needs_restart", restart)
+			return
+		}
+	}
+	log.Error("configuration not taken up: nothing changed", "err", err)
+}
+
+func newLog(cfg config.Log, w io.Writer, level *slog.LevelVar) *slog.Logger {
 	_ = level.UnmarshalText([]byte(cfg.Level)) // config.Validate has checked it
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {

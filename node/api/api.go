@@ -60,6 +60,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/config"
@@ -149,8 +150,8 @@ type Config struct {
 // Server is the interface. It is safe for concurrent use.
 type Server struct {
 	cfg    Config
-	apps   []*application
-	public *application // stands for everybody without a token
+	apps   atomic.Pointer[[]*application] // replaced whole
+	public *application                   // stands for everybody without a token
 	times  times
 	routes []route
 	mux    *http.ServeMux
@@ -187,12 +188,8 @@ func New(cfg Config) (*Server, error) {
 		},
 		public: &application{slots: make(chan struct{}, cfg.MaxConcurrent)},
 	}
-	for _, a := range cfg.Applications {
-		hash, err := hex.DecodeString(a.TokenSHA256)
-		if err != nil || len(hash) != 32 {
-			return nil, fmt.Errorf("api: application %s: token_sha256 is no SHA-256", a.Name)
-		}
-		s.apps = append(s.apps, &application{Application: a, hash: [32]byte(hash), slots: make(chan struct{}, cfg.MaxConcurrent)})
+	if err := s.SetApplications(cfg.Applications); err != nil {
+		return nil, err
 	}
 	s.routes = s.table()
 	s.mux = http.NewServeMux()
@@ -201,4 +198,19 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.mux.Handle("/", s.serve(route{access: open, handle: s.notFound}))
 	return s, nil
+}
+
+// SetApplications says who has a token from now on. Requests under way end under the
+// rights that they began with.
+func (s *Server) SetApplications(all []config.Application) error {
+	apps := make([]*application, 0, len(all))
+	for _, a := range all {
+		hash, err := hex.DecodeString(a.TokenSHA256)
+		if err != nil || len(hash) != 32 {
+			return fmt.Errorf("api: application %s: token_sha256 is no SHA-256", a.Name)
+		}
+		apps = append(apps, &application{Application: a, hash: [32]byte(hash), slots: make(chan struct{}, s.cfg.MaxConcurrent)})
+	}
+	s.apps.Store(&apps)
+	return nil
 }

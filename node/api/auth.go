@@ -40,7 +40,7 @@ func (s *Server) authenticate(q *request, need access) error {
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	var found *application
-	for _, a := range s.apps { // all of them: how long it takes tells nothing
+	for _, a := range *s.apps.Load() { // all of them: how long it takes tells nothing
 		if subtle.ConstantTimeCompare(a.hash[:], hash[:]) == 1 {
 			found = a
 		}

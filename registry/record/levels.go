@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -102,16 +103,27 @@ func (a *applier) setFeatureLevel(l *registrypb.FeatureLevel) error {
 
 // Raises gives the feature level to which a command would raise the mesh; 0: it is
 // another kind of command, or none.
-func Raises(raw []byte) uint32 {
+func Raises(raw []byte) uint32 { return parsed(raw).GetSetFeatureLevel().GetLevel() }
+
+// NamesMembers gives the members that a command would write, or none.
+func NamesMembers(raw []byte) (ids []names.NodeID) {
+	for _, v := range parsed(raw).GetSetMembers().GetVoters() {
+		ids = append(ids, NodeID(v))
+	}
+	return ids
+}
+
+// parsed reads the command in an envelope, believing nothing; nil: there is none.
+func parsed(raw []byte) *registrypb.Command {
 	opened, err := envelope.Open(envelope.Command, raw)
 	if err != nil {
-		return 0
+		return nil
 	}
 	a := &applier{rules: new(Rules)}
 	if err := a.parse(opened.Payload); err != nil {
-		return 0
+		return nil
 	}
-	return a.cmd.GetSetFeatureLevel().GetLevel()
+	return a.cmd
 }
 
 // KnownLevel gives the highest feature level that this program knows.
