@@ -250,6 +250,7 @@ func (n *Node) openAPI() (err error) {
 		Sector: n.desk(), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Reads: n.registry, Operations: n.operations(),
 		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
+		Declarant: n.notify.declarant, Source: n.notify.source,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
 	return err
@@ -269,7 +270,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
 		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
-		n.runLots, n.runNotify, n.notify.inbox.Run, n.runSector,
+		n.runLots, n.runNotify, n.notify.inbox.Run, n.notify.declarant.Run, n.runSector,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/notify"
+	"github.com/crossroads-mesh/crossroads/node/submission"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -22,6 +23,7 @@ const (
 	methodReady              = "notify.ready"
 	methodDeliver            = "notify.deliver"
 	methodReplay             = "notify.replay"
+	methodSubmissionStatus   = "submission.status"
 )
 
 // maxDeliver holds the content of a batch, and the messages around it.
@@ -38,6 +40,8 @@ type notifying struct {
 	publisher *notify.Publisher
 	recipient *notify.Recipient
 	clearing  *clearing.NotificationService // nil on a node that is no member
+	source    *submission.Source
+	declarant *submission.Declarant
 }
 
 func (n *Node) openQueue() (err error) {
@@ -56,17 +60,31 @@ func (n *Node) openNotify() (err error) {
 		return err
 	}
 	bounds := n.keys.genesis.Bounds
+	// Both sides of declarations are handed the publisher once there is one.
+	declarations := submission.Config{
+		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Registry: n.past, Journal: n.journal, Queue: n.notify.queue, Inbox: n.notify.inbox,
+		Ask: func(ctx context.Context, to names.NodeID, req *nodepb.SubmissionStatusRequest) (*nodepb.SubmissionStatusResponse, error) {
+			resp := new(nodepb.SubmissionStatusResponse)
+			return resp, n.peers.Call(ctx, to, methodSubmissionStatus, req, resp)
+		},
+		Now: n.deps.Now, Log: n.log,
+	}
 	n.notify.publisher, err = notify.NewPublisher(notify.PublisherConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(), Registry: n.past, Peers: n.peers,
 		Journal: n.journal, Queue: n.notify.queue, Bounds: bounds, Keep: n.cfg.Notify.Keep, Now: n.deps.Now, Log: n.log,
+		Received: func(t *clearing.Told, from names.NodeID, receipt []byte) []outbox.Change {
+			return n.notify.declarant.Received(t, from, receipt)
+		},
 	})
 	if err != nil {
 		return err
 	}
+	declarations.Publisher = n.notify.publisher
+	n.notify.source, n.notify.declarant = submission.NewSource(declarations), submission.NewDeclarant(declarations)
 	n.notify.recipient = notify.NewRecipient(notify.RecipientConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(), Registry: n.past, Journal: n.journal,
 		Queue: n.notify.queue, Inbox: n.notify.inbox, Peers: n.peers, Bounds: bounds,
-		NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew), Now: n.deps.Now, Log: n.log,
+		NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew), Declared: n.notify.source.Declared, Now: n.deps.Now, Log: n.log,
 	})
 	if n.cfg.Member {
 		n.notify.clearing = clearing.NewNotificationService(clearing.NotificationConfig{
@@ -98,6 +116,7 @@ func (n *Node) handleNotify() {
 	serve(n, methodReady, small, who.listed, n.notify.recipient.Ready)
 	serve(n, methodDeliver, mesh.Limits{Request: maxDeliver, Response: maxAnswer}, who.listed, n.notify.recipient.Deliver)
 	serve(n, methodReplay, small, who.listed, n.notify.publisher.ServeReplay)
+	serve(n, methodSubmissionStatus, mesh.Limits{Request: maxSmall, Response: maxAnswer}, who.listed, n.notify.source.Serve)
 	if n.notify.clearing != nil {
 		serve(n, methodClearNotifications, mesh.Limits{Request: maxAnswer, Response: maxTrace}, who.listed, n.notify.clearing.Clear)
 	}

@@ -125,6 +125,9 @@ type Config struct {
 	Publisher Publisher
 	Inbox     Inbox
 	Replayer  Replayer
+	// Declarant and Source are the two sides of declarations.
+	Declarant Declarant
+	Source    Source
 	Registry  Registry
 	// Sector is the node's part of a sector. Nil: it is of none.
 	Sector *sector.Desk
@@ -170,7 +173,7 @@ type times struct {
 func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Consultations == nil, cfg.Inquiries == nil, cfg.Journal == nil, cfg.Tree == nil, cfg.Tracer == nil, cfg.Readings == nil, cfg.Mandates == nil, cfg.Receipts == nil, cfg.Registry == nil, cfg.Author == nil,
-		cfg.Publisher == nil, cfg.Inbox == nil, cfg.Replayer == nil,
+		cfg.Publisher == nil, cfg.Inbox == nil, cfg.Replayer == nil, cfg.Declarant == nil, cfg.Source == nil,
 		cfg.Lots == nil,
 		cfg.Reads == nil, cfg.Schemes == nil, cfg.Log == nil:
 		return nil, errors.New("api: a required part of the configuration is missing")

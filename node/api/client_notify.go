@@ -96,3 +96,18 @@ func (c *Client) Subscriptions(ctx context.Context) (List[Subscription], error) 
 func (c *Client) Subscribe(ctx context.Context, s SubscriptionRequest) (Submitted, error) {
 	return post[Submitted](ctx, c, "/v1/subscriptions", s)
 }
+
+// Declare declares something to the authentic source.
+func (c *Client) Declare(ctx context.Context, d DeclarationRequest) (Declaration, error) {
+	return post[Declaration](ctx, c, "/v1/declarations", d)
+}
+
+// DeclarationStatus tells what became of a declaration.
+func (c *Client) DeclarationStatus(ctx context.Context, t names.ClientTicket) (Declaration, error) {
+	return get[Declaration](ctx, c, "/v1/declarations/"+url.PathEscape(string(t)))
+}
+
+// DecideSubmission decides on a declaration that this institution received.
+func (c *Client) DecideSubmission(ctx context.Context, t names.Ticket, d DecisionRequest) (Declaration, error) {
+	return post[Declaration](ctx, c, "/v1/submissions/"+url.PathEscape(string(t))+"/decision", d)
+}

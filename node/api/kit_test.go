@@ -305,7 +305,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Mandates: f, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
-		}, Registry: f, Reads: f, Operations: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Schemes: subject.Belgian(),
+		}, Registry: f, Reads: f, Operations: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Declarant: &f.notify.declared, Source: &f.notify.declared, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -9,7 +9,9 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/notify"
+	"github.com/crossroads-mesh/crossroads/node/submission"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -23,6 +25,22 @@ type fakeNotify struct {
 	published []notify.Change
 	err       error
 	want      inbox.Want
+	declared  fakeDeclarations
+}
+
+// fakeDeclarations stands for both sides of declarations.
+type fakeDeclarations struct{}
+
+func (fakeDeclarations) Status(names.Ticket) (*submission.Status, error) {
+	return &submission.Status{Ticket: aTicket, Source: "nsso", State: nodepb.DeclarationState_DECLINED, Published: aTicket, SupersededBy: aTicket,
+		Reasons: []*nodepb.FieldReason{{Field: "gross", Code: "too-low", Text: "below the minimum"}}, Receipt: []byte("r"), Signed: []byte("s")}, nil
+}
+
+func (f fakeDeclarations) Decide(_ context.Context, _ exchange.Caller, t names.Ticket, accept bool, _ []*nodepb.FieldReason) (*submission.Status, error) {
+	if !accept {
+		return nil, submission.ErrDecided
+	}
+	return f.Status(t)
 }
 
 func (f *fakeNotify) Publish(_ context.Context, c notify.Change) (*notify.Accepted, error) {

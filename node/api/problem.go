@@ -13,6 +13,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/mandate"
 	"github.com/crossroads-mesh/crossroads/node/notify"
 	"github.com/crossroads-mesh/crossroads/node/reading"
+	"github.com/crossroads-mesh/crossroads/node/submission"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
@@ -128,6 +129,16 @@ func asProblem(err error) *Problem {
 		return problem(CodeNotFound, "client_ticket", "Only the application that published it can ask, while it is kept.")
 	case errors.Is(err, notify.ErrUnavailable), errors.Is(err, inbox.ErrUnavailable):
 		return problem(CodeUnavailable, "", "Journal or queue cannot be written, so nothing was done; see GET /readyz. Sending the same again is safe.")
+	case errors.Is(err, submission.ErrNotFound):
+		return problem(CodeNotFound, "ticket", "This institution has received no declaration under this ticket.")
+	case errors.Is(err, submission.ErrDecided):
+		return problem(CodeTicketReused, "ticket", "The declaration was decided otherwise before, and a decision stands: what is wrong is corrected by a declaration of its own.")
+	case errors.Is(err, submission.ErrOriginal):
+		return problem(CodeMalformed, "ticket", "It corrects or cancels no accepted declaration of the same declarant about the same subject: decline it.")
+	case errors.Is(err, submission.ErrNotPublished):
+		return problem(CodeForbidden, "ticket", "It cannot be published, so it was not accepted: this institution must offer the dataset, and have declared its own file on the subject, first.")
+	case errors.Is(err, submission.ErrUnavailable):
+		return problem(CodeUnavailable, "", "Journal or queue cannot be used, so nothing was decided; see GET /readyz. Deciding the same again is safe.")
 	case errors.Is(err, inbox.ErrNotTaken):
 		return problem(CodeNotFound, "items", "Some were never taken by this application, were acknowledged before, or took longer than their visibility: take them again. The others are acknowledged.")
 	case errors.Is(err, exchange.ErrBadQuestion):

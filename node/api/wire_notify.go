@@ -185,3 +185,46 @@ type SubscriptionRequest struct {
 	Period    *names.Period     `json:"period,omitempty"` // none: from today on, without end
 	Withdrawn bool              `json:"withdrawn,omitempty"`
 }
+
+// DeclarationRequest declares something to the authentic source.
+type DeclarationRequest struct {
+	ClientTicket names.ClientTicket `json:"client_ticket,omitempty"`
+	Subject      Subject            `json:"subject"`
+	Dataset      names.DatasetID    `json:"dataset"`
+	Purpose      names.Purpose      `json:"purpose"`
+	Period       *names.Period      `json:"period"`
+	Record       json.RawMessage    `json:"record"`
+	Change       string             `json:"change,omitempty"` // CHANGED (the default: a declaration), CORRECTED, CANCELLED
+	RefersTo     names.Ticket       `json:"refers_to,omitempty"`
+	Fields       []names.FieldName  `json:"fields,omitempty"` // not looked at: a declaration is whole
+}
+
+// Declaration is what is known of one.
+type Declaration struct {
+	Ticket       names.Ticket       `json:"ticket"`
+	ClientTicket names.ClientTicket `json:"client_ticket,omitempty"`
+	// State is REFUSED (by the network, with a reason), SENT (the source has not received
+	// it yet), RECEIVED, ACCEPTED, DECLINED (with reasons), AMENDED or ANNULLED.
+	State        string              `json:"state"`
+	Source       names.InstitutionID `json:"source,omitempty"`
+	Reason       string              `json:"reason,omitempty"`
+	Explanation  string              `json:"explanation,omitempty"`
+	Reasons      []FieldReason       `json:"reasons,omitempty"`
+	Published    names.Ticket        `json:"published,omitempty"`     // under which others are told
+	SupersededBy names.Ticket        `json:"superseded_by,omitempty"` // the correction or cancellation
+	Receipt      []byte              `json:"receipt,omitempty"`       // signed by the source
+	Signed       []byte              `json:"signed,omitempty"`        // the state, likewise
+}
+
+// FieldReason says what is wrong with one field of a declaration; no field: the whole.
+type FieldReason struct {
+	Field names.FieldName `json:"field,omitempty"`
+	Code  string          `json:"code"`
+	Text  string          `json:"text,omitempty"`
+}
+
+// DecisionRequest decides on a declaration.
+type DecisionRequest struct {
+	Decision string        `json:"decision"` // ACCEPTED or DECLINED
+	Reasons  []FieldReason `json:"reasons,omitempty"`
+}

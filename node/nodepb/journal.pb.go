@@ -150,6 +150,8 @@ const (
 	Event_REPLAY_ASKED         Event = 31 // both: what was told is to be told again
 	Event_TAKEN                Event = 32 // recipient: the institution's application holds it
 	Event_INBOX_ENDED          Event = 34 // recipient: nobody took it while it was kept
+	Event_SUBMISSION_DECIDED   Event = 35 // recipient: before the status can be asked for; evidence: a SubmissionStatus
+	Event_SUBMISSION_TOLD      Event = 36 // publisher: what the authentic source decided; evidence: likewise
 	Event_SUBSCRIPTION_CHANGED Event = 33 // recipient: before the command leaves, and again with its outcome
 )
 
@@ -199,6 +201,8 @@ var (
 		31: "REPLAY_ASKED",
 		32: "TAKEN",
 		34: "INBOX_ENDED",
+		35: "SUBMISSION_DECIDED",
+		36: "SUBMISSION_TOLD",
 		33: "SUBSCRIPTION_CHANGED",
 	}
 	Event_value = map[string]int32{
@@ -245,6 +249,8 @@ var (
 		"REPLAY_ASKED":         31,
 		"TAKEN":                32,
 		"INBOX_ENDED":          34,
+		"SUBMISSION_DECIDED":   35,
+		"SUBMISSION_TOLD":      36,
 		"SUBSCRIPTION_CHANGED": 33,
 	}
 )
@@ -1082,7 +1088,7 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x12\x0f\n" +
 	"\vCOOPERATING\x10\v\x12\r\n" +
 	"\tPUBLISHER\x10\x0f\x12\r\n" +
-	"\tRECIPIENT\x10\x10*\xf2\x05\n" +
+	"\tRECIPIENT\x10\x10*\x9f\x06\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tREQUESTED\x10\x01\x12\v\n" +
@@ -1130,7 +1136,9 @@ const file_node_nodepb_journal_proto_rawDesc = "" +
 	"\x0fNOTICE_REDRIVEN\x10\x1e\x12\x10\n" +
 	"\fREPLAY_ASKED\x10\x1f\x12\t\n" +
 	"\x05TAKEN\x10 \x12\x0f\n" +
-	"\vINBOX_ENDED\x10\"\x12\x18\n" +
+	"\vINBOX_ENDED\x10\"\x12\x16\n" +
+	"\x12SUBMISSION_DECIDED\x10#\x12\x13\n" +
+	"\x0fSUBMISSION_TOLD\x10$\x12\x18\n" +
 	"\x14SUBSCRIPTION_CHANGED\x10!B3Z1github.com/crossroads-mesh/crossroads/node/nodepbb\x06proto3"
 
 var (

@@ -56,6 +56,9 @@ func (p *Publisher) canonical(c Change) (*change, error) {
 			parts = append(parts, part{t.field, t.ticket.Validate()})
 		}
 	}
+	if c.Purpose != "" {
+		parts = append(parts, part{"purpose", c.Purpose.Validate()})
+	}
 	for _, x := range parts {
 		if x.err != nil {
 			return nil, bad(x.field, x.err.Error())
@@ -111,7 +114,7 @@ func (a *change) hash() []byte {
 		number = a.Number
 	}
 	for _, s := range []string{"crossroads change v1", a.Application, string(a.User), a.Channel, string(a.Dataset), string(a.Scheme), number,
-		string(a.RefersTo), string(a.CausedBy), string(a.Record), strings.Join(texts(a.Fields), " ")} {
+		string(a.RefersTo), string(a.CausedBy), string(a.Purpose), string(a.Record), strings.Join(texts(a.Fields), " ")} {
 		put(s)
 	}
 	for _, n := range []uint32{a.AuthLevel, uint32(a.Period.From), uint32(a.Period.Until), uint32(a.Kind)} {
@@ -124,7 +127,12 @@ func (a *change) hash() []byte {
 func (a *change) publication(mesh names.MeshID, self names.NodeID, nowMillis int64) *registrypb.Publication {
 	nonce := make([]byte, 16)
 	rand.Read(nonce)
+	mode := ""
+	if a.Purpose != "" {
+		mode = string(names.Submission)
+	}
 	return &registrypb.Publication{
+		Mode: mode, Purpose: string(a.Purpose),
 		Mesh: string(mesh), Nonce: nonce, Publisher: nodeRef(self), ClientTicket: string(a.ClientTicket), User: string(a.User),
 		Application: a.Application, AuthLevel: a.AuthLevel, Channel: a.Channel, Dataset: string(a.Dataset), Fields: texts(a.Fields),
 		Subject: wireSubject(a.subject), Period: &registrypb.Period{From: int32(a.Period.From), Until: int32(a.Period.Until)},

@@ -38,6 +38,9 @@ func (c *courier) conclude(ctx context.Context, going []*flight, to names.NodeID
 				if err == nil {
 					entries, done = append(entries, c.delivered(f, to, r, o.Receipt)), append(done, f)
 					changes = append(changes, outbox.Change{Key: deliveryKey(c.address, f.sequence), Delete: true})
+					if c.cfg.Received != nil && f.used.Publication.Mode != "" {
+						changes = append(changes, c.cfg.Received(f.used.Told, to, o.Receipt)...)
+					}
 					continue
 				}
 				c.cfg.Log.Warn("receipt does not verify", "recipient", c.address, "ticket", f.used.Ticket, "err", err)

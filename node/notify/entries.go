@@ -16,10 +16,14 @@ import (
 
 // publicationEntry begins a journal entry with what the publication says.
 func publicationEntry(now time.Time, role nodepb.Role, event nodepb.Event, ticket names.Ticket, p *registrypb.Publication, hash []byte) *nodepb.Entry {
+	mode := names.Notification
+	if p.GetMode() != "" {
+		mode = names.Mode(p.GetMode())
+	}
 	return &nodepb.Entry{
-		TimeUnixMs: now.UnixMilli(), Role: role, Event: event, Ticket: string(ticket), ClientTicket: p.GetClientTicket(),
+		Purpose: p.GetPurpose(), TimeUnixMs: now.UnixMilli(), Role: role, Event: event, Ticket: string(ticket), ClientTicket: p.GetClientTicket(),
 		Supplier: p.GetPublisher(), User: p.GetUser(), Application: p.GetApplication(), Channel: p.GetChannel(), AuthLevel: p.GetAuthLevel(),
-		Mode: string(names.Notification), Dataset: p.GetDataset(), Fields: p.GetFields(), Subject: p.GetSubject(), Period: p.GetPeriod(),
+		Mode: string(mode), Dataset: p.GetDataset(), Fields: p.GetFields(), Subject: p.GetSubject(), Period: p.GetPeriod(),
 		RequestHash: hash,
 	}
 }

@@ -77,6 +77,9 @@ type Change struct {
 	Kind         registrypb.Change // zero: CHANGED
 	RefersTo     names.Ticket      // of the publication that is corrected or cancelled
 	CausedBy     names.Ticket      // of the submission that led to it
+	// Purpose makes it a submission: a declaration to the authentic source alone, for which
+	// this institution is authorized under that purpose.
+	Purpose names.Purpose
 	// Record is one JSON object that matches the dataset's schema.
 	Record json.RawMessage
 	// Fields are those that changed. Empty: all that the record holds.

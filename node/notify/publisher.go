@@ -49,6 +49,9 @@ type PublisherConfig struct {
 	// RetryFirst and RetryMost are how long a courier rests after a recipient that did
 	// not answer: the first time, and at the most; with jitter. 200 ms, 5 minutes.
 	RetryFirst, RetryMost time.Duration
+	// Received, if there is one, gives what is to be kept with the receipt of a submission,
+	// in the same durable step in which its delivery is forgotten.
+	Received func(t *clearing.Told, from names.NodeID, receipt []byte) []outbox.Change
 	// Refusals is how often a recipient may refuse one delivery before it is given up. 5.
 	Refusals int
 
@@ -208,9 +211,19 @@ func (p *Publisher) mayPublish(a *change) (reason registrypb.Reason, err error) 
 		if err != nil {
 			return err
 		}
+		var own []string // qualities of own files that give the right
+		if a.Purpose != "" {
+			own, reason, err = p.maySubmit(v, a)
+			if err != nil || reason != registrypb.Reason_REASON_UNSPECIFIED {
+				return err
+			}
+		}
 		o, err := v.Offering(a.Dataset, p.cfg.Self.Institution)
 		if err != nil {
 			return err
+		}
+		if a.Purpose != "" {
+			o = &registrypb.Offering{Qualities: own, Period: &registrypb.Period{From: int32(names.Always), Until: int32(names.Forever)}}
 		}
 		if dataset == nil || o == nil || o.Withdrawn || !record.Period(o.Period).Overlaps(a.Period) {
 			reason = registrypb.Reason_NOT_ALLOWED
@@ -242,6 +255,25 @@ func (p *Publisher) mayPublish(a *change) (reason registrypb.Reason, err error) 
 		return nil
 	})
 	return reason, err
+}
+
+// maySubmit gives the qualities that an authorization asks of this institution's own
+// files, or why there is none.
+func (p *Publisher) maySubmit(v record.View, a *change) (qualities []string, reason registrypb.Reason, err error) {
+	inst, err := v.Institution(p.cfg.Self.Institution)
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, err := v.AuthorizationsFor(names.InstitutionType(inst.GetType()), a.Dataset, a.Purpose)
+	for _, z := range rows {
+		if !z.Revoked && contains(z.Modes, string(names.Submission)) {
+			qualities = append(qualities, z.RequesterQualities...)
+		}
+	}
+	if len(qualities) == 0 {
+		reason = registrypb.Reason_NOT_ALLOWED
+	}
+	return qualities, reason, err
 }
 
 // refuse journals a change that is not published.

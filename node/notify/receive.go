@@ -185,13 +185,25 @@ func (r *Recipient) store(all []*arrival) error {
 			continue
 		}
 		t := a.told
-		items = append(items, &inbox.Item{
+		item := &inbox.Item{
 			Kind: inbox.Notification, Ticket: t.Ticket, From: t.Publisher.Institution, Dataset: names.DatasetID(t.Clearance.Dataset),
 			Purpose: names.Purpose(t.Clearance.Purpose), Fields: named[names.FieldName](t.Clearance.Fields), Authorization: names.AuthorizationID(t.Clearance.Authorization),
 			Subject: t.Subject, Current: t.Current, KnownAs: t.KnownAs, FiledUnder: a.filed, Period: record.Period(t.Publication.Period),
 			Change: t.Publication.Change, RefersTo: names.Ticket(t.Publication.RefersTo), CausedBy: names.Ticket(t.Publication.CausedBy),
 			Content: a.raw.Content, Received: now, Replayed: a.notice.Replayed, ClientTicket: names.ClientTicket(t.Publication.ClientTicket),
-		})
+		}
+		items = append(items, item)
+		if t.Publication.Mode == string(names.Submission) {
+			item.Kind = inbox.Declaration
+			if r.cfg.Declared == nil {
+				continue
+			}
+			more, err := r.cfg.Declared(t, item, a.raw.Publication)
+			if err != nil {
+				return err
+			}
+			marks = append(marks, more...)
+		}
 		until := time.UnixMilli(t.Publication.TimeUnixMs).Add(PublicationLife + time.Hour)
 		mark, err := changeOf(a.mark, &nodepb.KeptReceived{Commitment: a.notice.Commitment, TimeUnixMs: now.UnixMilli()}, until)
 		if err != nil {
@@ -236,4 +248,22 @@ func (r *Recipient) receipts(all []*arrival) (*nodepb.DeliverResponse, error) {
 		resp.Outcomes = append(resp.Outcomes, a.outcome)
 	}
 	return resp, nil
+}
+
+// checkRecord insists that a declaration is one record that matches its dataset's schema:
+// the declarant's node has checked it, and this is the authentic source.
+func (r *Recipient) checkRecord(v record.View, a *arrival) error {
+	dataset, err := v.Dataset(names.DatasetID(a.told.Clearance.Dataset))
+	if err != nil {
+		return err
+	}
+	if n, err := exchange.CheckContent(a.raw.Content, named[names.FieldName](a.told.Clearance.Fields)); err != nil || n != 1 {
+		a.refuse(registrypb.Reason_SUPPLIER_ERROR, false, "not one record with the permitted fields")
+		return nil
+	}
+	one := a.raw.Content[1 : len(a.raw.Content)-1] // of an array of one
+	if err := r.validator.Check(names.DatasetID(dataset.GetId()), dataset.GetSchema(), one); err != nil {
+		a.refuse(registrypb.Reason_SUPPLIER_ERROR, false, "declaration: %v", err)
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/keylock"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -33,6 +34,9 @@ type RecipientConfig struct {
 	Inbox    Inbox
 	Peers    Peers          // to ask for replays
 	Bounds   genesis.Bounds // of the mesh
+	// Declared, if there is one, gives what is to be kept of a submission beside the inbox's
+	// item, in the same durable step.
+	Declared func(t *clearing.Told, item *inbox.Item, publication []byte) ([]outbox.Change, error)
 	// NotBefore refuses clearances issued before it: the marks of what was received may be
 	// lost with what a restored disk lost. Zero: none is.
 	NotBefore time.Time
@@ -45,6 +49,8 @@ type Recipient struct {
 	cfg     RecipientConfig
 	checker clearing.Checker
 	locks   keylock.Locks // by publishing institution
+
+	validator exchange.Validator
 }
 
 // NewRecipient makes a recipient; it starts nothing.
@@ -257,6 +263,9 @@ func (r *Recipient) ownFiles(v record.View, a *arrival) error {
 				return nil
 			}
 		}
+	}
+	if t.Publication.Mode == string(names.Submission) {
+		return r.checkRecord(v, a)
 	}
 	for _, id := range numbers {
 		refs, err := v.References(id)

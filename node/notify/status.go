@@ -72,3 +72,21 @@ func (p *Publisher) Status(application string, t names.ClientTicket) (*Status, e
 	}
 	return s, nil
 }
+
+// Published gives what an application published under its own number, while it is kept.
+// The error wraps ErrNotFound or ErrUnavailable.
+func (p *Publisher) Published(application string, t names.ClientTicket) (*registrypb.Publication, error) {
+	kept := new(nodepb.KeptClientTicket)
+	ok, err := p.load(outbox.Key{Table: tabTickets, ID: application + "\x00" + string(t)}, kept)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if !ok {
+		return nil, ErrNotFound
+	}
+	k, err := p.publication(kept.Sequence)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return readPublication(k.Publication)
+}

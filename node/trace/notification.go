@@ -138,7 +138,7 @@ func (b *builder) checkNotification(groups [][]held, recipients []Recipient) {
 	}
 	var about []held // what an application did later is not the publisher's doing
 	for _, e := range b.entries {
-		if e.Event != nodepb.Event_TAKEN && e.Event != nodepb.Event_INBOX_ENDED && e.Event != nodepb.Event_NOTICE_REDRIVEN {
+		if e.Event != nodepb.Event_TAKEN && e.Event != nodepb.Event_INBOX_ENDED && e.Event != nodepb.Event_SUBMISSION_DECIDED && e.Event != nodepb.Event_SUBMISSION_TOLD && e.Event != nodepb.Event_NOTICE_REDRIVEN {
 			about = append(about, e)
 		}
 	}
@@ -228,12 +228,14 @@ type toldEvidence struct {
 	decision    *registrypb.Decision
 	notice      *nodepb.Notice
 	receipt     *nodepb.NoticeReceipt
+	status      *nodepb.SubmissionStatus
 }
 
 // toldParts gives the envelopes that an entry of this event rests on, in order.
 func toldParts(e *nodepb.Entry, s *toldEvidence) []part {
 	s.publication, s.clearance, s.decision = new(registrypb.Publication), new(registrypb.NotificationClearance), new(registrypb.Decision)
-	s.notice, s.receipt = new(nodepb.Notice), new(nodepb.NoticeReceipt)
+	s.notice, s.receipt, s.status = new(nodepb.Notice), new(nodepb.NoticeReceipt), new(nodepb.SubmissionStatus)
+	status := part{envelope.SubmissionStatus, "status", nil, s.status, func() string { return s.status.GetSource().GetInstitution() }}
 	publication := part{envelope.Publication, "publication", e.RequestHash, s.publication, func() string { return s.publication.GetPublisher().GetInstitution() }}
 	clearance := part{envelope.NotificationClearance, "clearance", e.ClearanceHash, s.clearance, func() string { return s.clearance.GetClearer().GetInstitution() }}
 	decision := part{envelope.NotificationDecision, "decision", nil, s.decision, func() string { return s.decision.GetClearer().GetInstitution() }}
@@ -256,6 +258,8 @@ func toldParts(e *nodepb.Entry, s *toldEvidence) []part {
 		}
 	case nodepb.Event_NOTICE_SENT:
 		return []part{clearance, notice}
+	case nodepb.Event_SUBMISSION_DECIDED, nodepb.Event_SUBMISSION_TOLD:
+		return []part{status}
 	case nodepb.Event_NOTICE_RECEIVED, nodepb.Event_NOTICE_AGAIN:
 		return []part{publication, clearance, notice}
 	case nodepb.Event_NOTICE_DELIVERED:
@@ -296,6 +300,9 @@ func (b *builder) checkShown(e held) {
 			all = append(all, ofTelling(e.Entry, s.clearance)...)
 		case envelope.NotificationDecision:
 			all = append(all, said{"the ticket", e.Ticket == s.decision.Ticket}, said{"the publication (by its hash)", bytes.Equal(e.RequestHash, s.decision.RequestHash)})
+		case envelope.SubmissionStatus:
+			all = append(all, said{"the ticket", e.Ticket == s.status.Ticket}, said{"the source", e.Requester.GetInstitution() == s.status.GetSource().GetInstitution()},
+				said{"the declarant", e.Supplier.GetInstitution() == s.status.Declarant}, said{"the decision", strings.HasPrefix(e.Detail, s.status.State.String())})
 		case envelope.Notice:
 			all = append(all, said{"the ticket", e.Ticket == s.notice.Ticket}, said{"the publisher", proto.Equal(e.Supplier, s.notice.Publisher)},
 				said{"the recipient", e.Requester.GetInstitution() == s.notice.Recipient}, said{"what was told (by its commitment)", bytes.Equal(e.AnswerCommitment, s.notice.Commitment)},

@@ -41,20 +41,22 @@ var reasonWords = map[registrypb.Reason]string{
 
 // eventWords are those of automatic communications.
 var eventWords = map[nodepb.Event]string{
-	nodepb.Event_PUBLISHED:        "published a change",
-	nodepb.Event_CLEARED:          "decided who is to be told",
-	nodepb.Event_ADDRESSED:        "nobody, or not everybody, is told",
-	nodepb.Event_NOTICE_SENT:      "told",
-	nodepb.Event_NOTICE_RECEIVED:  "was told, and stored it",
-	nodepb.Event_NOTICE_AGAIN:     "was told again what it had",
-	nodepb.Event_NOTICE_REFUSED:   "was refused, or refused",
-	nodepb.Event_NOTICE_DELIVERED: "holds the receipt",
-	nodepb.Event_NOTICE_LAPSED:    "did not tell: it may not any more",
-	nodepb.Event_NOTICE_DEAD:      "gave up until it is tried again",
-	nodepb.Event_NOTICE_REDRIVEN:  "was made to try again, or to forget",
-	nodepb.Event_REPLAY_ASKED:     "a replay was asked for",
-	nodepb.Event_TAKEN:            "the application took it",
-	nodepb.Event_INBOX_ENDED:      "nobody took it while it was kept",
+	nodepb.Event_PUBLISHED:          "published a change",
+	nodepb.Event_CLEARED:            "decided who is to be told",
+	nodepb.Event_ADDRESSED:          "nobody, or not everybody, is told",
+	nodepb.Event_NOTICE_SENT:        "told",
+	nodepb.Event_NOTICE_RECEIVED:    "was told, and stored it",
+	nodepb.Event_NOTICE_AGAIN:       "was told again what it had",
+	nodepb.Event_NOTICE_REFUSED:     "was refused, or refused",
+	nodepb.Event_NOTICE_DELIVERED:   "holds the receipt",
+	nodepb.Event_NOTICE_LAPSED:      "did not tell: it may not any more",
+	nodepb.Event_NOTICE_DEAD:        "gave up until it is tried again",
+	nodepb.Event_NOTICE_REDRIVEN:    "was made to try again, or to forget",
+	nodepb.Event_REPLAY_ASKED:       "a replay was asked for",
+	nodepb.Event_SUBMISSION_DECIDED: "decided on the declaration",
+	nodepb.Event_SUBMISSION_TOLD:    "was told what became of the declaration",
+	nodepb.Event_TAKEN:              "the application took it",
+	nodepb.Event_INBOX_ENDED:        "nobody took it while it was kept",
 }
 
 var statusWords = map[nodepb.Status]string{

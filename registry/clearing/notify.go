@@ -250,7 +250,7 @@ func (s *NotificationService) clearance(d *Notified, to Recipient, standing leas
 		Recipient: string(to.Institution), PublicationHash: d.PublicationHash, Subject: p.Subject, Dataset: p.Dataset, Fields: to.Fields,
 		Period: p.Period, Purpose: to.Authorization.Purpose, Authorization: to.Authorization.Id, RegistryIndex: d.RegistryIndex,
 		IssuedUnixMs: d.Time.UnixMilli(), PresentByUnixMs: d.Time.Add(s.cfg.Bounds.PresentLife).UnixMilli(),
-		ReleaseByUnixMs: d.Time.Add(s.cfg.Bounds.ReleaseLife).UnixMilli(), Grant: standing.Grant,
+		ReleaseByUnixMs: d.Time.Add(s.cfg.Bounds.ReleaseLife).UnixMilli(), Grant: standing.Grant, Mode: p.Mode,
 	}
 	rand.Read(c.Id)
 	if now := d.Family[0]; now.Number() != p.Subject.Number {
@@ -319,6 +319,10 @@ func checkPublication(mesh names.MeshID, p *registrypb.Publication) error {
 		return errors.New("a correction or a cancellation names the publication that it is of, and nothing else does")
 	case p.TimeUnixMs <= 0:
 		return errors.New("no time")
+	case p.Mode != "" && p.Mode != string(names.Submission) || (p.Mode == "") != (p.Purpose == ""):
+		return errors.New("it is neither an automatic communication nor a submission for a purpose")
+	case p.Purpose != "" && names.Purpose(p.Purpose).Validate() != nil:
+		return errors.New("malformed purpose")
 	}
 	checks := []error{
 		record.NodeID(p.Publisher).Validate(), names.UserID(p.User).Validate(), names.DatasetID(p.Dataset).Validate(), record.Period(p.Period).Validate(),

@@ -70,6 +70,7 @@ type Desk struct {
 type verdictKey struct {
 	publisher, clearer, leader                 names.NodeID
 	recipient, dataset, purpose, authorization string
+	mode                                       string
 	published, issued                          names.Date
 	fields, qualities, publisherQualities      string
 	period                                     names.Period
@@ -164,6 +165,7 @@ func (t *Told) bound(mesh names.MeshID) *Refusal {
 		{"subject", proto.Equal(c.Subject, p.Subject)},
 		{"dataset", c.Dataset == p.Dataset},
 		{"period", proto.Equal(c.Period, p.Period)},
+		{"mode", c.Mode == p.Mode && (p.Mode == "" || c.Purpose == p.Purpose)},
 	} {
 		if !f.same {
 			return invalid("it is for another %s", f.what)
@@ -240,7 +242,7 @@ func (d *Desk) Stands(t *Told) *Refusal {
 	c := t.Clearance
 	k := verdictKey{
 		publisher: t.Publisher, clearer: t.Clearer, leader: record.NodeID(t.grant.Grant.Leader), recipient: c.Recipient, dataset: c.Dataset,
-		purpose: c.Purpose, authorization: c.Authorization, published: dayOf(t.Publication.TimeUnixMs), issued: dayOf(c.IssuedUnixMs),
+		purpose: c.Purpose, mode: c.Mode, authorization: c.Authorization, published: dayOf(t.Publication.TimeUnixMs), issued: dayOf(c.IssuedUnixMs),
 		fields: joinAll(c.Fields, t.Publication.Fields), qualities: joinAll(c.Qualities), publisherQualities: joinAll(c.PublisherQualities), period: record.Period(c.Period),
 	}
 	s, known := d.verdicts[k]
@@ -320,6 +322,9 @@ func (d *Desk) rightsStand(t *Told) *Refusal {
 	}
 	if !stands || recipient.Suspended {
 		return refuse(registrypb.Reason_REVOKED, "publisher or recipient is suspended, or the publisher's node removed")
+	}
+	if c.Mode == string(names.Submission) {
+		return d.submissionStands(t, publisher)
 	}
 	o, err := d.v.Offering(names.DatasetID(c.Dataset), t.Publisher.Institution)
 	if err != nil {

@@ -119,6 +119,9 @@ func (n *Notifier) Decide(c NotificationCase) (Notification, error) {
 	if err != nil || id.Number() != p.Subject.GetNumber() {
 		return no(registrypb.Reason_MALFORMED_NUMBER)
 	}
+	if p.Mode == string(names.Submission) {
+		return n.submission(c, id, publisher, self)
+	}
 	offering, err := n.v.Offering(names.DatasetID(p.Dataset), from.Institution)
 	if err != nil {
 		return Notification{}, err

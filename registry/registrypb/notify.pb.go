@@ -81,23 +81,27 @@ func (Change) EnumDescriptor() ([]byte, []int) {
 // the clearing peer judges and every recipient is shown. It holds no content. The ticket
 // is derived from its envelope, as from that of a Request.
 type Publication struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 random bytes: two publications are never the same
-	Publisher     *NodeRef               `protobuf:"bytes,3,opt,name=publisher,proto3" json:"publisher,omitempty"`
-	ClientTicket  string                 `protobuf:"bytes,4,opt,name=client_ticket,json=clientTicket,proto3" json:"client_ticket,omitempty"` // the publisher's own number
-	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
-	Application   string                 `protobuf:"bytes,6,opt,name=application,proto3" json:"application,omitempty"`
-	AuthLevel     uint32                 `protobuf:"varint,7,opt,name=auth_level,json=authLevel,proto3" json:"auth_level,omitempty"` // of the user, as the publisher asserts
-	Channel       string                 `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
-	Dataset       string                 `protobuf:"bytes,9,opt,name=dataset,proto3" json:"dataset,omitempty"`
-	Fields        []string               `protobuf:"bytes,10,rep,name=fields,proto3" json:"fields,omitempty"` // that the change holds, sorted; recipients get some of them
-	Subject       *Subject               `protobuf:"bytes,11,opt,name=subject,proto3" json:"subject,omitempty"`
-	Period        *Period                `protobuf:"bytes,12,opt,name=period,proto3" json:"period,omitempty"` // the days that the change is about
-	Change        Change                 `protobuf:"varint,13,opt,name=change,proto3,enum=crossroads.registry.v1.Change" json:"change,omitempty"`
-	RefersTo      string                 `protobuf:"bytes,14,opt,name=refers_to,json=refersTo,proto3" json:"refers_to,omitempty"` // ticket of the publication that is corrected or cancelled
-	CausedBy      string                 `protobuf:"bytes,15,opt,name=caused_by,json=causedBy,proto3" json:"caused_by,omitempty"` // ticket of the submission that led to it
-	TimeUnixMs    int64                  `protobuf:"varint,16,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Mesh         string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Nonce        []byte                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 random bytes: two publications are never the same
+	Publisher    *NodeRef               `protobuf:"bytes,3,opt,name=publisher,proto3" json:"publisher,omitempty"`
+	ClientTicket string                 `protobuf:"bytes,4,opt,name=client_ticket,json=clientTicket,proto3" json:"client_ticket,omitempty"` // the publisher's own number
+	User         string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	Application  string                 `protobuf:"bytes,6,opt,name=application,proto3" json:"application,omitempty"`
+	AuthLevel    uint32                 `protobuf:"varint,7,opt,name=auth_level,json=authLevel,proto3" json:"auth_level,omitempty"` // of the user, as the publisher asserts
+	Channel      string                 `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
+	Dataset      string                 `protobuf:"bytes,9,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Fields       []string               `protobuf:"bytes,10,rep,name=fields,proto3" json:"fields,omitempty"` // that the change holds, sorted; recipients get some of them
+	Subject      *Subject               `protobuf:"bytes,11,opt,name=subject,proto3" json:"subject,omitempty"`
+	Period       *Period                `protobuf:"bytes,12,opt,name=period,proto3" json:"period,omitempty"` // the days that the change is about
+	Change       Change                 `protobuf:"varint,13,opt,name=change,proto3,enum=crossroads.registry.v1.Change" json:"change,omitempty"`
+	RefersTo     string                 `protobuf:"bytes,14,opt,name=refers_to,json=refersTo,proto3" json:"refers_to,omitempty"` // ticket of the publication that is corrected or cancelled
+	CausedBy     string                 `protobuf:"bytes,15,opt,name=caused_by,json=causedBy,proto3" json:"caused_by,omitempty"` // ticket of the submission that led to it
+	TimeUnixMs   int64                  `protobuf:"varint,16,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	// "submission": this is a declaration to the authentic source alone, under this purpose,
+	// for which the publisher is authorized. Both are empty for an automatic communication.
+	Mode          string `protobuf:"bytes,17,opt,name=mode,proto3" json:"mode,omitempty"`
+	Purpose       string `protobuf:"bytes,18,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +246,20 @@ func (x *Publication) GetTimeUnixMs() int64 {
 		return x.TimeUnixMs
 	}
 	return 0
+}
+
+func (x *Publication) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Publication) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
 }
 
 // clearing.notify: who is to be told of changes. Only the publisher's own node may ask,
@@ -516,6 +534,7 @@ type NotificationClearance struct {
 	IssuedUnixMs    int64      `protobuf:"varint,19,opt,name=issued_unix_ms,json=issuedUnixMs,proto3" json:"issued_unix_ms,omitempty"`
 	PresentByUnixMs int64      `protobuf:"varint,20,opt,name=present_by_unix_ms,json=presentByUnixMs,proto3" json:"present_by_unix_ms,omitempty"` // it must have arrived by then
 	ReleaseByUnixMs int64      `protobuf:"varint,21,opt,name=release_by_unix_ms,json=releaseByUnixMs,proto3" json:"release_by_unix_ms,omitempty"` // and be stored by then
+	Mode            string     `protobuf:"bytes,23,opt,name=mode,proto3" json:"mode,omitempty"`                                                   // of the publication
 	Grant           []byte     `protobuf:"bytes,22,opt,name=grant,proto3" json:"grant,omitempty"`                                                 // the clearing peer's standing grant: envelope of a Grant
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -698,6 +717,13 @@ func (x *NotificationClearance) GetReleaseByUnixMs() int64 {
 	return 0
 }
 
+func (x *NotificationClearance) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
 func (x *NotificationClearance) GetGrant() []byte {
 	if x != nil {
 		return x.Grant
@@ -863,7 +889,7 @@ var File_registry_registrypb_notify_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_notify_proto_rawDesc = "" +
 	"\n" +
-	" registry/registrypb/notify.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"\xc3\x04\n" +
+	" registry/registrypb/notify.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\"\xf1\x04\n" +
 	"\vPublication\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12=\n" +
@@ -883,7 +909,9 @@ const file_registry_registrypb_notify_proto_rawDesc = "" +
 	"\trefers_to\x18\x0e \x01(\tR\brefersTo\x12\x1b\n" +
 	"\tcaused_by\x18\x0f \x01(\tR\bcausedBy\x12 \n" +
 	"\ftime_unix_ms\x18\x10 \x01(\x03R\n" +
-	"timeUnixMs\"[\n" +
+	"timeUnixMs\x12\x12\n" +
+	"\x04mode\x18\x11 \x01(\tR\x04mode\x12\x18\n" +
+	"\apurpose\x18\x12 \x01(\tR\apurpose\"[\n" +
 	"\x19ClearNotificationsRequest\x12>\n" +
 	"\x05cases\x18\x01 \x03(\v2(.crossroads.registry.v1.NotificationCaseR\x05cases\"b\n" +
 	"\x10NotificationCase\x12 \n" +
@@ -901,7 +929,7 @@ const file_registry_registrypb_notify_proto_rawDesc = "" +
 	"clearances\x18\x05 \x03(\fR\n" +
 	"clearances\x12\x1a\n" +
 	"\bdecision\x18\x06 \x01(\fR\bdecision\x127\n" +
-	"\x06family\x18\a \x03(\v2\x1f.crossroads.registry.v1.SubjectR\x06family\"\xfe\x06\n" +
+	"\x06family\x18\a \x03(\v2\x1f.crossroads.registry.v1.SubjectR\x06family\"\x92\a\n" +
 	"\x15NotificationClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -924,7 +952,8 @@ const file_registry_registrypb_notify_proto_rawDesc = "" +
 	"\x0eregistry_index\x18\x12 \x01(\x04R\rregistryIndex\x12$\n" +
 	"\x0eissued_unix_ms\x18\x13 \x01(\x03R\fissuedUnixMs\x12+\n" +
 	"\x12present_by_unix_ms\x18\x14 \x01(\x03R\x0fpresentByUnixMs\x12+\n" +
-	"\x12release_by_unix_ms\x18\x15 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
+	"\x12release_by_unix_ms\x18\x15 \x01(\x03R\x0freleaseByUnixMs\x12\x12\n" +
+	"\x04mode\x18\x17 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05grant\x18\x16 \x01(\fR\x05grant\"Q\n" +
 	"\x0fRenotifyRequest\x12 \n" +
 	"\vpublication\x18\x01 \x01(\fR\vpublication\x12\x1c\n" +
