@@ -124,7 +124,7 @@ Exit codes:
 		newNode(), newConfig(), newTestnet(), newBench(), newConsult(), newTrace(), newReceipt(), newJournal(), newRegistry(),
 		newInquire(), newLot(), newMandate(),
 		newSubject(), newOfficer(), newOrder(), newSector(),
-		newPublish(), newDeliveries(), newInbox(),
+		newPublish(), newDeliveries(), newInbox(), newDeclare(), newDeclaration(),
 		newOperator(),
 		newCommand(), newCerts(), newGenesis(), newVersion(),
 	)

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -54,6 +57,13 @@ func use(v record.View, g []told) (Use, error) {
 	}
 	slices.Sort(u.ToldBy)
 	u.decide(g)
+	if u.Kind == Notified {
+		publisher, err := u.tell(v, g)
+		if err != nil {
+			return u, err
+		}
+		return u, u.explain(v, *publisher)
+	}
 	if err := u.supply(v, g); err != nil {
 		return u, err
 	}
@@ -64,6 +74,8 @@ func kindOf(r told) Kind {
 	switch {
 	case r.Role == nodepb.Role_READER:
 		return LogReading
+	case r.Role == nodepb.Role_PUBLISHER, r.Role == nodepb.Role_RECIPIENT, r.Event == nodepb.Event_CLEARED:
+		return Notified
 	case r.Event == nodepb.Event_DECLARED:
 		return Declaration
 	case r.Event == nodepb.Event_WITHDRAWN:
@@ -213,4 +225,39 @@ func (u *Use) explain(v record.View, best told) (err error) {
 func institution(v record.View, id string) (Institution, error) {
 	i, err := v.Institution(names.InstitutionID(id))
 	return Institution{ID: names.InstitutionID(id), Name: i.GetName()}, err
+}
+
+// tell says who told, which is then the institution of the use, and what became of it
+// with each who was to be told.
+func (u *Use) tell(v record.View, g []told) (*told, error) {
+	at := map[string]int{}
+	var publisher *told
+	for _, event := range []nodepb.Event{nodepb.Event_NOTICE_DELIVERED, nodepb.Event_NOTICE_RECEIVED, nodepb.Event_NOTICE_LAPSED, nodepb.Event_NOTICE_SENT, nodepb.Event_CLEARED} {
+		for _, r := range g {
+			inst := r.Requester.GetInstitution()
+			if _, known := at[inst]; r.Event != event || inst == "" || known {
+				continue
+			}
+			at[inst] = len(u.Suppliers)
+			who, err := institution(v, inst)
+			if err != nil {
+				return nil, err
+			}
+			u.Suppliers = append(u.Suppliers, UseSupplier{Institution: who, Status: event.String()})
+		}
+	}
+	slices.SortFunc(u.Suppliers, func(a, b UseSupplier) int { return cmp.Compare(a.Institution.ID, b.Institution.ID) })
+	for i := range g {
+		if publisher == nil || g[i].Event == nodepb.Event_PUBLISHED {
+			r := g[i]
+			publisher = &r
+		}
+	}
+	if publisher.Event == nodepb.Event_PUBLISHED {
+		u.User, u.Application, u.Channel, u.Time = publisher.User, publisher.Application, publisher.Channel, time.UnixMilli(publisher.TimeUnixMs).UTC()
+	}
+	own := *publisher
+	own.SubjectRecord = proto.CloneOf(publisher.SubjectRecord)
+	own.Requester = publisher.Supplier
+	return &own, nil
 }

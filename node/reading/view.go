@@ -48,6 +48,7 @@ const (
 	Withdrawal   Kind = "withdrawal"   // somebody said that it no longer has one
 	MandateGiven Kind = "mandate"      // the subject gave a mandate
 	MandateEnded Kind = "revocation"   // a mandate was taken back
+	Notified     Kind = "notification" // somebody told others of a change, or declared it to the authentic source
 	LogReading   Kind = "reading"      // somebody read what journals hold on the subject
 )
 

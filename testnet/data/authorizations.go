@@ -120,6 +120,10 @@ var deliberations = []deliberation{
 	{reference: "025", basis: "Invented decree on reduction cards, art. 6", requester: transport, purpose: "reduction-card", qualities: q(qTraveller), modes: alsoBatch, may: []grant{
 		{"increased-reimbursement/v1", "entitled"}, {"income-guarantee/v1", "entitled"}, {"living-wage/v1", "entitled"}, {"disability-recognition/v1", "recognised"},
 	}},
+	{reference: "027", basis: "Invented royal decree on the immediate declaration of employment, art. 4", requester: employingFirm, purpose: "dimona", qualities: q(qStaff),
+		modes: []names.Mode{names.Submission}, may: []grant{{"employment-relation/v1", ""}}},
+	{reference: "028", basis: "Invented act on contributions, art. 21", requester: employingFirm, purpose: "dmfa", qualities: q(qStaff),
+		modes: []names.Mode{names.Submission}, may: []grant{{"wages-quarterly/v1", ""}}},
 	{reference: "026", basis: "Invented decree on child benefit, art. 41", requester: childBenefitFund, purpose: "child-benefit-supplement", qualities: q(qChild),
 		modes: []names.Mode{names.Notification}, may: []grant{{"wages-quarterly/v1", "year quarter gross_wage"}}},
 }

@@ -55,6 +55,7 @@ const (
 	inspection         names.InstitutionType = "inspection-service"
 	transport          names.InstitutionType = "transport-company"
 	socialSecretariat  names.InstitutionType = "social-secretariat"
+	employingFirm      names.InstitutionType = "employer"
 )
 
 // first are the institutions in the order they join. The first three are the
@@ -109,7 +110,9 @@ func everyInstitution() []Institution {
 			Institution{ID: names.InstitutionID("pcsa-" + c.ID), Name: "PCSA of " + c.Name, Type: pcsa, City: c.ID},
 			Institution{ID: names.InstitutionID("muni-" + c.ID), Name: "City of " + c.Name, Type: municipality, City: c.ID})
 	}
-	return append(all, funds...)
+	all = append(all, funds...)
+	// Only asked for by name: it declares, and holds nothing that the lives tell of.
+	return append(all, Institution{ID: "acme-works", Name: "Acme Works, an employer", Type: employingFirm})
 }
 
 // Institutions gives the members of the network in the order they join. The

@@ -33,6 +33,7 @@ const (
 	qInspected     names.Quality = "inspection-file"
 	qTraveller     names.Quality = "traveller"
 	qApplicant     names.Quality = "applicant"
+	qStaff         names.Quality = "staff"
 )
 
 // Years for which quarterly wages and taxable incomes are kept.

@@ -261,6 +261,7 @@ var files = map[names.InstitutionType]func(*Person, addFile){
 			add(p.SSIN, qApplicant, names.Period{From: Today - 60, Until: p.Death})
 		}
 	},
+	employingFirm: func(*Person, addFile) {},
 	transport: func(p *Person, add addFile) {
 		if p.Index%3 != 0 { // who travels with it at all
 			add(p.SSIN, qTraveller, clip(p.Life(), names.Period{From: anniversary(p.Birth, 12), Until: names.Forever}))

@@ -41,6 +41,9 @@ func All() []Scenario {
 	all := []Scenario{
 		increasedReimbursement(),
 		addressMutation(),
+		dimona(),
+		dmfa(),
+		livingWage(),
 		contributionVouchers(),
 		socialInquiry(),
 		reductionCards(),
