@@ -20,7 +20,7 @@ send it, each its own, signed by itself, 10,000 references to a signature, while
 traffic goes on; then measures lookups, a restart after a kill, a new member that catches
 up, and commits beside bare consensus. The members are processes of their own.
 
-At --scale 1 it needs about 15 GB of disk and half an hour of a quiet machine with two
+At --scale 1 it needs about 20 GB of disk and the better part of an hour of a quiet machine with two
 cores. With --dir a run that was interrupted goes on where it was; remove the folder
 afterwards.`,
 		Example: `  crossroads bench registry

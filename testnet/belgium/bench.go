@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	r.report = newReport(o, r.country)
 	r.say("%s persons, %s references of %s institutions; this needs some %s of disk in %s",
 		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
-		size(int64(r.country.References())*members*40), o.Dir)
+		size(int64(r.country.References())*(members+1)*40), o.Dir)
 	r.net, err = testnet.Start(ctx, testnet.Options{
 		Nodes: nodes, Members: members, Persons: persons, Processes: true, Dir: filepath.Join(o.Dir, "network"), Binary: o.Binary, Profile: o.Profile,
 	})
