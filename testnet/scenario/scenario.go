@@ -40,6 +40,8 @@ type Scenario struct {
 func All() []Scenario {
 	all := []Scenario{
 		increasedReimbursement(),
+		energyTariff(),
+		dataMatching(),
 		addressMutation(),
 		dimona(),
 		dmfa(),
