@@ -422,7 +422,15 @@ func TestReload(t *testing.T) {
 	}
 	hangup("join: true\n" + changed)
 	logged("configuration read again")
-	logged("needs_restart=[join]")
+	b, err := os.ReadFile(filepath.Join(s.dir, "node.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if _, said, ok := strings.Cut(line, "configuration read again"); ok && (!strings.Contains(said, "join") || !strings.Contains(said, "api.applications")) {
+			t.Errorf("said %s", said)
+		}
+	}
 	if _, err := api.NewClient(n.Endpoints().Nodes[0].API, fresh).RegistryStatus(ctx); err != nil {
 		t.Errorf("the new token: %v", err)
 	}
