@@ -16,11 +16,10 @@ import (
 // mesh back from the file alone; damaged and foreign files restore nothing.
 func TestEveryDiskIsLost(t *testing.T) {
 	m := newMesh(t, "w1")
-	var last uint64
 	for _, id := range []string{"i1", "i2"} {
-		last = m.admit(id).Index
+		m.admit(id)
 	}
-	last = m.do(registry.NewAuthor(m.at(node("w1")), m.file.Mesh, "w1", key("w1")), references("74071238186")).Index
+	last := m.do(registry.NewAuthor(m.at(node("w1")), m.file.Mesh, "w1", key("w1")), references("74071238186")).Index
 	m.waitApplied(m.members[0], last)
 	var b bytes.Buffer
 	index, err := m.at(m.members[0]).SaveSnapshot(m.ctx(10*time.Second), &b)

@@ -32,9 +32,8 @@ type part struct {
 
 	permits []*permit
 	refused []*decision
-	left    packed.Bits         // on whom nobody decided
-	why     registrypb.Reason   // likewise
-	replies []*nodepb.KeptReply // of suppliers
+	left    packed.Bits       // on whom nobody decided
+	why     registrypb.Reason // likewise
 }
 
 // permit is a clearance that was verified.

@@ -24,7 +24,6 @@ type asking struct {
 
 	candidates []names.NodeID // still to be asked, in the order that the publication draws
 	failed     int            // candidates that did not answer, in a row
-	stale      bool
 
 	done       bool
 	incomplete bool // there is nobody left who could decide the rest

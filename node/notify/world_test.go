@@ -217,14 +217,6 @@ func (n *testNode) halt() {
 	_ = n.queue.Close()
 }
 
-// crash is what kill -9 leaves: what was written is there, synced or not.
-func (n *testNode) crash() {
-	n.fs.FailAfter(0)
-	n.halt()
-	n.fs.Crash(disktest.Everything)
-	n.boot()
-}
-
 // powerLoss keeps of what was not synced what the seed says.
 func (n *testNode) powerLoss(seed uint64) {
 	n.fs.FailAfter(0)

@@ -191,7 +191,7 @@ func TestNumberEvents(t *testing.T) {
 // TestAuthorizationsMakeSense: rows name what exists, and no two rows speak of the
 // same requester, dataset and purpose.
 func TestAuthorizationsMakeSense(t *testing.T) {
-	w := world(t, Config{1, 10, MaxInstitutions})
+	w := world(t, Config{1, 10, MaxInstitutions}, "acme-works")
 	types := map[string]bool{}
 	for _, i := range w.Institutions() {
 		types[string(i.Type)] = true

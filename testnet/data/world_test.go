@@ -18,9 +18,9 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
-func world(t testing.TB, cfg Config) *World {
+func world(t testing.TB, cfg Config, also ...names.InstitutionID) *World {
 	t.Helper()
-	w, err := New(cfg)
+	w, err := New(cfg, also...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/packed"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
-	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 // Limits of a chunk.
@@ -155,5 +154,3 @@ func sum(b []byte) []byte {
 	h := sha256.Sum256(b)
 	return h[:]
 }
-
-func raw(scheme, number string) subject.ID { return subject.Raw(subject.Scheme(scheme), number) }
