@@ -40,7 +40,7 @@ Exit code 3 means that this institution may not publish it; the reason is printe
 
   # without the number in the shell's history, only what changed, and the record inline:
   crossroads publish --endpoints net.json --as national-register --as-user jan --dataset person-address/v1 --subject - \
-      --field house_number --record {"street":"Long","house_number":"8","postal_code":"9000","municipality":"Ghent","start_date":"2026-02-01","end_date":null}`,
+      --field house_number --record '{"street":"Long","house_number":"8","postal_code":"9000","municipality":"Ghent","start_date":"2026-02-01","end_date":null}'`,
 		Args: cobra.NoArgs,
 	}
 	r, who, out := addRemote(c), addSubject(c), addFormat(c)
