@@ -2,6 +2,7 @@ package notify
 
 import (
 	"google.golang.org/protobuf/proto"
+	"sync/atomic"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
@@ -12,10 +13,18 @@ import (
 
 func recordtestPerson(n int) string { return recordtest.Person(n) }
 
-// fullInbox has no room.
-type fullInbox struct{ Inbox }
+// fullInbox has no room while it is full.
+type fullInbox struct {
+	Inbox
+	full atomic.Bool
+}
 
-func (fullInbox) Room(int) error { return inbox.ErrFull }
+func (f *fullInbox) Room(n int) error {
+	if f.full.Load() {
+		return inbox.ErrFull
+	}
+	return f.Inbox.Room(n)
+}
 
 // recipientOf reads whom a clearance claims to be for.
 func recipientOf(raw []byte) names.InstitutionID {

@@ -257,12 +257,14 @@ func TestNumberReplacedUnderWay(t *testing.T) {
 // loses nothing.
 func TestInboxFull(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.nodes["pension"].recipient.cfg.Inbox = fullInbox{w.nodes["pension"].inbox}
+		box := &fullInbox{Inbox: w.nodes["pension"].inbox}
+		box.full.Store(true)
+		w.nodes["pension"].recipient.cfg.Inbox = box // nothing runs that reads it: nothing is published yet
 		w.publish(ann, 1)
 		time.Sleep(time.Hour)
 		want(t, "pension", len(w.take("pension")), 0)
 		want(t, "health", len(w.take("health")), 1)
-		w.nodes["pension"].recipient.cfg.Inbox = w.nodes["pension"].inbox
+		box.full.Store(false)
 		time.Sleep(time.Hour)
 		want(t, "pension later", len(w.take("pension")), 1)
 	})
