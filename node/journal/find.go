@@ -137,10 +137,7 @@ func (s *search) month(ctx context.Context, month period) error {
 		}
 		return len(s.found) < s.Limit, nil
 	}
-	if kind != bySubject {
-		return s.journal.index.each(prefix, from, until, s.NewestFirst, add)
-	}
-	many, err := s.journal.index.amongMany(month, term, from, until)
+	many, err := s.journal.index.among(month, kind, term, from, until)
 	if err != nil {
 		return err
 	}

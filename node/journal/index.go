@@ -25,18 +25,19 @@ var (
 
 // Badger writes its tables behind; without a sync a loss of power can take rows
 // out of the middle, but none older than its write buffers hold: well under this
-// many entries.
-const reindexed = 1 << 19
+// many entries: three buffers of 8 MiB, and 75 bytes in them for an entry at least that
+// has a ticket and a subject.
+const reindexed = 1 << 20
 
 // How much goes into the index together.
 const (
-	maxRows    = 16 << 10              // entries
-	linger     = 20 * time.Millisecond // for more to come
-	rowsPerTxn = 4000                  // of the database; it takes about 12,000
+	maxRows    = 16 << 10               // entries
+	linger     = 200 * time.Millisecond // for more to come
+	rowsPerTxn = 4000                   // of the database; it takes about 12,000
 )
 
 // formNow is the form of the rows; an index of another form is made again.
-const formNow = 2
+const formNow = 3
 
 // index is the Badger database. Its rows are written by one goroutine.
 type index struct {

@@ -64,15 +64,26 @@ func addMany(made map[postingKey]*posting, month period, secret *periodKey, r ro
 	}
 }
 
-// amongMany gives the entries that may be about a subject among many, in order of time.
-func (x *index) amongMany(month period, term string, from, until int64) (list []posted, err error) {
+// among gives the entries that may have a term and stand in rows which several terms
+// share, in order of time.
+func (x *index) among(month period, kind byte, term string, from, until int64) (list []posted, err error) {
 	key := x.keys.get(month)
 	if key == nil {
 		return nil, nil
 	}
-	mac := key.mac(bySubject, term)
-	prefix := appendPrefix(nil, month, amongMany, mac)
-	err = x.db.View(func(tx *badger.Txn) error {
+	mac := key.mac(kind, term)
+	for _, shared := range sharing(kind) {
+		if list, err = x.shared(list, appendPrefix(nil, month, shared, mac), mac[1:1+manySuffix], from, until); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(list, compare)
+	return slices.CompactFunc(list, func(a, b posted) bool { return a.sequence == b.sequence }), nil
+}
+
+// shared adds to list what rows that begin with prefix hold for one hash.
+func (x *index) shared(list []posted, prefix, want []byte, from, until int64) ([]posted, error) {
+	err := x.db.View(func(tx *badger.Txn) error {
 		it := tx.NewIterator(badger.IteratorOptions{PrefetchValues: true, PrefetchSize: 100, Prefix: prefix})
 		defer it.Close()
 		for it.Seek(binary.BigEndian.AppendUint64(slices.Clone(prefix), uint64(from/1000))); it.Valid(); it.Next() {
@@ -87,8 +98,8 @@ func (x *index) amongMany(month period, term string, from, until int64) (list []
 			if second*1000 >= until {
 				return nil
 			}
-			if err := it.Item().Value(func(v []byte) error {
-				list, err = readMany(list, second, binary.BigEndian.Uint64(k[len(prefix)+8:]), v, mac[1:1+manySuffix])
+			if err := it.Item().Value(func(v []byte) (err error) {
+				list, err = readMany(list, second, binary.BigEndian.Uint64(k[len(prefix)+8:]), v, want)
 				return err
 			}); err != nil {
 				return err
@@ -96,9 +107,7 @@ func (x *index) amongMany(month period, term string, from, until int64) (list []
 		}
 		return nil
 	})
-	list = slices.DeleteFunc(list, func(p posted) bool { return p.when < from || p.when >= until })
-	slices.SortFunc(list, compare)
-	return slices.CompactFunc(list, func(a, b posted) bool { return a.sequence == b.sequence }), err
+	return slices.DeleteFunc(list, func(p posted) bool { return p.when < from || p.when >= until }), err
 }
 
 func compare(a, b posted) int {

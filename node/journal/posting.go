@@ -28,7 +28,11 @@ const (
 	bySubject byte = 's'
 	byUser    byte = 'u'
 	byTime    byte = 'a'
-	amongMany byte = 'm' // see many.go
+
+	// Kinds of which terms share rows: see many.go and crowd.go.
+	amongMany       byte = 'm'
+	crowdedTickets  byte = 'T'
+	crowdedSubjects byte = 'S'
 
 	macSize  = 16
 	tailSize = 16 // second and sequence
@@ -61,6 +65,8 @@ func appendPrefix(b []byte, month period, kind byte, mac [macSize]byte) []byte {
 	case byTime:
 	case amongMany:
 		b = append(b, mac[0])
+	case crowdedTickets, crowdedSubjects:
+		b = append(b, mac[0], mac[1]&crowdMask)
 	default:
 		b = append(b, mac[:]...)
 	}
@@ -92,7 +98,7 @@ func (p *posting) add(r row, ms int64) {
 
 // postings gathers the rows for consecutive entries.
 func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) {
-	made, months := make(map[postingKey]*posting, 2*len(rows)), map[period]bool{}
+	made, months, full := make(map[postingKey]*posting), map[period]bool{}, crowds(rows)
 	for _, r := range rows {
 		month := periodOf(r.terms.time)
 		secret := x.keys.get(month)
@@ -101,6 +107,7 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 		}
 		months[month] = true
 		ms := r.terms.time.UnixMilli()
+		crowded := full[ms/1000]
 		add := func(kind byte, term string) {
 			k := postingKey{month: month, kind: kind, second: ms / 1000}
 			if kind != byTime {
@@ -114,14 +121,22 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 			p.add(r, ms%1000)
 		}
 		add(byTime, "")
-		if r.terms.ticket != "" {
+		switch {
+		case r.terms.ticket == "":
+		case crowded:
+			addCrowded(made, month, crowdedTickets, secret.mac(byTicket, r.terms.ticket), r)
+		default:
 			add(byTicket, r.terms.ticket)
 		}
 		if r.terms.user != "" {
 			add(byUser, r.terms.user)
 		}
 		for _, s := range r.terms.subjects {
-			add(bySubject, s)
+			if crowded {
+				addCrowded(made, month, crowdedSubjects, secret.mac(bySubject, s), r)
+			} else {
+				add(bySubject, s)
+			}
 		}
 		if len(r.terms.many) > 0 {
 			addMany(made, month, secret, r)
