@@ -18,16 +18,17 @@ import (
 // Rows of the index about itself. Months never begin with 0xff.
 var (
 	metaNext  = []byte("\xffnext")  // all entries before it are in the index
+	metaSafe  = []byte("\xffsafe")  // the rows of all entries before it outlive a loss of power
 	metaDirty = []byte("\xffdirty") // present while open: the index was not closed
 	metaForm  = []byte("\xffform")  // the form of the rows
 	metaMonth = []byte("\xffmonth") // ‖ period (4): the index has rows of that month
 )
 
-// Badger writes its tables behind; without a sync a loss of power can take rows
-// out of the middle, but none older than its write buffers hold: well under this
-// many entries: three buffers of 8 MiB, and 75 bytes in them for an entry at least that
-// has a ticket and a subject.
-const reindexed = 1 << 20
+// Badger writes its tables behind; without a sync a loss of power can take rows out of
+// the middle, but none older than its write buffers hold: three of 8 MiB, each with a
+// transaction more. Behind this many bytes of keys and values a row is in a table that
+// was synced.
+const buffered = 48 << 20
 
 // How much goes into the index together.
 const (
@@ -43,6 +44,11 @@ const formNow = 3
 type index struct {
 	db   *badger.DB
 	keys *keyRing
+
+	// Of whoever writes: Open, and then the indexer.
+	written int64  // bytes of rows since it was opened
+	marks   []mark // of the last rows, the oldest first
+	safe    uint64 // as metaSafe
 
 	mu      sync.Mutex
 	next    uint64        // all entries before it can be found
@@ -67,7 +73,7 @@ func openIndex(dir string, keys *keyRing, log *slog.Logger) (*index, error) {
 // catchUp brings the index up to the log, before anything else uses it.
 func (j *Journal) catchUp() error {
 	x, until := j.index, j.durable.Load()
-	from, dirty, err := x.state()
+	from, safe, dirty, err := x.state()
 	if err != nil {
 		return err
 	}
@@ -90,15 +96,16 @@ func (j *Journal) catchUp() error {
 		return err
 	}
 	if dirty {
-		from -= min(from, reindexed)
+		from = min(from, safe)
 	}
+	x.safe = from
 	err = x.db.Update(func(tx *badger.Txn) error {
 		return errors.Join(tx.Set(metaDirty, nil), tx.Set(metaForm, []byte{formNow}))
 	})
 	if err != nil {
 		return err
 	}
-	if until-from > reindexed {
+	if until-from > 1<<19 {
 		j.log.Info("journal: rebuilding the index", "entries", until-from)
 	}
 	var rows []row
@@ -126,17 +133,19 @@ func (j *Journal) catchUp() error {
 	return err
 }
 
-func (x *index) state() (next uint64, dirty bool, err error) {
+func (x *index) state() (next, safe uint64, dirty bool, err error) {
 	err = x.db.View(func(tx *badger.Txn) error {
-		if item, err := tx.Get(metaNext); err == nil {
-			if err := item.Value(func(v []byte) error {
-				next = binary.BigEndian.Uint64(v)
-				return nil
-			}); err != nil {
+		for key, n := range map[string]*uint64{string(metaNext): &next, string(metaSafe): &safe} {
+			if item, err := tx.Get([]byte(key)); err == nil {
+				if err := item.Value(func(v []byte) error {
+					*n = binary.BigEndian.Uint64(v)
+					return nil
+				}); err != nil {
+					return err
+				}
+			} else if !errors.Is(err, badger.ErrKeyNotFound) {
 				return err
 			}
-		} else if !errors.Is(err, badger.ErrKeyNotFound) {
-			return err
 		}
 		switch _, err := tx.Get(metaDirty); {
 		case err == nil:
@@ -146,7 +155,26 @@ func (x *index) state() (next uint64, dirty bool, err error) {
 		}
 		return nil
 	})
-	return next, dirty, err
+	return next, safe, dirty, err
+}
+
+// mark says how many bytes of rows had been written before those of an entry.
+type mark struct {
+	sequence uint64
+	written  int64
+}
+
+// settle notes that the rows of the entries from first on are about to be written, and
+// gives the entry before which all rows outlive a loss of power.
+func (x *index) settle(first uint64) uint64 {
+	x.marks = append(x.marks, mark{first, x.written})
+	for len(x.marks) > 1 && x.written-x.marks[1].written >= buffered {
+		x.marks = x.marks[1:]
+	}
+	if m := x.marks[0]; x.written-m.written >= buffered {
+		x.safe = max(x.safe, m.sequence)
+	}
+	return x.safe
 }
 
 // sameForm tells whether what rows there are have the form of now.

@@ -99,6 +99,8 @@ func (p *posting) add(r row, ms int64) {
 // postings gathers the rows for consecutive entries.
 func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) {
 	made, months, full := make(map[postingKey]*posting), map[period]bool{}, crowds(rows)
+	users := make(map[string][macSize]byte) // few, and often the same; of one month
+	var usersOf period
 	for _, r := range rows {
 		month := periodOf(r.terms.time)
 		secret := x.keys.get(month)
@@ -108,11 +110,8 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 		months[month] = true
 		ms := r.terms.time.UnixMilli()
 		crowded := full[ms/1000]
-		add := func(kind byte, term string) {
-			k := postingKey{month: month, kind: kind, second: ms / 1000}
-			if kind != byTime {
-				k.mac = secret.mac(kind, term)
-			}
+		add := func(kind byte, mac [macSize]byte) {
+			k := postingKey{month: month, kind: kind, mac: mac, second: ms / 1000}
 			p := made[k]
 			if p == nil || len(p.value) > maxPosting {
 				p = &posting{before: p}
@@ -120,22 +119,31 @@ func (x *index) postings(rows []row) (map[postingKey]*posting, map[period]bool) 
 			}
 			p.add(r, ms%1000)
 		}
-		add(byTime, "")
+		add(byTime, [macSize]byte{})
 		switch {
 		case r.terms.ticket == "":
 		case crowded:
 			addCrowded(made, month, crowdedTickets, secret.mac(byTicket, r.terms.ticket), r)
 		default:
-			add(byTicket, r.terms.ticket)
+			add(byTicket, secret.mac(byTicket, r.terms.ticket))
 		}
 		if r.terms.user != "" {
-			add(byUser, r.terms.user)
+			if usersOf != month {
+				clear(users)
+				usersOf = month
+			}
+			mac, ok := users[r.terms.user]
+			if !ok {
+				mac = secret.mac(byUser, r.terms.user)
+				users[r.terms.user] = mac
+			}
+			add(byUser, mac)
 		}
 		for _, s := range r.terms.subjects {
 			if crowded {
 				addCrowded(made, month, crowdedSubjects, secret.mac(bySubject, s), r)
 			} else {
-				add(bySubject, s)
+				add(bySubject, secret.mac(bySubject, s))
 			}
 		}
 		if len(r.terms.many) > 0 {
@@ -153,7 +161,9 @@ func (x *index) put(rows []row) error {
 	made, months := x.postings(rows)
 	tx := x.db.NewTransaction(true)
 	defer func() { tx.Discard() }()
+	safe := x.settle(rows[0].sequence)
 	set := func(n int, key, value []byte) error {
+		x.written += int64(len(key) + len(value))
 		if n > 0 && n%rowsPerTxn == 0 { // writing twice after a crash does no harm
 			if err := tx.Commit(); err != nil {
 				return err
@@ -177,7 +187,10 @@ func (x *index) put(rows []row) error {
 		}
 		n++
 	}
-	if err := set(n, metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1)); err != nil {
+	if err := set(n, metaSafe, binary.BigEndian.AppendUint64(nil, safe)); err != nil {
+		return err
+	}
+	if err := set(n+1, metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1)); err != nil {
 		return err
 	}
 	return tx.Commit()
