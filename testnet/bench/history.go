@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -112,7 +113,12 @@ func (h *history) write(ctx context.Context, dir string) (written int64, err err
 
 // fill writes one node's part of all consultations, by many appenders at once.
 func (h *history) fill(ctx context.Context, j *journal.Journal, node int) (int64, error) {
+	begin, err := h.filled(ctx, j)
+	if err != nil {
+		return 0, err
+	}
 	var next, written atomic.Int64
+	next.Store(int64(begin))
 	g, ctx := errgroup.WithContext(ctx)
 	for range appendersEach {
 		g.Go(func() error {
@@ -127,6 +133,17 @@ func (h *history) fill(ctx context.Context, j *journal.Journal, node int) (int64
 			return nil
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	return written.Load(), err
+}
+
+// filled gives where filling goes on that was interrupted.
+func (h *history) filled(ctx context.Context, j *journal.Journal) (begin int, err error) {
+	last, err := j.Find(ctx, journal.Query{Limit: 100, NewestFirst: true})
+	for _, s := range last {
+		if n, err := strconv.Atoi(s.Entry.Ticket); err == nil {
+			begin = max(begin, n+1)
+		}
+	}
+	return begin, err
 }
