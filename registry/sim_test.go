@@ -162,6 +162,9 @@ func (s *sim) stop() {
 // replayed). More: REGISTRY_SEEDS=10000 [REGISTRY_SEED_FROM=n] go test -run TestLinearizable
 func TestLinearizable(t *testing.T) {
 	seeds, from := 200, 1
+	if testing.Short() { // as under the race detector, which takes ten times as long
+		seeds = 16
+	}
 	if n, err := strconv.Atoi(os.Getenv("REGISTRY_SEEDS")); err == nil {
 		seeds = n
 	}
