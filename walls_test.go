@@ -52,7 +52,7 @@ var walls = []struct {
 	{"node/metrics", []string{"node/anchor", "node/api", "node/exchange", "node/notify", "node/nodepb", "registry/..."}},
 	{"node/sector/directory", []string{"node/nodepb", "registry/badgerdb", "registry/names", "registry/subject", "registry/registrypb"}},
 	{"node/sector/veil", nil},
-	{"node/sector", []string{"node/sector/...", "node/exchange/...", "node/journal", "node/nodepb", "registry/...", "certs/..."}},
+	{"node/sector", []string{"node/sector/...", "node/batch/...", "node/exchange/...", "node/journal", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/exchange/...", []string{"node/exchange/...", "node/nodepb", "registry/...", "certs/..."}},
 	{"node/inquiry", []string{"node/exchange/...", "node/nodepb", "registry/..."}},
 	{"node/api/...", []string{"node/api/...", "node/batch/...", "node/sector/...", "node/exchange/...", "node/inbox", "node/inquiry", "node/mandate", "node/nonce", "node/notify", "node/submission", "node/journal/...", "node/reading/...", "node/trace/...", "node/receipt/...", "node/config", "node/nodepb", "registry/...", "certs/..."}},

@@ -79,7 +79,7 @@ func (n *Node) openLots() error {
 	}
 	n.lots.supplier = batch.NewSupplier(batch.SupplierConfig{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Registry: n.past, Journal: n.journal, Outbox: n.outbox, Sources: n.deps.Sources,
-		Bounds: bounds, NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew), Life: n.cfg.Outbox.Life,
+		Sector: n.supplySectorLots(), Bounds: bounds, NotBefore: n.journal.Epoch().NotBefore(bounds.ReleaseLife, bounds.Skew), Life: n.cfg.Outbox.Life,
 		Window: window, Quota: quota(), Gate: &n.lots.gate, Now: n.deps.Now, Log: n.log,
 	})
 	for _, d := range cfg.Drops {
@@ -104,7 +104,7 @@ func (n *Node) openLots() error {
 
 func (n *Node) handleLots() {
 	who := n.admission
-	serve(n, methodPresentChunk, mesh.Limits{Request: 2 * maxChunk, Response: maxChunkAnswer}, who.listed, n.lots.supplier.Present)
+	serve(n, methodPresentChunk, mesh.Limits{Request: 2 * maxChunk, Response: maxChunkAnswer}, who.listed, n.presentedChunk())
 	serve(n, methodAcknowledgeChunk, mesh.Limits{Request: maxSmall, Response: maxSmall}, who.listed, n.lots.supplier.Acknowledge)
 	if n.lots.decisions != nil {
 		serve(n, methodClearChunk, mesh.Limits{Request: maxChunk, Response: 16 * maxChunk}, who.listed, n.lots.decisions.Clear)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/api"
+	"github.com/crossroads-mesh/crossroads/node/batch"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
@@ -25,11 +26,16 @@ import (
 
 // The methods that nodes of one sector call on each other.
 const (
-	methodSectorForward = "sector.forward"
-	methodSectorAsk     = "sector.ask"
-	methodSectorDeliver = "sector.deliver"
-	methodSectorTrace   = "sector.trace"
+	methodSectorForward    = "sector.forward"
+	methodSectorForwardLot = "sector.forward-lot"
+	methodSectorAsk        = "sector.ask"
+	methodSectorDeliver    = "sector.deliver"
+	methodSectorTrace      = "sector.trace"
 )
+
+// maxForwardLot is the size class of the largest share of a chunk: permission, outline and
+// demand.
+const maxForwardLot = 256 << 10
 
 // sectorDir is where a node keeps its part of a sector: directory and journal.
 const sectorDir = "sector"
@@ -107,6 +113,22 @@ func (n *Node) presented() sector.Presented {
 	return n.sector.manager.Veil(present)
 }
 
+// supplySectorLots is supplySector for chunks of lots.
+func (n *Node) supplySectorLots() batch.Sector {
+	if n.sector == nil || n.sector.manager == nil {
+		return nil
+	}
+	return n.sector.manager
+}
+
+// presentedChunk is who answers presentations of chunks, behind the veil of a managing body.
+func (n *Node) presentedChunk() sector.PresentedChunk {
+	if n.sector == nil || n.sector.manager == nil {
+		return n.lots.supplier.Present
+	}
+	return n.sector.manager.VeilChunk(n.lots.supplier.Present)
+}
+
 // consulting is who asks for the applications: a cooperating institution asks through
 // its managing body.
 func (n *Node) consulting() api.Consultations {
@@ -152,6 +174,7 @@ func (n *Node) handleSector() {
 	who, s := n.admission, n.sector
 	if s.member != nil {
 		serve(n, methodSectorForward, mesh.Limits{Request: 2 * maxSmall, Response: maxAnswer}, who.listed, s.member.ServeForward)
+		serve(n, methodSectorForwardLot, mesh.Limits{Request: maxForwardLot, Response: maxAnswer}, who.listed, s.member.ServeForwardLot)
 		serve(n, methodSectorDeliver, mesh.Limits{Request: maxAnswer, Response: maxSmall}, who.listed, s.member.ServeDelivery)
 		serve(n, methodSectorTrace, mesh.Limits{Request: maxSmall, Response: maxTrace}, who.listed, s.member.ServeTrace)
 		return
@@ -252,6 +275,12 @@ var _ sector.Peers = (*peers)(nil)
 func (p *peers) Forward(ctx context.Context, to names.NodeID, req *nodepb.Forward) (*nodepb.ForwardResponse, error) {
 	resp := new(nodepb.ForwardResponse)
 	return resp, p.Call(ctx, to, methodSectorForward, req, resp)
+}
+
+// ForwardLot brings a share of a chunk to a cooperating institution.
+func (p *peers) ForwardLot(ctx context.Context, to names.NodeID, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
+	resp := new(nodepb.ForwardResponse)
+	return resp, p.Call(ctx, to, methodSectorForwardLot, req, resp)
 }
 
 // Ask brings a question to the managing body.

@@ -78,6 +78,7 @@ const (
 	LotDecision  Type = "application/vnd.crossroads.lot-decision.v1+protobuf"
 	LotDemand    Type = "application/vnd.crossroads.lot-demand.v1+protobuf"
 	LotAnswer    Type = "application/vnd.crossroads.lot-answer.v1+protobuf"
+	LotOutline   Type = "application/vnd.crossroads.lot-outline.v1+protobuf"
 
 	// Within a sector, between its managing body and the institutions behind it.
 	SectorPermission Type = "application/vnd.crossroads.sector-permission.v1+protobuf"
@@ -86,6 +87,9 @@ const (
 	SectorOutcome    Type = "application/vnd.crossroads.sector-outcome.v1+protobuf"
 	SectorDelivery   Type = "application/vnd.crossroads.sector-delivery.v1+protobuf"
 	SectorReceipt    Type = "application/vnd.crossroads.sector-receipt.v1+protobuf"
+
+	SectorLotPermission Type = "application/vnd.crossroads.sector-lot-permission.v1+protobuf"
+	SectorLotAnswer     Type = "application/vnd.crossroads.sector-lot-answer.v1+protobuf"
 
 	// Of automatic communications, and of declarations.
 	Publication           Type = "application/vnd.crossroads.publication.v1+protobuf"

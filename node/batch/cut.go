@@ -26,6 +26,7 @@ type cutting struct {
 	schema  string
 	fields  []names.FieldName
 	yesNo   bool
+	sector  bool // records come from within the sector: checked, and cut, by whoever has them
 
 	made map[string]content.Item
 }
@@ -51,12 +52,21 @@ func (c *cutting) item(records []exchange.Record) content.Item {
 
 func (c *cutting) make(records []exchange.Record) content.Item {
 	var array []byte
-	err := c.records.Check(c.dataset, c.schema, records...)
+	failed := content.Item{Code: content.Failed}
+	var err error
+	if c.sector {
+		failed.Code = content.Unresolved
+	} else {
+		err = c.records.Check(c.dataset, c.schema, records...)
+	}
 	if err == nil {
 		array, err = exchange.Permitted(c.fields, records...)
 	}
+	if err == nil && c.sector {
+		_, err = exchange.CheckContent(array, c.fields)
+	}
 	if err != nil {
-		return content.Item{Code: content.Failed}
+		return failed
 	}
 	if !c.yesNo {
 		return content.Item{Code: content.Records, Records: array}
@@ -64,7 +74,7 @@ func (c *cutting) make(records []exchange.Record) content.Item {
 	yes, err := anyTrue(array)
 	switch {
 	case err != nil:
-		return content.Item{Code: content.Failed}
+		return failed
 	case yes:
 		return content.Item{Code: content.Yes}
 	}
@@ -96,6 +106,8 @@ func fate(i content.Item) (nodepb.Status, registrypb.Reason) {
 		return nodepb.Status_NO_RESULT, registrypb.Reason_REVOKED
 	case content.Failed:
 		return nodepb.Status_NO_RESULT, registrypb.Reason_SUPPLIER_ERROR
+	case content.Unresolved:
+		return nodepb.Status_NO_RESULT, registrypb.Reason_SECTOR_FAILED
 	}
 	return nodepb.Status_DATA_FOUND, 0
 }
@@ -104,7 +116,7 @@ func fate(i content.Item) (nodepb.Status, registrypb.Reason) {
 func fared(c *registrypb.ChunkClearance, items []content.Item) (groups []*nodepb.LotSubjects) {
 	place := 0
 	for _, g := range c.Groups {
-		var by [content.Failed + 1][]string // by how it fared: the first code that means it
+		var by [content.Last + 1][]string // by how it fared: the first code that means it
 		for _, n := range packed.All(g.Subjects) {
 			code := items[place].Code
 			if code == content.Yes || code == content.No {

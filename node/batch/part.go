@@ -199,6 +199,11 @@ func (p *part) present(ctx context.Context, permit *permit) *reply {
 		resp, err := p.cfg.Peers.PresentChunk(limited, to, &nodepb.ChunkPresentation{Demand: demand, Clearance: permit.envelope})
 		cancel()
 		var refused *exchange.Refusal
+		if no := resp.GetRefusal(); err == nil && no != 0 { // as a managing body says it
+			err = &exchange.Refusal{Reason: no}
+		} else if err == nil {
+			resp.Padding = nil
+		}
 		var busy *Busy
 		switch {
 		case err == nil:

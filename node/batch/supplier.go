@@ -35,6 +35,7 @@ type SupplierConfig struct {
 	Journal  Journal
 	Outbox   exchange.Outbox
 	Sources  map[names.DatasetID]exchange.Source
+	Sector   Sector // nil: nothing is found within a sector
 	Bounds   genesis.Bounds
 	// NotBefore refuses clearances issued before it: see exchange.SupplierConfig.
 	NotBefore time.Time
@@ -64,6 +65,9 @@ type Supplier struct {
 // NewSupplier makes a Supplier.
 func NewSupplier(cfg SupplierConfig) *Supplier {
 	cfg.Life = cmp.Or(cfg.Life, 10*time.Minute)
+	if cfg.Sector != nil { // they wait for their time class, which costs nothing
+		cfg.AtOnce = cmp.Or(cfg.AtOnce, 16)
+	}
 	cfg.AtOnce = cmp.Or(cfg.AtOnce, 2)
 	if cfg.Schemes == nil {
 		cfg.Schemes = subject.Belgian()
@@ -98,7 +102,7 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Chu
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	x := &supply{Supplier: s, from: from, raw: p}
+	x := &supply{Supplier: s, from: from, raw: p, arrived: time.Now()}
 	read, refused := chunk.Read(s.cfg.Mesh, s.cfg.Schemes, p.GetDemand(), p.GetClearance())
 	if x.Presented = read; refused != nil {
 		x.Presented = nil
@@ -116,7 +120,10 @@ func (s *Supplier) Present(ctx context.Context, from names.NodeID, p *nodepb.Chu
 	}
 	resp, refused := x.answer(ctx)
 	if refused != nil {
-		return nil, x.refuse(ctx, refused)
+		x.settle(ctx)
+		err := x.refuse(ctx, refused)
+		x.hold(ctx)
+		return nil, err
 	}
 	return resp, nil
 }
@@ -161,6 +168,10 @@ type supply struct {
 	raw  *nodepb.ChunkPresentation
 	*chunk.Presented
 	checked *chunk.Checked // once it passed
+
+	arrived    time.Time // with its monotonic reading
+	resolved   bool      // within the sector, now or before
+	sectorSeal []byte    // of what the sector journaled for itself
 }
 
 func (x *supply) count() (n int) {
@@ -189,7 +200,7 @@ func (x *supply) refuse(ctx context.Context, no *clearing.Refusal) error {
 			}
 		}
 	}
-	e.Requester, e.Supplier = nodeRef(x.from), nodeRef(x.cfg.Self)
+	e.Requester, e.Supplier, e.SectorSeal = nodeRef(x.from), nodeRef(x.cfg.Self), x.sectorSeal
 	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.Reason, no.Detail
 	x.cfg.Log.Info("a chunk was refused", "peer", x.from.String(), "ticket", e.Ticket, "reason", no.Reason.String(), "detail", no.Detail)
 	if err := appendEntry(ctx, x.cfg.Journal, e); err != nil {

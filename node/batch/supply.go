@@ -58,10 +58,16 @@ func (x *supply) answer(ctx context.Context) (*nodepb.ChunkResponse, *clearing.R
 		}
 		return x.again(ctx, g, mark, same)
 	}
-	items, no := x.items(ctx, g)
+	var items []content.Item
+	if x.resolves() {
+		items, no = x.resolve(ctx, g, presented)
+	} else {
+		items, no = x.items(ctx, g)
+	}
 	if no != nil {
 		return nil, no
 	}
+	x.settle(ctx)
 	if g, no = x.stillStands(g, presented); no != nil {
 		return nil, no
 	}
@@ -72,13 +78,14 @@ func (x *supply) answer(ctx context.Context) (*nodepb.ChunkResponse, *clearing.R
 	if no != nil {
 		return nil, no
 	}
-	mark = &nodepb.KeptChunkAnswer{ClearanceHash: x.Hash, Requester: nodeRef(x.from), PresentedUnixMs: presented.UnixMilli(), GroupsHash: groups}
+	mark = &nodepb.KeptChunkAnswer{SectorSeal: x.sectorSeal, ClearanceHash: x.Hash, Requester: nodeRef(x.from), PresentedUnixMs: presented.UnixMilli(), GroupsHash: groups}
 	if no := x.keep(mark, resp); no != nil {
 		return nil, no
 	}
 	if err := appendEntry(ctx, x.cfg.Journal, x.supplied(items, resp)); err != nil {
 		return nil, refusal(registrypb.Reason_JOURNAL_UNAVAILABLE, "SUPPLIED could not be journaled")
 	}
+	x.hold(ctx) // and only then looks once more
 	_, no = x.stillStands(g, presented)
 	return resp, no
 }
@@ -96,6 +103,8 @@ func (x *supply) again(ctx context.Context, g *guarded, mark *nodepb.KeptChunkAn
 	if !ok {
 		return nil, refusal(registrypb.Reason_CLEARANCE_REPLAYED, "this request was answered, and its answer is no longer kept")
 	}
+	x.resolved, x.sectorSeal = x.resolves(), mark.SectorSeal
+	x.settle(ctx)
 	items, err := content.Read(resp.Content, x.count())
 	if err != nil {
 		return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "the kept answer cannot be read")
@@ -122,6 +131,7 @@ func (x *supply) again(ctx context.Context, g *guarded, mark *nodepb.KeptChunkAn
 	if err := appendEntry(ctx, x.cfg.Journal, e); err != nil {
 		return nil, refusal(registrypb.Reason_JOURNAL_UNAVAILABLE, "the answer could not be journaled")
 	}
+	x.hold(ctx)
 	_, no := x.stillStands(g, time.UnixMilli(mark.PresentedUnixMs))
 	return resp, no
 }
@@ -392,7 +402,7 @@ func (x *supply) keep(mark *nodepb.KeptChunkAnswer, resp *nodepb.ChunkResponse) 
 func (x *supply) supplied(items []content.Item, resp *nodepb.ChunkResponse) *nodepb.Entry {
 	e := orderEntry(x.cfg.Now(), nodepb.Role_SUPPLIER, nodepb.Event_SUPPLIED, x.Order)
 	addClearance(e, x.Clearance, x.Hash)
-	e.Supplier = nodeRef(x.cfg.Self)
+	e.Supplier, e.SectorSeal = nodeRef(x.cfg.Self), x.sectorSeal
 	e.Evidence = [][]byte{x.raw.Demand, x.raw.Clearance, resp.Answer}
 	e.AnswerCommitment = rootOf(resp.Answer)
 	e.Lot = &nodepb.LotPart{Chunk: x.Clearance.Number, Groups: fared(x.Clearance, items)}

@@ -190,8 +190,10 @@ type ChunkResponse struct {
 	// For each subject of the clearance, over all groups and in order: a byte that says
 	// what there is (see package node/batch/content), and where there are records their
 	// length (varint) and a JSON array of them.
-	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	Seed          []byte `protobuf:"bytes,3,opt,name=seed,proto3" json:"seed,omitempty"` // 32 random bytes, from which the blindings are derived
+	Content       []byte            `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	Seed          []byte            `protobuf:"bytes,3,opt,name=seed,proto3" json:"seed,omitempty"`                                            // 32 random bytes, from which the blindings are derived
+	Refusal       registrypb.Reason `protobuf:"varint,14,opt,name=refusal,proto3,enum=crossroads.registry.v1.Reason" json:"refusal,omitempty"` // of a managing body, whose refusals are replies like any other
+	Padding       [][]byte          `protobuf:"bytes,15,rep,name=padding,proto3" json:"padding,omitempty"`                                     // zeros, up to a size class
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +245,20 @@ func (x *ChunkResponse) GetContent() []byte {
 func (x *ChunkResponse) GetSeed() []byte {
 	if x != nil {
 		return x.Seed
+	}
+	return nil
+}
+
+func (x *ChunkResponse) GetRefusal() registrypb.Reason {
+	if x != nil {
+		return x.Refusal
+	}
+	return registrypb.Reason(0)
+}
+
+func (x *ChunkResponse) GetPadding() [][]byte {
+	if x != nil {
+		return x.Padding
 	}
 	return nil
 }
@@ -1318,6 +1334,7 @@ type KeptChunkAnswer struct {
 	GroupsHash      []byte                 `protobuf:"bytes,4,opt,name=groups_hash,json=groupsHash,proto3" json:"groups_hash,omitempty"` // SHA-256 of the groups cleared: what was answered is for these alone
 	UntilUnixMs     int64                  `protobuf:"varint,5,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`
 	Acknowledged    bool                   `protobuf:"varint,6,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	SectorSeal      []byte                 `protobuf:"bytes,7,opt,name=sector_seal,json=sectorSeal,proto3" json:"sector_seal,omitempty"` // of what the sector journaled for itself
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1394,6 +1411,13 @@ func (x *KeptChunkAnswer) GetAcknowledged() bool {
 	return false
 }
 
+func (x *KeptChunkAnswer) GetSectorSeal() []byte {
+	if x != nil {
+		return x.SectorSeal
+	}
+	return nil
+}
+
 var File_node_nodepb_lot_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_lot_proto_rawDesc = "" +
@@ -1401,11 +1425,13 @@ const file_node_nodepb_lot_proto_rawDesc = "" +
 	"\x15node/nodepb/lot.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1dregistry/registrypb/lot.proto\x1a\x1anode/nodepb/exchange.proto\"I\n" +
 	"\x11ChunkPresentation\x12\x16\n" +
 	"\x06demand\x18\x01 \x01(\fR\x06demand\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"U\n" +
+	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xa9\x01\n" +
 	"\rChunkResponse\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\fR\x06answer\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x12\n" +
-	"\x04seed\x18\x03 \x01(\fR\x04seed\"\x92\x02\n" +
+	"\x04seed\x18\x03 \x01(\fR\x04seed\x128\n" +
+	"\arefusal\x18\x0e \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\arefusal\x12\x18\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"\x92\x02\n" +
 	"\vChunkAnswer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x12;\n" +
@@ -1495,7 +1521,7 @@ const file_node_nodepb_lot_proto_rawDesc = "" +
 	"\tclearance\x18\x01 \x01(\fR\tclearance\x12/\n" +
 	"\x02by\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x02by\x12=\n" +
 	"\bresponse\x18\x03 \x01(\v2!.crossroads.node.v1.ChunkResponseR\bresponse\x126\n" +
-	"\x06reason\x18\x04 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\"\x8c\x02\n" +
+	"\x06reason\x18\x04 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\"\xad\x02\n" +
 	"\x0fKeptChunkAnswer\x12%\n" +
 	"\x0eclearance_hash\x18\x01 \x01(\fR\rclearanceHash\x12=\n" +
 	"\trequester\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\trequester\x12*\n" +
@@ -1503,7 +1529,9 @@ const file_node_nodepb_lot_proto_rawDesc = "" +
 	"\vgroups_hash\x18\x04 \x01(\fR\n" +
 	"groupsHash\x12\"\n" +
 	"\runtil_unix_ms\x18\x05 \x01(\x03R\vuntilUnixMs\x12\"\n" +
-	"\facknowledged\x18\x06 \x01(\bR\facknowledged*}\n" +
+	"\facknowledged\x18\x06 \x01(\bR\facknowledged\x12\x1f\n" +
+	"\vsector_seal\x18\a \x01(\fR\n" +
+	"sectorSeal*}\n" +
 	"\bLotState\x12\x19\n" +
 	"\x15LOT_STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vLOT_RUNNING\x10\x01\x12\x0e\n" +
@@ -1553,40 +1581,41 @@ var file_node_nodepb_lot_proto_goTypes = []any{
 	(*KeptReply)(nil),                // 18: crossroads.node.v1.KeptReply
 	(*KeptChunkAnswer)(nil),          // 19: crossroads.node.v1.KeptChunkAnswer
 	nil,                              // 20: crossroads.node.v1.KeptLot.TallyEntry
-	(*registrypb.NodeRef)(nil),       // 21: crossroads.registry.v1.NodeRef
-	(*registrypb.Subjects)(nil),      // 22: crossroads.registry.v1.Subjects
-	(registrypb.Outcome)(0),          // 23: crossroads.registry.v1.Outcome
-	(Status)(0),                      // 24: crossroads.node.v1.Status
-	(registrypb.Reason)(0),           // 25: crossroads.registry.v1.Reason
+	(registrypb.Reason)(0),           // 21: crossroads.registry.v1.Reason
+	(*registrypb.NodeRef)(nil),       // 22: crossroads.registry.v1.NodeRef
+	(*registrypb.Subjects)(nil),      // 23: crossroads.registry.v1.Subjects
+	(registrypb.Outcome)(0),          // 24: crossroads.registry.v1.Outcome
+	(Status)(0),                      // 25: crossroads.node.v1.Status
 }
 var file_node_nodepb_lot_proto_depIdxs = []int32{
-	21, // 0: crossroads.node.v1.ChunkAnswer.supplier:type_name -> crossroads.registry.v1.NodeRef
-	6,  // 1: crossroads.node.v1.LotPart.groups:type_name -> crossroads.node.v1.LotSubjects
-	22, // 2: crossroads.node.v1.LotSubjects.subjects:type_name -> crossroads.registry.v1.Subjects
-	23, // 3: crossroads.node.v1.LotSubjects.outcome:type_name -> crossroads.registry.v1.Outcome
-	24, // 4: crossroads.node.v1.LotSubjects.status:type_name -> crossroads.node.v1.Status
-	25, // 5: crossroads.node.v1.LotSubjects.reason:type_name -> crossroads.registry.v1.Reason
-	0,  // 6: crossroads.node.v1.KeptLot.state:type_name -> crossroads.node.v1.LotState
-	20, // 7: crossroads.node.v1.KeptLot.tally:type_name -> crossroads.node.v1.KeptLot.TallyEntry
-	11, // 8: crossroads.node.v1.InputBlock.lines:type_name -> crossroads.node.v1.InputLine
-	14, // 9: crossroads.node.v1.ResultBlock.lines:type_name -> crossroads.node.v1.ResultLine
-	24, // 10: crossroads.node.v1.ResultLine.status:type_name -> crossroads.node.v1.Status
-	25, // 11: crossroads.node.v1.ResultLine.reason:type_name -> crossroads.registry.v1.Reason
-	15, // 12: crossroads.node.v1.ResultLine.parts:type_name -> crossroads.node.v1.ResultPart
-	24, // 13: crossroads.node.v1.ResultPart.status:type_name -> crossroads.node.v1.Status
-	25, // 14: crossroads.node.v1.ResultPart.reason:type_name -> crossroads.registry.v1.Reason
-	1,  // 15: crossroads.node.v1.ResultPart.answer:type_name -> crossroads.node.v1.LotAnswer
-	17, // 16: crossroads.node.v1.KeptChunk.parts:type_name -> crossroads.node.v1.KeptPart
-	18, // 17: crossroads.node.v1.KeptPart.replies:type_name -> crossroads.node.v1.KeptReply
-	21, // 18: crossroads.node.v1.KeptReply.by:type_name -> crossroads.registry.v1.NodeRef
-	3,  // 19: crossroads.node.v1.KeptReply.response:type_name -> crossroads.node.v1.ChunkResponse
-	25, // 20: crossroads.node.v1.KeptReply.reason:type_name -> crossroads.registry.v1.Reason
-	21, // 21: crossroads.node.v1.KeptChunkAnswer.requester:type_name -> crossroads.registry.v1.NodeRef
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	21, // 0: crossroads.node.v1.ChunkResponse.refusal:type_name -> crossroads.registry.v1.Reason
+	22, // 1: crossroads.node.v1.ChunkAnswer.supplier:type_name -> crossroads.registry.v1.NodeRef
+	6,  // 2: crossroads.node.v1.LotPart.groups:type_name -> crossroads.node.v1.LotSubjects
+	23, // 3: crossroads.node.v1.LotSubjects.subjects:type_name -> crossroads.registry.v1.Subjects
+	24, // 4: crossroads.node.v1.LotSubjects.outcome:type_name -> crossroads.registry.v1.Outcome
+	25, // 5: crossroads.node.v1.LotSubjects.status:type_name -> crossroads.node.v1.Status
+	21, // 6: crossroads.node.v1.LotSubjects.reason:type_name -> crossroads.registry.v1.Reason
+	0,  // 7: crossroads.node.v1.KeptLot.state:type_name -> crossroads.node.v1.LotState
+	20, // 8: crossroads.node.v1.KeptLot.tally:type_name -> crossroads.node.v1.KeptLot.TallyEntry
+	11, // 9: crossroads.node.v1.InputBlock.lines:type_name -> crossroads.node.v1.InputLine
+	14, // 10: crossroads.node.v1.ResultBlock.lines:type_name -> crossroads.node.v1.ResultLine
+	25, // 11: crossroads.node.v1.ResultLine.status:type_name -> crossroads.node.v1.Status
+	21, // 12: crossroads.node.v1.ResultLine.reason:type_name -> crossroads.registry.v1.Reason
+	15, // 13: crossroads.node.v1.ResultLine.parts:type_name -> crossroads.node.v1.ResultPart
+	25, // 14: crossroads.node.v1.ResultPart.status:type_name -> crossroads.node.v1.Status
+	21, // 15: crossroads.node.v1.ResultPart.reason:type_name -> crossroads.registry.v1.Reason
+	1,  // 16: crossroads.node.v1.ResultPart.answer:type_name -> crossroads.node.v1.LotAnswer
+	17, // 17: crossroads.node.v1.KeptChunk.parts:type_name -> crossroads.node.v1.KeptPart
+	18, // 18: crossroads.node.v1.KeptPart.replies:type_name -> crossroads.node.v1.KeptReply
+	22, // 19: crossroads.node.v1.KeptReply.by:type_name -> crossroads.registry.v1.NodeRef
+	3,  // 20: crossroads.node.v1.KeptReply.response:type_name -> crossroads.node.v1.ChunkResponse
+	21, // 21: crossroads.node.v1.KeptReply.reason:type_name -> crossroads.registry.v1.Reason
+	22, // 22: crossroads.node.v1.KeptChunkAnswer.requester:type_name -> crossroads.registry.v1.NodeRef
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_lot_proto_init() }

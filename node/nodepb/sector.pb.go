@@ -472,6 +472,306 @@ func (x *SectorAnswer) GetTimeUnixMs() int64 {
 	return 0
 }
 
+// sector.forward-lot: one institution's part of a chunk that was presented to the managing
+// body, with the managing body's permission to answer. The answer is a ForwardResponse
+// whose content is that of a chunk (see package node/batch/content), of these subjects.
+type ForwardLot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Permission    []byte                 `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"` // envelope of a SectorLotPermission
+	Demand        []byte                 `protobuf:"bytes,2,opt,name=demand,proto3" json:"demand,omitempty"`         // envelope of the registry ChunkDemand that was presented
+	Outline       []byte                 `protobuf:"bytes,3,opt,name=outline,proto3" json:"outline,omitempty"`       // of the ChunkClearance that was presented: without a number
+	Padding       [][]byte               `protobuf:"bytes,15,rep,name=padding,proto3" json:"padding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardLot) Reset() {
+	*x = ForwardLot{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardLot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardLot) ProtoMessage() {}
+
+func (x *ForwardLot) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardLot.ProtoReflect.Descriptor instead.
+func (*ForwardLot) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ForwardLot) GetPermission() []byte {
+	if x != nil {
+		return x.Permission
+	}
+	return nil
+}
+
+func (x *ForwardLot) GetDemand() []byte {
+	if x != nil {
+		return x.Demand
+	}
+	return nil
+}
+
+func (x *ForwardLot) GetOutline() []byte {
+	if x != nil {
+		return x.Outline
+	}
+	return nil
+}
+
+func (x *ForwardLot) GetPadding() [][]byte {
+	if x != nil {
+		return x.Padding
+	}
+	return nil
+}
+
+// SectorLotPermission is the payload of
+// "application/vnd.crossroads.sector-lot-permission.v1+protobuf", signed by the managing
+// body: one cooperating institution may answer about its own subjects of one chunk.
+type SectorLotPermission struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Mesh            string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Id              []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // 16 random bytes
+	Sector          string                 `protobuf:"bytes,3,opt,name=sector,proto3" json:"sector,omitempty"`
+	Manager         *registrypb.NodeRef    `protobuf:"bytes,4,opt,name=manager,proto3" json:"manager,omitempty"`
+	Member          string                 `protobuf:"bytes,5,opt,name=member,proto3" json:"member,omitempty"`
+	Ticket          string                 `protobuf:"bytes,6,opt,name=ticket,proto3" json:"ticket,omitempty"`                                    // the lot's
+	RequestHash     []byte                 `protobuf:"bytes,7,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`       // of the chunk request, as the clearance names it
+	ClearanceHash   []byte                 `protobuf:"bytes,8,opt,name=clearance_hash,json=clearanceHash,proto3" json:"clearance_hash,omitempty"` // SHA-256 of the clearance envelope, which the demand names
+	OutlineHash     []byte                 `protobuf:"bytes,9,opt,name=outline_hash,json=outlineHash,proto3" json:"outline_hash,omitempty"`
+	Subjects        *registrypb.Subjects   `protobuf:"bytes,10,opt,name=subjects,proto3" json:"subjects,omitempty"`     // as they were cleared
+	Places          []uint32               `protobuf:"varint,11,rep,packed,name=places,proto3" json:"places,omitempty"` // of each, in the clearance over all groups, ascending
+	Blindings       []byte                 `protobuf:"bytes,12,opt,name=blindings,proto3" json:"blindings,omitempty"`   // 16 bytes for each: they open its leaf in the outline
+	Routes          []*SectorLotRoute      `protobuf:"bytes,13,rep,name=routes,proto3" json:"routes,omitempty"`         // of those of whom more is to be said
+	PresentedUnixMs int64                  `protobuf:"varint,14,opt,name=presented_unix_ms,json=presentedUnixMs,proto3" json:"presented_unix_ms,omitempty"`
+	IssuedUnixMs    int64                  `protobuf:"varint,15,opt,name=issued_unix_ms,json=issuedUnixMs,proto3" json:"issued_unix_ms,omitempty"`
+	AnswerByUnixMs  int64                  `protobuf:"varint,16,opt,name=answer_by_unix_ms,json=answerByUnixMs,proto3" json:"answer_by_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SectorLotPermission) Reset() {
+	*x = SectorLotPermission{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SectorLotPermission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SectorLotPermission) ProtoMessage() {}
+
+func (x *SectorLotPermission) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SectorLotPermission.ProtoReflect.Descriptor instead.
+func (*SectorLotPermission) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SectorLotPermission) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *SectorLotPermission) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetSector() string {
+	if x != nil {
+		return x.Sector
+	}
+	return ""
+}
+
+func (x *SectorLotPermission) GetManager() *registrypb.NodeRef {
+	if x != nil {
+		return x.Manager
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SectorLotPermission) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *SectorLotPermission) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetClearanceHash() []byte {
+	if x != nil {
+		return x.ClearanceHash
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetOutlineHash() []byte {
+	if x != nil {
+		return x.OutlineHash
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetSubjects() *registrypb.Subjects {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetPlaces() []uint32 {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetBlindings() []byte {
+	if x != nil {
+		return x.Blindings
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetRoutes() []*SectorLotRoute {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *SectorLotPermission) GetPresentedUnixMs() int64 {
+	if x != nil {
+		return x.PresentedUnixMs
+	}
+	return 0
+}
+
+func (x *SectorLotPermission) GetIssuedUnixMs() int64 {
+	if x != nil {
+		return x.IssuedUnixMs
+	}
+	return 0
+}
+
+func (x *SectorLotPermission) GetAnswerByUnixMs() int64 {
+	if x != nil {
+		return x.AnswerByUnixMs
+	}
+	return 0
+}
+
+// SectorLotRoute says what to look up on one subject. Of a subject without one it is the
+// number that was cleared, in the whole period, in all qualities that gave the route.
+type SectorLotRoute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            uint32                 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`                                  // which of the permission's subjects, ascending
+	FiledUnder    []string               `protobuf:"bytes,2,rep,name=filed_under,json=filedUnder,proto3" json:"filed_under,omitempty"` // as the clearance has it
+	Parts         []*SectorPart          `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SectorLotRoute) Reset() {
+	*x = SectorLotRoute{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SectorLotRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SectorLotRoute) ProtoMessage() {}
+
+func (x *SectorLotRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SectorLotRoute.ProtoReflect.Descriptor instead.
+func (*SectorLotRoute) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SectorLotRoute) GetAt() uint32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *SectorLotRoute) GetFiledUnder() []string {
+	if x != nil {
+		return x.FiledUnder
+	}
+	return nil
+}
+
+func (x *SectorLotRoute) GetParts() []*SectorPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // sector.ask: a cooperating institution asks through its managing body.
 type SectorAsk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -483,7 +783,7 @@ type SectorAsk struct {
 
 func (x *SectorAsk) Reset() {
 	*x = SectorAsk{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[5]
+	mi := &file_node_nodepb_sector_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +795,7 @@ func (x *SectorAsk) String() string {
 func (*SectorAsk) ProtoMessage() {}
 
 func (x *SectorAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[5]
+	mi := &file_node_nodepb_sector_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +808,7 @@ func (x *SectorAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorAsk.ProtoReflect.Descriptor instead.
 func (*SectorAsk) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{5}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SectorAsk) GetQuestion() []byte {
@@ -552,7 +852,7 @@ type SectorQuestion struct {
 
 func (x *SectorQuestion) Reset() {
 	*x = SectorQuestion{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[6]
+	mi := &file_node_nodepb_sector_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +864,7 @@ func (x *SectorQuestion) String() string {
 func (*SectorQuestion) ProtoMessage() {}
 
 func (x *SectorQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[6]
+	mi := &file_node_nodepb_sector_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +877,7 @@ func (x *SectorQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorQuestion.ProtoReflect.Descriptor instead.
 func (*SectorQuestion) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{6}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SectorQuestion) GetMesh() string {
@@ -704,7 +1004,7 @@ type SectorAskResponse struct {
 
 func (x *SectorAskResponse) Reset() {
 	*x = SectorAskResponse{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[7]
+	mi := &file_node_nodepb_sector_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +1016,7 @@ func (x *SectorAskResponse) String() string {
 func (*SectorAskResponse) ProtoMessage() {}
 
 func (x *SectorAskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[7]
+	mi := &file_node_nodepb_sector_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1029,7 @@ func (x *SectorAskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorAskResponse.ProtoReflect.Descriptor instead.
 func (*SectorAskResponse) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{7}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SectorAskResponse) GetOutcome() []byte {
@@ -779,7 +1079,7 @@ type SectorOutcome struct {
 
 func (x *SectorOutcome) Reset() {
 	*x = SectorOutcome{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[8]
+	mi := &file_node_nodepb_sector_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1091,7 @@ func (x *SectorOutcome) String() string {
 func (*SectorOutcome) ProtoMessage() {}
 
 func (x *SectorOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[8]
+	mi := &file_node_nodepb_sector_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1104,7 @@ func (x *SectorOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorOutcome.ProtoReflect.Descriptor instead.
 func (*SectorOutcome) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{8}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SectorOutcome) GetMesh() string {
@@ -886,7 +1186,7 @@ type SectorResult struct {
 
 func (x *SectorResult) Reset() {
 	*x = SectorResult{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[9]
+	mi := &file_node_nodepb_sector_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1198,7 @@ func (x *SectorResult) String() string {
 func (*SectorResult) ProtoMessage() {}
 
 func (x *SectorResult) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[9]
+	mi := &file_node_nodepb_sector_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1211,7 @@ func (x *SectorResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorResult.ProtoReflect.Descriptor instead.
 func (*SectorResult) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{9}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SectorResult) GetStatus() Status {
@@ -976,7 +1276,7 @@ type SectorSupplierResult struct {
 
 func (x *SectorSupplierResult) Reset() {
 	*x = SectorSupplierResult{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[10]
+	mi := &file_node_nodepb_sector_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1288,7 @@ func (x *SectorSupplierResult) String() string {
 func (*SectorSupplierResult) ProtoMessage() {}
 
 func (x *SectorSupplierResult) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[10]
+	mi := &file_node_nodepb_sector_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1301,7 @@ func (x *SectorSupplierResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorSupplierResult.ProtoReflect.Descriptor instead.
 func (*SectorSupplierResult) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{10}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SectorSupplierResult) GetSupplier() string {
@@ -1052,7 +1352,7 @@ type SectorDeliver struct {
 
 func (x *SectorDeliver) Reset() {
 	*x = SectorDeliver{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[11]
+	mi := &file_node_nodepb_sector_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1364,7 @@ func (x *SectorDeliver) String() string {
 func (*SectorDeliver) ProtoMessage() {}
 
 func (x *SectorDeliver) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[11]
+	mi := &file_node_nodepb_sector_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1377,7 @@ func (x *SectorDeliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorDeliver.ProtoReflect.Descriptor instead.
 func (*SectorDeliver) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{11}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SectorDeliver) GetDelivery() []byte {
@@ -1134,7 +1434,7 @@ type SectorDelivery struct {
 
 func (x *SectorDelivery) Reset() {
 	*x = SectorDelivery{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[12]
+	mi := &file_node_nodepb_sector_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1446,7 @@ func (x *SectorDelivery) String() string {
 func (*SectorDelivery) ProtoMessage() {}
 
 func (x *SectorDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[12]
+	mi := &file_node_nodepb_sector_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1459,7 @@ func (x *SectorDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorDelivery.ProtoReflect.Descriptor instead.
 func (*SectorDelivery) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{12}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SectorDelivery) GetMesh() string {
@@ -1283,7 +1583,7 @@ type SectorDelivered struct {
 
 func (x *SectorDelivered) Reset() {
 	*x = SectorDelivered{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[13]
+	mi := &file_node_nodepb_sector_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1595,7 @@ func (x *SectorDelivered) String() string {
 func (*SectorDelivered) ProtoMessage() {}
 
 func (x *SectorDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[13]
+	mi := &file_node_nodepb_sector_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1608,7 @@ func (x *SectorDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorDelivered.ProtoReflect.Descriptor instead.
 func (*SectorDelivered) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{13}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SectorDelivered) GetReceipt() []byte {
@@ -1333,7 +1633,7 @@ type SectorReceipt struct {
 
 func (x *SectorReceipt) Reset() {
 	*x = SectorReceipt{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[14]
+	mi := &file_node_nodepb_sector_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1645,7 @@ func (x *SectorReceipt) String() string {
 func (*SectorReceipt) ProtoMessage() {}
 
 func (x *SectorReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[14]
+	mi := &file_node_nodepb_sector_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1658,7 @@ func (x *SectorReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorReceipt.ProtoReflect.Descriptor instead.
 func (*SectorReceipt) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{14}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SectorReceipt) GetMesh() string {
@@ -1402,7 +1702,7 @@ type KeptPermission struct {
 
 func (x *KeptPermission) Reset() {
 	*x = KeptPermission{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[15]
+	mi := &file_node_nodepb_sector_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1714,7 @@ func (x *KeptPermission) String() string {
 func (*KeptPermission) ProtoMessage() {}
 
 func (x *KeptPermission) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[15]
+	mi := &file_node_nodepb_sector_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1727,7 @@ func (x *KeptPermission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptPermission.ProtoReflect.Descriptor instead.
 func (*KeptPermission) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{15}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeptPermission) GetPermission() []byte {
@@ -1469,7 +1769,7 @@ type KeptForward struct {
 
 func (x *KeptForward) Reset() {
 	*x = KeptForward{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[16]
+	mi := &file_node_nodepb_sector_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1781,7 @@ func (x *KeptForward) String() string {
 func (*KeptForward) ProtoMessage() {}
 
 func (x *KeptForward) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[16]
+	mi := &file_node_nodepb_sector_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1794,7 @@ func (x *KeptForward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptForward.ProtoReflect.Descriptor instead.
 func (*KeptForward) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{16}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KeptForward) GetPermissionHash() []byte {
@@ -1524,7 +1824,7 @@ type KeptSectorContent struct {
 
 func (x *KeptSectorContent) Reset() {
 	*x = KeptSectorContent{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[17]
+	mi := &file_node_nodepb_sector_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1836,7 @@ func (x *KeptSectorContent) String() string {
 func (*KeptSectorContent) ProtoMessage() {}
 
 func (x *KeptSectorContent) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[17]
+	mi := &file_node_nodepb_sector_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1849,7 @@ func (x *KeptSectorContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptSectorContent.ProtoReflect.Descriptor instead.
 func (*KeptSectorContent) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{17}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KeptSectorContent) GetPartsHash() []byte {
@@ -1594,7 +1894,7 @@ type KeptSectorQuestion struct {
 
 func (x *KeptSectorQuestion) Reset() {
 	*x = KeptSectorQuestion{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[18]
+	mi := &file_node_nodepb_sector_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1906,7 @@ func (x *KeptSectorQuestion) String() string {
 func (*KeptSectorQuestion) ProtoMessage() {}
 
 func (x *KeptSectorQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[18]
+	mi := &file_node_nodepb_sector_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1919,7 @@ func (x *KeptSectorQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptSectorQuestion.ProtoReflect.Descriptor instead.
 func (*KeptSectorQuestion) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{18}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KeptSectorQuestion) GetHash() []byte {
@@ -1678,7 +1978,7 @@ type KeptSectorNotice struct {
 
 func (x *KeptSectorNotice) Reset() {
 	*x = KeptSectorNotice{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	mi := &file_node_nodepb_sector_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1990,7 @@ func (x *KeptSectorNotice) String() string {
 func (*KeptSectorNotice) ProtoMessage() {}
 
 func (x *KeptSectorNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[19]
+	mi := &file_node_nodepb_sector_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +2003,7 @@ func (x *KeptSectorNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptSectorNotice.ProtoReflect.Descriptor instead.
 func (*KeptSectorNotice) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{19}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KeptSectorNotice) GetId() string {
@@ -1801,7 +2101,7 @@ type SectorMember struct {
 
 func (x *SectorMember) Reset() {
 	*x = SectorMember{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[20]
+	mi := &file_node_nodepb_sector_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2113,7 @@ func (x *SectorMember) String() string {
 func (*SectorMember) ProtoMessage() {}
 
 func (x *SectorMember) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[20]
+	mi := &file_node_nodepb_sector_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2126,7 @@ func (x *SectorMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorMember.ProtoReflect.Descriptor instead.
 func (*SectorMember) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{20}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SectorMember) GetInstitution() string {
@@ -1855,7 +2155,7 @@ type SectorReference struct {
 
 func (x *SectorReference) Reset() {
 	*x = SectorReference{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[21]
+	mi := &file_node_nodepb_sector_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2167,7 @@ func (x *SectorReference) String() string {
 func (*SectorReference) ProtoMessage() {}
 
 func (x *SectorReference) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[21]
+	mi := &file_node_nodepb_sector_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2180,7 @@ func (x *SectorReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorReference.ProtoReflect.Descriptor instead.
 func (*SectorReference) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{21}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SectorReference) GetMember() string {
@@ -1916,7 +2216,7 @@ type SectorRow struct {
 
 func (x *SectorRow) Reset() {
 	*x = SectorRow{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[22]
+	mi := &file_node_nodepb_sector_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2228,7 @@ func (x *SectorRow) String() string {
 func (*SectorRow) ProtoMessage() {}
 
 func (x *SectorRow) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[22]
+	mi := &file_node_nodepb_sector_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2241,7 @@ func (x *SectorRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorRow.ProtoReflect.Descriptor instead.
 func (*SectorRow) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{22}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SectorRow) GetReferences() []*SectorReference {
@@ -1969,7 +2269,7 @@ var File_node_nodepb_sector_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\n" +
-	"\x18node/nodepb/sector.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a registry/registrypb/notify.proto\x1a\x1anode/nodepb/exchange.proto\"{\n" +
+	"\x18node/nodepb/sector.proto\x12\x12crossroads.node.v1\x1a registry/registrypb/record.proto\x1a\"registry/registrypb/clearing.proto\x1a\x1dregistry/registrypb/lot.proto\x1a registry/registrypb/notify.proto\x1a\x1anode/nodepb/exchange.proto\"{\n" +
 	"\aForward\x12\x1e\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\fR\n" +
@@ -2013,7 +2313,38 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"commitment\x18\x06 \x01(\fR\n" +
 	"commitment\x12 \n" +
 	"\ftime_unix_ms\x18\a \x01(\x03R\n" +
-	"timeUnixMs\"A\n" +
+	"timeUnixMs\"x\n" +
+	"\n" +
+	"ForwardLot\x12\x1e\n" +
+	"\n" +
+	"permission\x18\x01 \x01(\fR\n" +
+	"permission\x12\x16\n" +
+	"\x06demand\x18\x02 \x01(\fR\x06demand\x12\x18\n" +
+	"\aoutline\x18\x03 \x01(\fR\aoutline\x12\x18\n" +
+	"\apadding\x18\x0f \x03(\fR\apadding\"\xd6\x04\n" +
+	"\x13SectorLotPermission\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
+	"\x06sector\x18\x03 \x01(\tR\x06sector\x129\n" +
+	"\amanager\x18\x04 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\amanager\x12\x16\n" +
+	"\x06member\x18\x05 \x01(\tR\x06member\x12\x16\n" +
+	"\x06ticket\x18\x06 \x01(\tR\x06ticket\x12!\n" +
+	"\frequest_hash\x18\a \x01(\fR\vrequestHash\x12%\n" +
+	"\x0eclearance_hash\x18\b \x01(\fR\rclearanceHash\x12!\n" +
+	"\foutline_hash\x18\t \x01(\fR\voutlineHash\x12<\n" +
+	"\bsubjects\x18\n" +
+	" \x01(\v2 .crossroads.registry.v1.SubjectsR\bsubjects\x12\x16\n" +
+	"\x06places\x18\v \x03(\rR\x06places\x12\x1c\n" +
+	"\tblindings\x18\f \x01(\fR\tblindings\x12:\n" +
+	"\x06routes\x18\r \x03(\v2\".crossroads.node.v1.SectorLotRouteR\x06routes\x12*\n" +
+	"\x11presented_unix_ms\x18\x0e \x01(\x03R\x0fpresentedUnixMs\x12$\n" +
+	"\x0eissued_unix_ms\x18\x0f \x01(\x03R\fissuedUnixMs\x12)\n" +
+	"\x11answer_by_unix_ms\x18\x10 \x01(\x03R\x0eanswerByUnixMs\"w\n" +
+	"\x0eSectorLotRoute\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\rR\x02at\x12\x1f\n" +
+	"\vfiled_under\x18\x02 \x03(\tR\n" +
+	"filedUnder\x124\n" +
+	"\x05parts\x18\x03 \x03(\v2\x1e.crossroads.node.v1.SectorPartR\x05parts\"A\n" +
 	"\tSectorAsk\x12\x1a\n" +
 	"\bquestion\x18\x01 \x01(\fR\bquestion\x12\x18\n" +
 	"\apadding\x18\x0f \x03(\fR\apadding\"\xa0\x04\n" +
@@ -2166,78 +2497,86 @@ func file_node_nodepb_sector_proto_rawDescGZIP() []byte {
 	return file_node_nodepb_sector_proto_rawDescData
 }
 
-var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_node_nodepb_sector_proto_goTypes = []any{
 	(*Forward)(nil),              // 0: crossroads.node.v1.Forward
 	(*SectorPermission)(nil),     // 1: crossroads.node.v1.SectorPermission
 	(*SectorPart)(nil),           // 2: crossroads.node.v1.SectorPart
 	(*ForwardResponse)(nil),      // 3: crossroads.node.v1.ForwardResponse
 	(*SectorAnswer)(nil),         // 4: crossroads.node.v1.SectorAnswer
-	(*SectorAsk)(nil),            // 5: crossroads.node.v1.SectorAsk
-	(*SectorQuestion)(nil),       // 6: crossroads.node.v1.SectorQuestion
-	(*SectorAskResponse)(nil),    // 7: crossroads.node.v1.SectorAskResponse
-	(*SectorOutcome)(nil),        // 8: crossroads.node.v1.SectorOutcome
-	(*SectorResult)(nil),         // 9: crossroads.node.v1.SectorResult
-	(*SectorSupplierResult)(nil), // 10: crossroads.node.v1.SectorSupplierResult
-	(*SectorDeliver)(nil),        // 11: crossroads.node.v1.SectorDeliver
-	(*SectorDelivery)(nil),       // 12: crossroads.node.v1.SectorDelivery
-	(*SectorDelivered)(nil),      // 13: crossroads.node.v1.SectorDelivered
-	(*SectorReceipt)(nil),        // 14: crossroads.node.v1.SectorReceipt
-	(*KeptPermission)(nil),       // 15: crossroads.node.v1.KeptPermission
-	(*KeptForward)(nil),          // 16: crossroads.node.v1.KeptForward
-	(*KeptSectorContent)(nil),    // 17: crossroads.node.v1.KeptSectorContent
-	(*KeptSectorQuestion)(nil),   // 18: crossroads.node.v1.KeptSectorQuestion
-	(*KeptSectorNotice)(nil),     // 19: crossroads.node.v1.KeptSectorNotice
-	(*SectorMember)(nil),         // 20: crossroads.node.v1.SectorMember
-	(*SectorReference)(nil),      // 21: crossroads.node.v1.SectorReference
-	(*SectorRow)(nil),            // 22: crossroads.node.v1.SectorRow
-	(*registrypb.NodeRef)(nil),   // 23: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil),   // 24: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),    // 25: crossroads.registry.v1.Period
-	(Status)(0),                  // 26: crossroads.node.v1.Status
-	(registrypb.Reason)(0),       // 27: crossroads.registry.v1.Reason
-	(registrypb.Change)(0),       // 28: crossroads.registry.v1.Change
+	(*ForwardLot)(nil),           // 5: crossroads.node.v1.ForwardLot
+	(*SectorLotPermission)(nil),  // 6: crossroads.node.v1.SectorLotPermission
+	(*SectorLotRoute)(nil),       // 7: crossroads.node.v1.SectorLotRoute
+	(*SectorAsk)(nil),            // 8: crossroads.node.v1.SectorAsk
+	(*SectorQuestion)(nil),       // 9: crossroads.node.v1.SectorQuestion
+	(*SectorAskResponse)(nil),    // 10: crossroads.node.v1.SectorAskResponse
+	(*SectorOutcome)(nil),        // 11: crossroads.node.v1.SectorOutcome
+	(*SectorResult)(nil),         // 12: crossroads.node.v1.SectorResult
+	(*SectorSupplierResult)(nil), // 13: crossroads.node.v1.SectorSupplierResult
+	(*SectorDeliver)(nil),        // 14: crossroads.node.v1.SectorDeliver
+	(*SectorDelivery)(nil),       // 15: crossroads.node.v1.SectorDelivery
+	(*SectorDelivered)(nil),      // 16: crossroads.node.v1.SectorDelivered
+	(*SectorReceipt)(nil),        // 17: crossroads.node.v1.SectorReceipt
+	(*KeptPermission)(nil),       // 18: crossroads.node.v1.KeptPermission
+	(*KeptForward)(nil),          // 19: crossroads.node.v1.KeptForward
+	(*KeptSectorContent)(nil),    // 20: crossroads.node.v1.KeptSectorContent
+	(*KeptSectorQuestion)(nil),   // 21: crossroads.node.v1.KeptSectorQuestion
+	(*KeptSectorNotice)(nil),     // 22: crossroads.node.v1.KeptSectorNotice
+	(*SectorMember)(nil),         // 23: crossroads.node.v1.SectorMember
+	(*SectorReference)(nil),      // 24: crossroads.node.v1.SectorReference
+	(*SectorRow)(nil),            // 25: crossroads.node.v1.SectorRow
+	(*registrypb.NodeRef)(nil),   // 26: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),   // 27: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),    // 28: crossroads.registry.v1.Period
+	(Status)(0),                  // 29: crossroads.node.v1.Status
+	(*registrypb.Subjects)(nil),  // 30: crossroads.registry.v1.Subjects
+	(registrypb.Reason)(0),       // 31: crossroads.registry.v1.Reason
+	(registrypb.Change)(0),       // 32: crossroads.registry.v1.Change
 }
 var file_node_nodepb_sector_proto_depIdxs = []int32{
-	23, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
+	26, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
 	2,  // 1: crossroads.node.v1.SectorPermission.parts:type_name -> crossroads.node.v1.SectorPart
-	24, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
-	25, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
-	23, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
-	26, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
-	23, // 6: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
-	24, // 7: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
-	25, // 8: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
-	23, // 9: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
-	26, // 10: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
-	27, // 11: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
-	26, // 12: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
-	27, // 13: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
-	24, // 14: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
-	10, // 15: crossroads.node.v1.SectorResult.suppliers:type_name -> crossroads.node.v1.SectorSupplierResult
-	26, // 16: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
-	27, // 17: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
-	23, // 18: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
-	24, // 19: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
-	25, // 20: crossroads.node.v1.SectorDelivery.period:type_name -> crossroads.registry.v1.Period
-	28, // 21: crossroads.node.v1.SectorDelivery.change:type_name -> crossroads.registry.v1.Change
-	23, // 22: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
-	3,  // 23: crossroads.node.v1.KeptForward.response:type_name -> crossroads.node.v1.ForwardResponse
-	26, // 24: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
-	24, // 25: crossroads.node.v1.KeptSectorNotice.subject:type_name -> crossroads.registry.v1.Subject
-	24, // 26: crossroads.node.v1.KeptSectorNotice.also:type_name -> crossroads.registry.v1.Subject
-	25, // 27: crossroads.node.v1.KeptSectorNotice.period:type_name -> crossroads.registry.v1.Period
-	28, // 28: crossroads.node.v1.KeptSectorNotice.change:type_name -> crossroads.registry.v1.Change
-	25, // 29: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
-	25, // 30: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
-	21, // 31: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
-	24, // 32: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
-	24, // 33: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	27, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
+	28, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
+	26, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
+	29, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
+	26, // 6: crossroads.node.v1.SectorLotPermission.manager:type_name -> crossroads.registry.v1.NodeRef
+	30, // 7: crossroads.node.v1.SectorLotPermission.subjects:type_name -> crossroads.registry.v1.Subjects
+	7,  // 8: crossroads.node.v1.SectorLotPermission.routes:type_name -> crossroads.node.v1.SectorLotRoute
+	2,  // 9: crossroads.node.v1.SectorLotRoute.parts:type_name -> crossroads.node.v1.SectorPart
+	26, // 10: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
+	27, // 11: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
+	28, // 12: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
+	26, // 13: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
+	29, // 14: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
+	31, // 15: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
+	29, // 16: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
+	31, // 17: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
+	27, // 18: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
+	13, // 19: crossroads.node.v1.SectorResult.suppliers:type_name -> crossroads.node.v1.SectorSupplierResult
+	29, // 20: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
+	31, // 21: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
+	26, // 22: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
+	27, // 23: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
+	28, // 24: crossroads.node.v1.SectorDelivery.period:type_name -> crossroads.registry.v1.Period
+	32, // 25: crossroads.node.v1.SectorDelivery.change:type_name -> crossroads.registry.v1.Change
+	26, // 26: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
+	3,  // 27: crossroads.node.v1.KeptForward.response:type_name -> crossroads.node.v1.ForwardResponse
+	29, // 28: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
+	27, // 29: crossroads.node.v1.KeptSectorNotice.subject:type_name -> crossroads.registry.v1.Subject
+	27, // 30: crossroads.node.v1.KeptSectorNotice.also:type_name -> crossroads.registry.v1.Subject
+	28, // 31: crossroads.node.v1.KeptSectorNotice.period:type_name -> crossroads.registry.v1.Period
+	32, // 32: crossroads.node.v1.KeptSectorNotice.change:type_name -> crossroads.registry.v1.Change
+	28, // 33: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
+	28, // 34: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
+	24, // 35: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
+	27, // 36: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
+	27, // 37: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_sector_proto_init() }
@@ -2252,7 +2591,7 @@ func file_node_nodepb_sector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_sector_proto_rawDesc), len(file_node_nodepb_sector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

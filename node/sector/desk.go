@@ -243,14 +243,25 @@ func (d *Desk) SubjectView(ctx context.Context, by By, id subject.ID, from, unti
 		for _, s := range found {
 			if !seen[s.Sequence] && s.Entry.GetEvent() != nodepb.Event_READ {
 				seen[s.Sequence] = true
-				shown := proto.CloneOf(s.Entry)
-				shown.Evidence, shown.SealSalt, shown.Detail = nil, nil, ""
-				v.Entries = append(v.Entries, shown)
+				v.Entries = append(v.Entries, shownTo(s.Entry, number))
 			}
 		}
 	}
 	slices.SortStableFunc(v.Entries, func(a, b *nodepb.Entry) int { return int(b.GetTimeUnixMs() - a.GetTimeUnixMs()) })
 	return v, nil
+}
+
+// shownTo is an entry without what is the institution's own, and, of a lot, without what is
+// about others.
+func shownTo(e *nodepb.Entry, id subject.ID) *nodepb.Entry {
+	shown := proto.CloneOf(e)
+	shown.Evidence, shown.SealSalt, shown.Detail = nil, nil, ""
+	if g := journal.InLot(e, id); g != nil {
+		shown.Subject, shown.Outcome, shown.Status, shown.Reason = protoSubject(id), g.Outcome, g.Status, g.Reason
+		shown.Authorization, shown.Deliberation, shown.Fields, shown.Withheld = g.Authorization, g.Deliberation, g.Fields, g.Withheld
+	}
+	shown.Lot = nil
+	return shown
 }
 
 // listed insists that the mesh lists an institution as of this sector.

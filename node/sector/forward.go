@@ -36,38 +36,50 @@ func (x *resolution) forward(ctx context.Context, route directory.Route) *reply 
 		}
 		return r
 	}
-	nodes, err := x.nodesOf(route.Member)
-	if err != nil || len(nodes) == 0 {
-		r.detail = "no node of it is known"
-		return r
-	}
 	message := &nodepb.Forward{Permission: r.permission, Request: x.Request, Clearance: x.Clearance}
 	if message.Padding, err = veil.Padding(message); err != nil {
 		r.detail = "too large"
 		return r
 	}
+	x.reach(ctx, r, x.Checked.Ticket, func(to names.NodeID) error {
+		resp, err := x.Peers.Forward(ctx, to, message)
+		if err == nil {
+			r.by = to
+			x.judge(r, resp)
+		}
+		return err
+	})
+	return r
+}
+
+// reach tries the nodes of a member, one after the other, until one replies to ask or it is
+// too late for a reply to be of use.
+func (m *Manager) reach(ctx context.Context, r *reply, ticket names.Ticket, ask func(names.NodeID) error) {
+	nodes, err := m.nodesOf(r.route.Member)
+	if err != nil || len(nodes) == 0 {
+		r.detail = "no node of it is known"
+		return
+	}
 	for {
 		for _, to := range nodes {
-			resp, err := x.Peers.Forward(ctx, to, message)
+			err := ask(to)
 			var refused *exchange.Refusal
 			switch {
 			case err == nil:
-				r.by = to
-				x.judge(r, resp)
-				return r
+				return
 			case errors.As(err, &refused) && refused.Reason != registrypb.Reason_REGISTRY_STALE:
 				r.by, r.reason = to, refused.Reason
-				return r
+				return
 			}
 			r.detail = "nothing was heard from it in time"
-			x.Log.Info("a cooperating institution did not answer", "peer", to.String(), "ticket", x.Checked.Ticket, "err", err)
+			m.Log.Info("a cooperating institution did not answer", "peer", to.String(), "ticket", ticket, "err", err)
 		}
 		timer := time.NewTimer(again)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return r
+			return
 		}
 	}
 }
@@ -75,15 +87,7 @@ func (x *resolution) forward(ctx context.Context, route directory.Route) *reply 
 // permit gives the permission for one member, signed, kept and journaled before it
 // leaves: that of before, after a crash, as long as it can be answered.
 func (x *resolution) permit(ctx context.Context, route directory.Route) ([]byte, error) {
-	var sector names.SectorID
-	err := x.Registry.View(func(v record.View) error {
-		var ok bool
-		var err error
-		if sector, ok, err = cooperates(v, x.Self.Institution, route.Member); err == nil && !ok {
-			err = ErrNotOfSector
-		}
-		return err
-	})
+	sector, err := x.sectorOf(route.Member)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +120,19 @@ func (x *resolution) permit(ctx context.Context, route directory.Route) ([]byte,
 	return raw, x.keep(row(key, &nodepb.KeptPermission{
 		Permission: raw, AnswerByUnixMs: p.AnswerByUnixMs, ClearanceHash: x.Checked.Hash, PartsHash: hashParts(parts),
 	}, x.answerBy.Add(seenMargin)))
+}
+
+// sectorOf gives the sector, if the mesh lists a member as of it.
+func (m *Manager) sectorOf(member names.InstitutionID) (sector names.SectorID, err error) {
+	err = m.Registry.View(func(v record.View) error {
+		var ok bool
+		var err error
+		if sector, ok, err = cooperates(v, m.Self.Institution, member); err == nil && !ok {
+			err = ErrNotOfSector
+		}
+		return err
+	})
+	return sector, err
 }
 
 func protoParts(parts []directory.Part) (out []*nodepb.SectorPart) {

@@ -16,6 +16,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/sector/veil"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/clearing/chunk"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -42,6 +43,7 @@ type Member struct {
 	inbox     Inbox
 	content   exchange.Contents
 	checker   clearing.Checker
+	lots      chunk.Checker
 	locks     locks
 }
 
@@ -258,23 +260,28 @@ func (x *answering) entry(event nodepb.Event) *nodepb.Entry {
 
 // stands looks once more at what may fall away, in this node's own view.
 func (x *answering) stands() *refusal {
-	if x.Now().After(time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew)) {
-		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "the managing body waited until %s", time.UnixMilli(x.permission.GetAnswerByUnixMs()).UTC().Format(time.RFC3339Nano))
+	return x.Member.stands(x.permission.GetAnswerByUnixMs(), func(v record.View) *clearing.Refusal { return x.checked.Recheck(v, x.Now(), x.Mesh) })
+}
+
+func (m *Member) stands(answerByUnixMs int64, recheck func(record.View) *clearing.Refusal) *refusal {
+	answerBy := time.UnixMilli(answerByUnixMs)
+	if m.Now().After(answerBy.Add(m.Bounds.Skew)) {
+		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "the managing body waited until %s", answerBy.UTC().Format(time.RFC3339Nano))
 	}
-	if _, err := x.Registry.Standing(); err != nil {
+	if _, err := m.Registry.Standing(); err != nil {
 		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
 	}
 	var no *refusal
-	err := x.Registry.View(func(v record.View) error {
-		_, ok, err := cooperates(v, x.manager, x.Self.Institution)
+	err := m.Registry.View(func(v record.View) error {
+		_, ok, err := cooperates(v, m.manager, m.Self.Institution)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			no = invalid("%s is not the managing body of this institution's sector, or one of both is suspended", x.manager)
+			no = invalid("%s is not the managing body of this institution's sector, or one of both is suspended", m.manager)
 			return nil
 		}
-		if bad := x.checked.Recheck(v, x.Now(), x.Mesh); bad != nil {
+		if bad := recheck(v); bad != nil {
 			no = refuse(bad.Reason, "the clearance: %s", bad.Detail)
 		}
 		return nil

@@ -94,16 +94,20 @@ func (x *answering) query(p *nodepb.SectorPermission, raw *nodepb.SectorPart) (q
 }
 
 func (x *answering) inTime(p *nodepb.SectorPermission) *refusal {
-	now, skew := x.Now(), x.Bounds.Skew
-	issued, answerBy := time.UnixMilli(p.GetIssuedUnixMs()), time.UnixMilli(p.GetAnswerByUnixMs())
+	return x.Member.inTime(x.from, time.UnixMilli(p.GetIssuedUnixMs()), time.UnixMilli(p.GetAnswerByUnixMs()))
+}
+
+// inTime judges when a permission was given, and until when.
+func (m *Member) inTime(from names.NodeID, issued, answerBy time.Time) *refusal {
+	now, skew := m.Now(), m.Bounds.Skew
 	switch {
 	case issued.After(now.Add(skew)):
-		return invalid("the permission comes from the future: compare the clocks of %s and this node", x.from)
-	case answerBy.After(issued.Add(x.Bounds.ReleaseLife)):
+		return invalid("the permission comes from the future: compare the clocks of %s and this node", from)
+	case answerBy.After(issued.Add(m.Bounds.ReleaseLife)):
 		return invalid("the permission gives itself longer than the bounds of the mesh")
 	case now.After(answerBy.Add(skew)):
 		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "it had to be answered by %s", answerBy.UTC().Format(time.RFC3339Nano))
-	case issued.Before(x.notBefore):
+	case issued.Before(m.notBefore):
 		return refuse(registrypb.Reason_CLEARANCE_EXPIRED, "issued before this node can know which it has answered: its disk was restored")
 	}
 	return nil

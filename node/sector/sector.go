@@ -80,6 +80,7 @@ var (
 // *exchange.Refusal; every other error means that it is not known what the peer did.
 type Peers interface {
 	Forward(ctx context.Context, to names.NodeID, req *nodepb.Forward) (*nodepb.ForwardResponse, error)
+	ForwardLot(ctx context.Context, to names.NodeID, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error)
 	Ask(ctx context.Context, to names.NodeID, req *nodepb.SectorAsk) (*nodepb.SectorAskResponse, error)
 	Deliver(ctx context.Context, to names.NodeID, req *nodepb.SectorDeliver) (*nodepb.SectorDelivered, error)
 	SectorTrace(ctx context.Context, to names.NodeID, req *nodepb.TraceRequest) (*nodepb.TraceResponse, error)
@@ -144,6 +145,8 @@ const (
 	idSize       = 16 // of a permission, and of a question's nonce
 	blindingSize = 32
 	maxEnvelope  = 24 << 10
+	// maxLotEnvelope is of those about many subjects; an entry of a journal holds one.
+	maxLotEnvelope = 72 << 10
 	// seenMargin is how long a mark outlasts the last moment at which what it marks
 	// could count.
 	seenMargin = time.Minute
@@ -193,8 +196,12 @@ func (c *core) open(t envelope.Type, raw []byte, by names.InstitutionID, m proto
 
 // decode reads an envelope's form. It verifies no signature.
 func decode(t envelope.Type, raw []byte, m proto.Message) (*envelope.Opened, error) {
-	if len(raw) > maxEnvelope {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(raw), maxEnvelope)
+	most := maxEnvelope
+	if t == envelope.SectorLotPermission || t == envelope.LotOutline {
+		most = maxLotEnvelope
+	}
+	if len(raw) > most {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(raw), most)
 	}
 	opened, err := envelope.Open(t, raw)
 	if err != nil {

@@ -308,6 +308,14 @@ var signed = map[envelope.Type]func() (proto.Message, func() string){
 		m := new(nodepb.SectorAnswer)
 		return m, func() string { return m.GetMember().GetInstitution() }
 	},
+	envelope.SectorLotPermission: func() (proto.Message, func() string) {
+		m := new(nodepb.SectorLotPermission)
+		return m, func() string { return m.GetManager().GetInstitution() }
+	},
+	envelope.SectorLotAnswer: func() (proto.Message, func() string) {
+		m := new(nodepb.SectorAnswer)
+		return m, func() string { return m.GetMember().GetInstitution() }
+	},
 	envelope.SectorQuestion: func() (proto.Message, func() string) {
 		m := new(nodepb.SectorQuestion)
 		return m, func() string { return m.GetMember().GetInstitution() }
@@ -362,6 +370,9 @@ func contradicts(m proto.Message, e *nodepb.Entry) string {
 	switch m := m.(type) {
 	case *nodepb.SectorPermission:
 		parts = map[string]bool{"ticket": m.GetTicket() != e.GetTicket(), "institution": m.GetMember() != e.GetMember(), "dataset": m.GetDataset() != e.GetDataset()}
+	case *nodepb.SectorLotPermission:
+		parts = map[string]bool{"ticket": m.GetTicket() != e.GetTicket(), "institution": m.GetMember() != e.GetMember(),
+			"list of subjects": !slices.Equal(numbersOf(m.GetSubjects()), numbersOf(lotSubjects(e)...))}
 	case *nodepb.SectorQuestion:
 		parts = map[string]bool{"institution": m.GetMember().GetInstitution() != e.GetMember(), "user": m.GetUser() != e.GetUser(), "application": m.GetApplication() != e.GetApplication(),
 			"purpose": m.GetPurpose() != e.GetPurpose(), "dataset": m.GetDataset() != e.GetDataset(), "subject": m.GetSubject().GetNumber() != e.GetSubject().GetNumber()}
@@ -385,7 +396,9 @@ func contradicts(m proto.Message, e *nodepb.Entry) string {
 func outsideEvidence(raw []byte) bool {
 	_, request := decode(envelope.Request, raw, new(registrypb.Request))
 	_, clearance := decode(envelope.Clearance, raw, new(registrypb.Clearance))
-	return request == nil || clearance == nil
+	_, demand := decode(envelope.LotDemand, raw, new(registrypb.ChunkDemand))
+	_, outline := decode(envelope.LotOutline, raw, new(registrypb.ChunkClearance))
+	return request == nil || clearance == nil || demand == nil || outline == nil
 }
 
 func (s *joining) everSigned(o *envelope.Opened, by names.InstitutionID) bool {

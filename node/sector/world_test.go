@@ -482,6 +482,12 @@ func (p *peers) Forward(ctx context.Context, to names.NodeID, req *nodepb.Forwar
 	})
 }
 
+func (p *peers) ForwardLot(ctx context.Context, to names.NodeID, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
+	return carry(ctx, p, "forward-lot", to, req, func(n *testNode, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
+		return n.member.ServeForwardLot(ctx, p.self, req)
+	})
+}
+
 func (p *peers) Ask(ctx context.Context, to names.NodeID, req *nodepb.SectorAsk) (*nodepb.SectorAskResponse, error) {
 	return carry(ctx, p, "ask", to, req, func(n *testNode, req *nodepb.SectorAsk) (*nodepb.SectorAskResponse, error) {
 		return n.manager.ServeAsk(ctx, p.self, req)

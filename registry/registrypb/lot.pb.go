@@ -522,8 +522,14 @@ type ChunkClearance struct {
 	PresentByUnixMs   int64                  `protobuf:"varint,18,opt,name=present_by_unix_ms,json=presentByUnixMs,proto3" json:"present_by_unix_ms,omitempty"`
 	ReleaseByUnixMs   int64                  `protobuf:"varint,19,opt,name=release_by_unix_ms,json=releaseByUnixMs,proto3" json:"release_by_unix_ms,omitempty"`
 	Grant             []byte                 `protobuf:"bytes,20,opt,name=grant,proto3" json:"grant,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// For a managing body: the same without a number, as an envelope of its own of type
+	// "application/vnd.crossroads.lot-outline.v1+protobuf", so that each institution behind
+	// it can be shown of the subjects that are its own that they were cleared, and nothing
+	// of the others.
+	Outline       []byte `protobuf:"bytes,21,opt,name=outline,proto3" json:"outline,omitempty"`
+	OutlineSeed   []byte `protobuf:"bytes,22,opt,name=outline_seed,json=outlineSeed,proto3" json:"outline_seed,omitempty"` // 32 random bytes, from which the leaves' blindings are derived
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChunkClearance) Reset() {
@@ -696,6 +702,20 @@ func (x *ChunkClearance) GetGrant() []byte {
 	return nil
 }
 
+func (x *ChunkClearance) GetOutline() []byte {
+	if x != nil {
+		return x.Outline
+	}
+	return nil
+}
+
+func (x *ChunkClearance) GetOutlineSeed() []byte {
+	if x != nil {
+		return x.OutlineSeed
+	}
+	return nil
+}
+
 // ClearedGroup are subjects that were decided alike.
 type ClearedGroup struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -706,6 +726,7 @@ type ClearedGroup struct {
 	SupplierQualities []string               `protobuf:"bytes,5,rep,name=supplier_qualities,json=supplierQualities,proto3" json:"supplier_qualities,omitempty"`
 	YesNo             bool                   `protobuf:"varint,6,opt,name=yes_no,json=yesNo,proto3" json:"yes_no,omitempty"` // the one permitted field is boolean: yes or no leaves, and nothing else
 	FiledUnder        []*FiledUnder          `protobuf:"bytes,7,rep,name=filed_under,json=filedUnder,proto3" json:"filed_under,omitempty"`
+	Leaves            []byte                 `protobuf:"bytes,8,opt,name=leaves,proto3" json:"leaves,omitempty"` // of an outline: 16 bytes for each subject, instead of numbers
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -785,6 +806,13 @@ func (x *ClearedGroup) GetYesNo() bool {
 func (x *ClearedGroup) GetFiledUnder() []*FiledUnder {
 	if x != nil {
 		return x.FiledUnder
+	}
+	return nil
+}
+
+func (x *ClearedGroup) GetLeaves() []byte {
+	if x != nil {
+		return x.Leaves
 	}
 	return nil
 }
@@ -1288,7 +1316,7 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"clearances\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\fR\bdecision\x12\x18\n" +
 	"\arecused\x18\x03 \x01(\fR\arecused\x12%\n" +
-	"\x0eregistry_index\x18\x04 \x01(\x04R\rregistryIndex\"\xe8\x05\n" +
+	"\x0eregistry_index\x18\x04 \x01(\x04R\rregistryIndex\"\xa5\x06\n" +
 	"\x0eChunkClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -1311,7 +1339,9 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"\x0eissued_unix_ms\x18\x11 \x01(\x03R\fissuedUnixMs\x12+\n" +
 	"\x12present_by_unix_ms\x18\x12 \x01(\x03R\x0fpresentByUnixMs\x12+\n" +
 	"\x12release_by_unix_ms\x18\x13 \x01(\x03R\x0freleaseByUnixMs\x12\x14\n" +
-	"\x05grant\x18\x14 \x01(\fR\x05grant\"\xb1\x02\n" +
+	"\x05grant\x18\x14 \x01(\fR\x05grant\x12\x18\n" +
+	"\aoutline\x18\x15 \x01(\fR\aoutline\x12!\n" +
+	"\foutline_seed\x18\x16 \x01(\fR\voutlineSeed\"\xc9\x02\n" +
 	"\fClearedGroup\x12<\n" +
 	"\bsubjects\x18\x01 \x01(\v2 .crossroads.registry.v1.SubjectsR\bsubjects\x12$\n" +
 	"\rauthorization\x18\x02 \x01(\tR\rauthorization\x12\x16\n" +
@@ -1320,7 +1350,8 @@ const file_registry_registrypb_lot_proto_rawDesc = "" +
 	"\x12supplier_qualities\x18\x05 \x03(\tR\x11supplierQualities\x12\x15\n" +
 	"\x06yes_no\x18\x06 \x01(\bR\x05yesNo\x12C\n" +
 	"\vfiled_under\x18\a \x03(\v2\".crossroads.registry.v1.FiledUnderR\n" +
-	"filedUnder\"6\n" +
+	"filedUnder\x12\x16\n" +
+	"\x06leaves\x18\b \x01(\fR\x06leaves\"6\n" +
 	"\n" +
 	"FiledUnder\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\rR\x02at\x12\x18\n" +

@@ -2,7 +2,7 @@
 // the clearance's order, what there is on it, in a form that needs no JSON around it, and a
 // commitment to all of it that tells nothing of one subject to whoever is shown another.
 //
-//	item   code (1)                                  none, yes, no, revoked, failed
+//	item   code (1)                                  none, yes, no, revoked, failed, unresolved
 //	       0x01 ‖ size (varint) ‖ JSON array          records, the permitted fields only
 //	leaf   SHA-256(0x00 ‖ blinding ‖ size of the number (1) ‖ number ‖ item)
 //	root   of the Merkle tree over the leaves, shaped as in RFC 6962
@@ -37,6 +37,9 @@ const (
 	No      Code = 3
 	Revoked Code = 4 // the supplier has no file in force, or no longer
 	Failed  Code = 5 // its own system gave what must not leave
+	// Unresolved: the supplier speaks for a sector, which has no answer.
+	Unresolved Code = 6
+	Last            = Unresolved
 )
 
 // MaxSize is the largest content of one chunk, in bytes.
@@ -87,7 +90,7 @@ func Read(raw []byte, n int) ([]Item, error) {
 }
 
 func next(raw []byte) (Item, []byte, error) {
-	if len(raw) == 0 || raw[0] > byte(Failed) {
+	if len(raw) == 0 || raw[0] > byte(Last) {
 		return Item{}, nil, fmt.Errorf("%w: it ends early, or has no such code", ErrMalformed)
 	}
 	i, raw := Item{Code: Code(raw[0])}, raw[1:]

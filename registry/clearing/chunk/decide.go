@@ -23,6 +23,8 @@ type rulings struct {
 	cleared map[names.InstitutionID][]*cleared
 	refused []*refused
 	recused packed.Bits
+	// managing are the suppliers that speak for a sector.
+	managing map[names.InstitutionID]bool
 }
 
 // cleared is a ClearedGroup in the making.
@@ -75,6 +77,19 @@ func decideAll(ctx context.Context, v record.View, self names.InstitutionID, sch
 		}
 	}
 	return all, nil
+}
+
+// note looks up which suppliers speak for a sector.
+func (all *rulings) note(v record.View) error {
+	all.managing = make(map[names.InstitutionID]bool)
+	for id := range all.cleared {
+		i, err := v.Institution(id)
+		if err != nil {
+			return err
+		}
+		all.managing[id] = i.GetManagingBody()
+	}
+	return nil
 }
 
 // clear puts a subject among those that a supplier may answer about under the same terms.

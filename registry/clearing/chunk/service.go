@@ -165,7 +165,10 @@ func (s *Service) decide(ctx context.Context, v record.View, standing lease.Stan
 		}
 		return all, nil
 	}
-	return decideAll(ctx, v, s.cfg.Self.Institution, s.cfg.Schemes, r, d.Asked.Cleared, pending, d.Time, s.cfg.Pass)
+	if all, err = decideAll(ctx, v, s.cfg.Self.Institution, s.cfg.Schemes, r, d.Asked.Cleared, pending, d.Time, s.cfg.Pass); err != nil {
+		return nil, err
+	}
+	return all, all.note(v)
 }
 
 func (s *Service) deliberations(v record.View, d *Decided, all *rulings) error {
@@ -213,6 +216,11 @@ func (s *Service) issue(d *Decided, all *rulings, standing lease.Standing) error
 			ReleaseByUnixMs: d.Time.Add(s.cfg.Bounds.ReleaseLife).UnixMilli(), Grant: standing.Grant,
 		}
 		rand.Read(c.Id)
+		if all.managing[id] {
+			if err := s.outline(c); err != nil {
+				return err
+			}
+		}
 		signed, err := s.sign(envelope.LotClearance, c)
 		if err != nil {
 			return err

@@ -1,0 +1,443 @@
+package sector
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/batch"
+	"github.com/crossroads-mesh/crossroads/node/batch/content"
+	"github.com/crossroads-mesh/crossroads/node/batch/sources"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/sector/directory"
+	"github.com/crossroads-mesh/crossroads/node/sector/veil"
+	"github.com/crossroads-mesh/crossroads/registry/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/clearing/chunk"
+	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/packed"
+	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
+)
+
+// sourceAtOnce is how many subjects of a chunk a source is asked about beside each other.
+const sourceAtOnce = 8
+
+// ServeForwardLot answers what the managing body forwards of a chunk. The error is as
+// ServeForward's.
+func (m *Member) ServeForwardLot(ctx context.Context, from names.NodeID, f *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
+	if from.Institution != m.manager {
+		return nil, ErrNotOfSector
+	}
+	x := &lotAnswering{Member: m, from: from, raw: f, hash: sum(f.GetPermission())}
+	no := x.check()
+	if no == nil {
+		release, err := m.locks.acquire(ctx, string(x.permission.GetRequestHash()))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		var resp *nodepb.ForwardResponse
+		if resp, no = x.answer(ctx); no == nil {
+			return resp, nil
+		}
+	}
+	e := x.entry(nodepb.Event_SECTOR_REFUSED, nil)
+	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
+	for _, g := range e.GetLot().GetGroups() {
+		g.Reason = no.reason
+	}
+	m.Log.Info("refused within the sector", "peer", from.String(), "ticket", e.GetTicket(), "reason", no.reason.String(), "detail", no.detail)
+	if err := m.journal(ctx, e); err != nil {
+		return nil, &exchange.Refusal{Reason: registrypb.Reason_JOURNAL_UNAVAILABLE}
+	}
+	return nil, &exchange.Refusal{Reason: no.reason}
+}
+
+// lotAnswering is a share of a chunk being answered. Its goroutine owns it.
+type lotAnswering struct {
+	*Member
+	from       names.NodeID
+	raw        *nodepb.ForwardLot
+	hash       []byte                      // of the permission's envelope
+	permission *nodepb.SectorLotPermission // once its signature and form were checked
+	read       *chunk.Presented            // the outline, once read
+	checked    *chunk.Checked              // once it passed
+	subjects   []lotSubject                // once each was found in the outline
+	schema     string
+}
+
+// lotSubject is one subject of the share.
+type lotSubject struct {
+	number  string
+	cleared *clearing.Checked
+	queries []exchange.Query
+}
+
+// check believes nothing that it can check itself: the managing body's permission, and, by
+// the outline, that a third party cleared each of these subjects for it.
+func (x *lotAnswering) check() *refusal {
+	p := new(nodepb.SectorLotPermission)
+	if err := x.open(envelope.SectorLotPermission, x.raw.GetPermission(), x.manager, p); err != nil {
+		return invalid("the permission is malformed, or not signed by the managing body")
+	}
+	n := packed.Len(p.GetSubjects())
+	for what, wrong := range map[string]bool{
+		"mesh":               p.GetMesh() != string(x.Mesh),
+		"id":                 len(p.GetId()) != idSize,
+		"node":               record.NodeID(p.GetManager()) != x.from,
+		"institution":        p.GetMember() != string(x.Self.Institution),
+		"ticket":             names.Ticket(p.GetTicket()).Validate() != nil,
+		"outline":            !bytes.Equal(p.GetOutlineHash(), sum(x.raw.GetOutline())),
+		"number of subjects": n == 0 || len(p.GetPlaces()) != n || len(p.GetBlindings()) != n*chunk.BlindingSize,
+		"list of subjects":   packed.Check(p.GetSubjects(), x.Schemes, chunk.MaxOutlined) != nil,
+	} {
+		if wrong {
+			return invalid("the permission is for another %s, or malformed", what)
+		}
+	}
+	x.permission = p
+	if no := x.inTime(x.from, time.UnixMilli(p.GetIssuedUnixMs()), time.UnixMilli(p.GetAnswerByUnixMs())); no != nil {
+		return no
+	}
+	if _, err := x.Registry.Standing(); err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
+	}
+	var no *refusal
+	err := x.Registry.View(func(v record.View) (err error) {
+		no, err = x.cleared(v)
+		return err
+	})
+	if err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry cannot be read")
+	}
+	if no == nil {
+		no = x.stands()
+	}
+	return no
+}
+
+// cleared checks the outline as the managing body must have checked the clearance, and that
+// the permission goes no further.
+func (x *lotAnswering) cleared(v record.View) (*refusal, error) {
+	p := x.permission
+	read, bad := chunk.ReadOutline(x.Mesh, x.raw.GetDemand(), x.raw.GetOutline())
+	if bad != nil {
+		return refuse(bad.Reason, "the clearance: %s", bad.Detail), nil
+	}
+	presented := time.UnixMilli(p.GetPresentedUnixMs())
+	requester := record.NodeID(read.Order.Requester)
+	switch {
+	case presented.After(x.Now().Add(x.Bounds.Skew)):
+		return invalid("presented in the future"), nil
+	case string(read.Order.Ticket) != p.GetTicket() || !bytes.Equal(read.Clearance.GetRequestHash(), p.GetRequestHash()) || read.Order.Scheme != p.GetSubjects().GetScheme():
+		return invalid("the permission is for another chunk than the clearance"), nil
+	case !bytes.Equal(read.Demand.GetClearanceHash(), p.GetClearanceHash()):
+		return invalid("the demand is for another clearance than the permission"), nil
+	case requester.Institution == x.Self.Institution:
+		return invalid("this institution would answer itself"), nil
+	}
+	c, bad := x.lots.Check(v, presented, x.Bounds, x.Mesh, x.from, requester, read)
+	if bad != nil {
+		return refuse(bad.Reason, "the clearance: %s", bad.Detail), nil
+	}
+	x.read = read
+	if no := x.named(c); no != nil {
+		return no, nil
+	}
+	dataset, err := v.Dataset(names.DatasetID(read.Order.Dataset))
+	if err != nil {
+		return nil, err
+	}
+	if dataset == nil {
+		return invalid("no such dataset"), nil
+	}
+	x.checked, x.schema = c, dataset.GetSchema()
+	return nil, nil
+}
+
+// named finds each subject of the permission in the outline, and what to look up of it.
+func (x *lotAnswering) named(c *chunk.Checked) *refusal {
+	p := x.permission
+	routes := p.GetRoutes()
+	var subjects []lotSubject
+	for i, number := range packed.All(p.GetSubjects()) {
+		if i > 0 && p.Places[i] <= p.Places[i-1] {
+			return invalid("the permission names a subject twice, or in no order")
+		}
+		var route *nodepb.SectorLotRoute
+		if len(routes) > 0 && routes[0].GetAt() == uint32(i) {
+			route, routes = routes[0], routes[1:]
+		}
+		group, ok := x.read.Outlined(int(p.Places[i]), p.Blindings[i*chunk.BlindingSize:(i+1)*chunk.BlindingSize], number, route.GetFiledUnder())
+		if !ok {
+			return invalid("the permission names a subject that was not cleared")
+		}
+		s := lotSubject{number: number, cleared: c.Groups[group]}
+		if no := x.lookUp(&s, route); no != nil {
+			return no
+		}
+		subjects = append(subjects, s)
+	}
+	if len(routes) > 0 {
+		return invalid("the permission has a malformed part")
+	}
+	x.subjects = subjects
+	return nil
+}
+
+func (x *lotAnswering) lookUp(s *lotSubject, route *nodepb.SectorLotRoute) *refusal {
+	c := s.cleared
+	if route == nil {
+		s.queries = []exchange.Query{{Dataset: c.Dataset, Subject: subject.Raw(c.Subject.Scheme(), s.number), Period: c.Period, Qualities: c.Qualities, Fields: c.Fields}}
+		return nil
+	}
+	if len(route.GetParts()) == 0 || len(route.GetParts()) > directory.MaxParts {
+		return invalid("the permission is for another number of parts, or malformed")
+	}
+	for _, part := range route.GetParts() {
+		id, err := x.Schemes.Parse(subject.Scheme(part.GetSubject().GetScheme()), part.GetSubject().GetNumber())
+		period := record.Period(part.GetPeriod())
+		switch {
+		case err != nil || id.Number() != part.GetSubject().GetNumber() || part.GetPeriod() == nil || period.Validate() != nil || len(part.GetQualities()) == 0:
+			return invalid("the permission has a malformed part")
+		case period.From < c.Period.From || period.Until > c.Period.Until || id.Scheme() != c.Subject.Scheme():
+			return invalid("the permission goes beyond the period that was cleared")
+		}
+		q := exchange.Query{Dataset: c.Dataset, Subject: id, Period: period, Qualities: named[names.Quality](part.GetQualities()), Fields: c.Fields}
+		for _, quality := range q.Qualities {
+			if !slices.Contains(c.Qualities, quality) {
+				return invalid("the permission names a quality that gave no route")
+			}
+		}
+		s.queries = append(s.queries, q)
+	}
+	return nil
+}
+
+func (x *lotAnswering) stands() *refusal {
+	return x.Member.stands(x.permission.GetAnswerByUnixMs(), func(v record.View) *clearing.Refusal { return x.checked.Recheck(v, x.Now(), x.Mesh) })
+}
+
+// answer gets the content and lets it out once it is kept and journaled.
+func (x *lotAnswering) answer(ctx context.Context) (*nodepb.ForwardResponse, *refusal) {
+	key := outbox.Key{Table: forwards, ID: string(x.permission.GetId())}
+	kept := new(nodepb.KeptForward)
+	seen, err := x.load(key, kept)
+	if err != nil {
+		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
+	}
+	if seen && !bytes.Equal(kept.GetPermissionHash(), x.hash) {
+		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "another permission had this id")
+	}
+	resp, detail := kept.GetResponse(), "the answer kept from before: the source was not asked again"
+	if !seen {
+		found, old, no := x.obtain(ctx)
+		if no != nil {
+			return nil, no
+		}
+		if !old {
+			detail = ""
+		}
+		if no := x.stands(); no != nil { // the source may have taken long
+			return nil, no
+		}
+		if resp, no = x.seal(found); no != nil {
+			return nil, no
+		}
+		rows := []outbox.Change{row(key, &nodepb.KeptForward{PermissionHash: x.hash, Response: resp},
+			time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew+seenMargin))}
+		if !old {
+			rows = append(rows, row(x.contentKey(), found, x.Now().Add(x.Life)))
+		}
+		if x.keep(rows...) != nil {
+			return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be written")
+		}
+	}
+	a := new(nodepb.SectorAnswer)
+	items, err := content.Read(resp.GetContent(), len(x.subjects))
+	if _, bad := decode(envelope.SectorLotAnswer, resp.GetAnswer(), a); bad != nil || err != nil {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read")
+	}
+	e := x.entry(nodepb.Event_SECTOR_SUPPLIED, items)
+	e.Status, e.AnswerCommitment, e.Detail = a.GetStatus(), a.GetCommitment(), detail
+	e.Evidence = append(e.Evidence, resp.GetAnswer())
+	if x.journal(ctx, e) != nil {
+		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "not journaled")
+	}
+	return resp, x.stands()
+}
+
+func (x *lotAnswering) contentKey() outbox.Key {
+	return outbox.Key{Table: contents, ID: string(x.permission.GetRequestHash())}
+}
+
+// obtain gives what the source says of each subject, cut to what is permitted: kept from
+// before for the very same request, or fetched now.
+func (x *lotAnswering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, old bool, no *refusal) {
+	what := hashLotParts(x.permission)
+	kept := new(nodepb.KeptSectorContent)
+	if found, err := x.load(x.contentKey(), kept); err != nil {
+		return nil, false, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
+	} else if found && bytes.Equal(kept.GetPartsHash(), what) {
+		return kept, true, nil
+	}
+	source, ok := x.sources[names.DatasetID(x.read.Order.Dataset)]
+	if !ok {
+		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+	}
+	limited, cancel := context.WithTimeout(ctx, time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew).Sub(x.Now()))
+	defer cancel()
+	items := make([]content.Item, len(x.subjects))
+	if no := x.fetch(limited, source, items); no != nil {
+		return nil, false, no
+	}
+	c = &nodepb.KeptSectorContent{PartsHash: what, Status: summed(items), Blinding: fresh(blindingSize)}
+	for _, i := range items {
+		c.Content = content.Append(c.Content, i)
+	}
+	if len(c.Content) > batch.MaxSectorContent {
+		return nil, false, refuse(registrypb.Reason_CHUNK_TOO_LARGE, "the records of so many do not fit one answer")
+	}
+	return c, false, nil
+}
+
+// fetch asks the source about every subject: at once if it can, else one by one, some beside
+// each other. What fails for one subject fails for that one.
+func (x *lotAnswering) fetch(ctx context.Context, source exchange.Source, items []content.Item) *refusal {
+	if m, can := source.(sources.Many); can {
+		var queries []exchange.Query
+		for _, s := range x.subjects {
+			queries = append(queries, s.queries...)
+		}
+		found, ok, err := m.FetchMany(ctx, queries)
+		if err != nil || ok && len(found) != len(queries) {
+			x.warn(err)
+			if errors.Is(err, exchange.ErrSourceUnavailable) || ctx.Err() != nil {
+				return refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
+			}
+			return refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+		}
+		if ok {
+			for i, s := range x.subjects {
+				items[i] = x.item(s, found[:len(s.queries)])
+				found = found[len(s.queries):]
+			}
+			return nil
+		}
+	}
+	var all errgroup.Group
+	all.SetLimit(sourceAtOnce)
+	for i, s := range x.subjects {
+		all.Go(func() error {
+			items[i] = x.one(ctx, source, s)
+			return nil
+		})
+	}
+	_ = all.Wait()
+	return nil
+}
+
+func (x *lotAnswering) one(ctx context.Context, source exchange.Source, s lotSubject) content.Item {
+	var found [][]exchange.Record
+	for _, q := range s.queries {
+		records, err := source.Fetch(ctx, q)
+		if err != nil {
+			x.warn(err)
+			return content.Item{Code: content.Failed}
+		}
+		found = append(found, records)
+	}
+	return x.item(s, found)
+}
+
+// item cuts what the source has on one subject, in one or more parts, to what is permitted.
+func (x *lotAnswering) item(s lotSubject, found [][]exchange.Record) content.Item {
+	all := slices.Concat(found...)
+	if len(found) > 1 { // what lasts over two parts comes twice
+		var once []exchange.Record
+		for _, r := range all {
+			if !slices.ContainsFunc(once, func(o exchange.Record) bool { return bytes.Equal(o, r) }) {
+				once = append(once, r)
+			}
+		}
+		all = once
+	}
+	if len(all) == 0 {
+		return content.Item{Code: content.None}
+	}
+	array, _, err := x.content.Make(s.cleared.Dataset, x.schema, all, s.cleared.Fields)
+	if err != nil {
+		x.Log.Warn("source gave what must not leave", "ticket", x.permission.GetTicket(), "err", err)
+		return content.Item{Code: content.Failed}
+	}
+	return content.Item{Code: content.Records, Records: array}
+}
+
+// warn logs why a source failed, without a subject's number.
+func (x *lotAnswering) warn(err error) {
+	if err == nil {
+		err = errors.New("it gave answers to other questions")
+	}
+	text := err.Error()
+	for _, s := range x.subjects {
+		for _, q := range s.queries {
+			text = strings.ReplaceAll(text, q.Subject.Number(), "***")
+		}
+	}
+	x.Log.Warn("source failed", "dataset", x.read.Order.Dataset, "ticket", x.permission.GetTicket(), "err", text)
+}
+
+// seal signs an answer to one permission.
+func (x *lotAnswering) seal(c *nodepb.KeptSectorContent) (*nodepb.ForwardResponse, *refusal) {
+	raw, _, err := x.sign(envelope.SectorLotAnswer, &nodepb.SectorAnswer{
+		Mesh: string(x.Mesh), Ticket: x.permission.GetTicket(), Member: nodeRef(x.Self), PermissionHash: x.hash,
+		Status: c.GetStatus(), Commitment: exchange.Commitment(c.GetBlinding(), c.GetContent()), TimeUnixMs: x.Now().UnixMilli(),
+	})
+	resp := &nodepb.ForwardResponse{Answer: raw, Content: c.GetContent(), Blinding: c.GetBlinding()}
+	if err == nil {
+		resp.Padding, err = veil.Padding(resp)
+	}
+	if err != nil {
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "the answer could not be signed, or is too large")
+	}
+	return resp, nil
+}
+
+// entry begins an entry of the sector's journal at this node. Whom it is about is told of
+// those alone of whom the outline says that they were cleared.
+func (x *lotAnswering) entry(event nodepb.Event, items []content.Item) *nodepb.Entry {
+	e := &nodepb.Entry{TimeUnixMs: x.Now().UnixMilli(), Role: nodepb.Role_COOPERATING, Event: event, Requester: nodeRef(x.from)}
+	if x.checked != nil {
+		e = lotEntry(x.Now(), nodepb.Role_COOPERATING, event, x.read, x.checked.Groups[0].Requester)
+		e.ClearanceHash = x.permission.GetClearanceHash()
+		if z := x.checked.Groups[0].Authorization; z != nil {
+			e.Authorization, e.Deliberation = z.GetId(), z.GetDeliberation()
+		}
+		g := &grouping{scheme: subject.Scheme(x.read.Order.Scheme)}
+		for i, s := range x.subjects {
+			status, reason := nodepb.Status_NO_RESULT, registrypb.Reason_REASON_UNSPECIFIED
+			if items != nil {
+				status, reason = fate(items[i])
+			}
+			g.add(s.cleared, s.number, status, reason)
+		}
+		e.Lot = &nodepb.LotPart{Chunk: x.read.Clearance.Number, Groups: g.all()}
+		e.Evidence = [][]byte{x.raw.GetPermission()}
+	} else if x.permission != nil {
+		e.Ticket = x.permission.GetTicket()
+	}
+	e.Supplier, e.Member, e.PermissionHash = nodeRef(x.Self), string(x.Self.Institution), x.hash
+	if x.checked != nil {
+		e.Evidence = append(e.Evidence, x.raw.GetOutline())
+	}
+	return e
+}
