@@ -19,7 +19,7 @@ import (
 // A lot over a whole network brings what the lives say, line by line, and its trace is
 // consistent.
 func TestLotOverNetwork(t *testing.T) {
-	n := start(t, Options{Persons: 600})
+	n := start(t, Options{Persons: 600, Also: data.FundIDs()})
 	c := n.Client("fps-economy")
 	var in strings.Builder
 	in.WriteString("number\n")
@@ -95,6 +95,14 @@ func TestLotOverNetwork(t *testing.T) {
 		if strings.Contains(text.String(), p.SSIN.Number()) {
 			t.Fatal("the trace of a lot names a subject")
 		}
+	}
+	// Outside, the sector answered; within, its segments agree on who did.
+	if strings.Contains(text.String(), "fund-") {
+		t.Error("the trace outside names a fund")
+	}
+	within, err := n.Client("nic").SectorTrace(t.Context(), l.Voucher)
+	if err != nil || !within.Consistent || !strings.Contains(within.Text, "fund-") {
+		t.Fatalf("trace within: %+v, %v", within, err)
 	}
 	// A supplier sees its own part alone.
 	theirs, err := n.Client("nic").Trace(t.Context(), l.Voucher)

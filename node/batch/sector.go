@@ -106,15 +106,16 @@ func (x *supply) resolve(ctx context.Context, g *guarded, presented time.Time) (
 
 // settle waits, at a managing body, until what came of a chunk may be written down, and hold
 // until it may leave. A chunk has one time class, the later one, whether subjects failed or
-// not: what is said of many, and how soon, must not depend on whose they are.
+// not: what is said of many, and how soon, must not depend on whose they are. What is kept
+// from before depends on nothing within the sector, and leaves at the first.
 func (x *supply) settle(ctx context.Context) {
 	if x.cfg.Sector != nil && x.resolved {
-		x.cfg.Sector.Settle(ctx, x.arrived, true)
+		x.cfg.Sector.Settle(ctx, x.arrived, !x.kept)
 	}
 }
 
 func (x *supply) hold(ctx context.Context) {
 	if x.cfg.Sector != nil && x.resolved {
-		x.cfg.Sector.Hold(ctx, x.arrived, true)
+		x.cfg.Sector.Hold(ctx, x.arrived, !x.kept)
 	}
 }

@@ -170,6 +170,7 @@ type supply struct {
 	checked *chunk.Checked // once it passed
 
 	arrived    time.Time // with its monotonic reading
+	kept       bool      // it was answered before
 	resolved   bool      // within the sector, now or before
 	sectorSeal []byte    // of what the sector journaled for itself
 }

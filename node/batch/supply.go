@@ -103,7 +103,7 @@ func (x *supply) again(ctx context.Context, g *guarded, mark *nodepb.KeptChunkAn
 	if !ok {
 		return nil, refusal(registrypb.Reason_CLEARANCE_REPLAYED, "this request was answered, and its answer is no longer kept")
 	}
-	x.resolved, x.sectorSeal = x.resolves(), mark.SectorSeal
+	x.kept, x.resolved, x.sectorSeal = true, x.resolves(), mark.SectorSeal
 	x.settle(ctx)
 	items, err := content.Read(resp.Content, x.count())
 	if err != nil {

@@ -73,6 +73,7 @@ type share struct {
 	places []int              // in the clearance
 	parts  [][]directory.Part // of each
 	items  []content.Item     // of each; none: no answer that stands
+	broken error              // the sector's journal or the outbox: the chunk has no answer
 }
 
 // ResolveChunk resolves every subject of a chunk, and asks each institution that has files,
@@ -95,6 +96,9 @@ func (m *Manager) ResolveChunk(ctx context.Context, c batch.SectorChunk) (batch.
 	}
 	subjects := x.merge(shares)
 	seal, err := x.conclude(ctx, shares, subjects)
+	for _, s := range shares {
+		err = errors.Join(err, s.broken)
+	}
 	if err != nil {
 		return batch.SectorChunkFound{}, fmt.Errorf("%w: %w", exchange.ErrJournalUnavailable, err)
 	}
@@ -141,7 +145,7 @@ func (x *chunkResolution) forward(ctx context.Context, s *share) {
 		case errors.Is(err, batch.ErrSectorTooMuch):
 			s.reason, s.detail = registrypb.Reason_CHUNK_TOO_LARGE, "the permission would be too large"
 		case errors.Is(err, ErrJournal):
-			s.detail = "no permission could be kept or journaled, so none left"
+			s.broken, s.detail = err, "no permission could be kept or journaled, so none left"
 		default:
 			s.detail = "not permitted: the mesh does not list it as of this sector, in good standing"
 		}

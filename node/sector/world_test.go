@@ -19,12 +19,14 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
+	"github.com/crossroads-mesh/crossroads/node/batch"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/sector/directory"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
+	"github.com/crossroads-mesh/crossroads/registry/clearing/chunk"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -65,7 +67,8 @@ type world struct {
 	calls   []string
 	// outside is what an observer sees between a consultant and the managing body.
 	outside []observed
-	shown   *nodepb.Presentation // the last presentation that set out
+	shares  func(*nodepb.ForwardLot) // sees each that sets out
+	shown   *nodepb.Presentation     // the last presentation that set out
 }
 
 // observed is one reply that travelled outside the sector.
@@ -170,7 +173,7 @@ func (w *world) dataset(id, supplier, quality string) {
 func (w *world) authorize(kind, quality, dataset, purpose string) {
 	w.submit(record.Committee, &registrypb.Command{Body: &registrypb.Command_SetAuthorization{SetAuthorization: &registrypb.Authorization{
 		Id: "demo-" + kind, Deliberation: "DEMO-2024/1", LegalBasis: "DEMO law, article 1", RequesterType: kind, RequesterQualities: []string{quality},
-		Dataset: dataset, Fields: []string{"entitled"}, Purpose: purpose, Modes: []string{"consultation"}, Period: protoPeriod(always)}}})
+		Dataset: dataset, Fields: []string{"entitled"}, Purpose: purpose, Modes: []string{"consultation", "batch"}, Period: protoPeriod(always)}}})
 }
 
 // file declares that institutions of the mesh have a file on a subject.
@@ -241,6 +244,8 @@ type testNode struct {
 	supplier   *exchange.Supplier
 	present    Presented
 	clear      func(context.Context, names.NodeID, *registrypb.ClearRequest) (*registrypb.ClearResponse, error)
+	decisions  *batch.Decisions
+	chunks     PresentedChunk
 	manager    *Manager
 	member     *Member
 	asker      *Asker
@@ -286,6 +291,13 @@ func (n *testNode) boot(dir string) {
 	if n.manager != nil {
 		n.present = n.manager.Veil(n.supplier.Present)
 	}
+	lots := batch.SupplierConfig{Mesh: mesh, Self: n.id, Signer: signer, Registry: n, Journal: n.journal, Outbox: n.outbox, Bounds: bounds}
+	if n.manager != nil {
+		lots.Sector = n.manager
+		n.chunks = n.manager.VeilChunk(batch.NewSupplier(lots).Present)
+	}
+	n.decisions = &batch.Decisions{Journal: n.journal, Outbox: n.outbox, Now: time.Now}
+	n.decisions.Decide = chunk.New(chunk.Config{Self: n.id, Mesh: mesh, Signer: signer, Registry: n, Journal: n.decisions, Bounds: bounds, Schemes: subject.Belgian()}).Clear
 	n.clear = clearing.New(clearing.Config{Self: n.id, Mesh: mesh, Signer: signer, Registry: n, Journal: exchange.Decisions{Journal: n.journal},
 		Bounds: bounds, Schemes: subject.Belgian(), Now: time.Now}).Clear
 }
@@ -345,7 +357,7 @@ func (j *memory) Find(_ context.Context, q journal.Query) (found []journal.Store
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, s := range j.stored {
-		about := s.Entry.GetSubject().GetNumber() == q.Subject.Number()
+		about := s.Entry.GetSubject().GetNumber() == q.Subject.Number() || journal.InLot(s.Entry, q.Subject) != nil
 		for _, also := range s.Entry.GetAlsoSubjects() {
 			about = about || also.GetNumber() == q.Subject.Number()
 		}
@@ -377,6 +389,7 @@ func (j *memory) size() int {
 type source struct {
 	mu      sync.Mutex
 	records map[subject.ID][]exchange.Record
+	failing map[subject.ID]bool
 	err     error
 	delay   time.Duration
 	asked   []exchange.Query
@@ -385,6 +398,9 @@ type source struct {
 func (s *source) Fetch(ctx context.Context, q exchange.Query) ([]exchange.Record, error) {
 	s.mu.Lock()
 	records, err, delay := s.records[q.Subject], s.err, s.delay
+	if s.failing[q.Subject] {
+		err = errors.New("no such table")
+	}
 	s.asked = append(s.asked, q)
 	s.mu.Unlock()
 	select {
@@ -483,6 +499,11 @@ func (p *peers) Forward(ctx context.Context, to names.NodeID, req *nodepb.Forwar
 }
 
 func (p *peers) ForwardLot(ctx context.Context, to names.NodeID, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
+	p.w.netMu.Lock()
+	if p.w.shares != nil {
+		p.w.shares(req)
+	}
+	p.w.netMu.Unlock()
 	return carry(ctx, p, "forward-lot", to, req, func(n *testNode, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
 		return n.member.ServeForwardLot(ctx, p.self, req)
 	})
