@@ -34,6 +34,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
+	"github.com/crossroads-mesh/crossroads/node/inbox/push"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
@@ -51,6 +52,9 @@ import (
 type Deps struct {
 	// Sources are the institution's own systems. Run does not close them.
 	Sources map[names.DatasetID]exchange.Source
+	// Pushes are those that are sent what arrives, by the names of the configuration. Run
+	// does not close them.
+	Pushes  map[string]push.Target
 	Log     *slog.Logger // nil: silent
 	Version string       // of the binary, told at /readyz
 	// Level is that of Log, which Reload changes. Nil: it cannot be changed.
@@ -249,7 +253,7 @@ func (n *Node) openAPI() (err error) {
 		Consultations: interactive{n.metrics.Consultations(n.consulting()), &n.lots.gate}, Lots: n.lots.consultant,
 		Sector: n.desk(), Inquiries: n.inquirer(), Journal: n.journal, Tree: n.tree, Tracer: tracer{n}, Readings: n.reading, Mandates: n.mandates, Receipts: receipts{n}, Decisions: n.wrongDecisions, Registry: n.registry, Author: n.author,
 		Reads: n.registry, Operations: n.operations(),
-		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient,
+		Publisher: n.notify.publisher, Inbox: n.notify.inbox, Replayer: n.notify.recipient, Pushers: n.notify.pushers,
 		Declarant: n.notify.declarant, Source: n.notify.source,
 		Schemes: subject.Belgian(), Checks: n.checks(), Now: n.deps.Now, Log: n.log,
 	})
@@ -270,7 +274,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.identity.Run, n.endpoint.Run, n.registry.Run, n.consult.Run, n.followChanges, n.register, n.runGossip,
 		n.watchRecovery,
 		n.audit.Run, n.confirmPast, n.anchorOnceConfirmed, n.runWitness, n.runRetention, n.runSectorRetention,
-		n.runLots, n.runNotify, n.notify.inbox.Run, n.notify.declarant.Run, n.runSector,
+		n.runLots, n.runNotify, n.notify.inbox.Run, n.runPushes, n.notify.declarant.Run, n.runSector,
 	} {
 		g.Go(func() error { return run(rooms) })
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
+	"github.com/crossroads-mesh/crossroads/node/inbox/push"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/notify"
 	"github.com/crossroads-mesh/crossroads/node/submission"
@@ -42,6 +43,7 @@ type notifying struct {
 	clearing  *clearing.NotificationService // nil on a node that is no member
 	source    *submission.Source
 	declarant *submission.Declarant
+	pushers   []*push.Pusher
 }
 
 func (n *Node) openQueue() (err error) {
@@ -54,7 +56,8 @@ func (n *Node) openQueue() (err error) {
 
 func (n *Node) openNotify() (err error) {
 	n.notify.inbox, err = inbox.Open(inbox.Config{
-		Self: n.self, Store: n.notify.queue, Journal: n.askingJournal(), Consumers: append(consumers(n.cfg.API.Applications), n.sectorConsumer()...), Now: n.deps.Now, Log: n.log,
+		Self: n.self, Store: n.notify.queue, Journal: n.askingJournal(),
+		Consumers: slices.Concat(consumers(n.cfg.API.Applications), pushed(n.cfg.Inbox.Push), n.sectorConsumer()), Now: n.deps.Now, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -93,7 +96,7 @@ func (n *Node) openNotify() (err error) {
 		})
 	}
 	n.metrics.Notifications(n.notify.publisher, n.notify.inbox)
-	return nil
+	return n.openPushes()
 }
 
 // consumers gives the applications that take from the inbox: each what its own purposes

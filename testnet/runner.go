@@ -46,19 +46,23 @@ func startInProcess(s *site, log *slog.Logger, adjust func(*node.Deps)) (running
 	if err != nil {
 		return nil, err
 	}
-	deps := node.Deps{Sources: sources, Log: log, Version: "testnet"}
+	pushes, pushesCloser, err := adapters.OpenPushes(cfg.Inbox.Push)
+	if err != nil {
+		return nil, errors.Join(err, closer.Close())
+	}
+	deps := node.Deps{Sources: sources, Pushes: pushes, Log: log, Version: "testnet"}
 	if adjust != nil {
 		adjust(&deps)
 	}
 	n, err := node.New(cfg, deps)
 	if err != nil {
-		return nil, errors.Join(err, closer.Close())
+		return nil, errors.Join(err, pushesCloser.Close(), closer.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &inProcess{cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
-		r.failed = errors.Join(n.Run(ctx), closer.Close())
+		r.failed = errors.Join(n.Run(ctx), pushesCloser.Close(), closer.Close())
 	}()
 	return r, nil
 }

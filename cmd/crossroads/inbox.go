@@ -15,7 +15,7 @@ import (
 
 func newInbox() *cobra.Command {
 	return group("inbox", "What has arrived for this institution: notifications, declarations, results",
-		newInboxStatus(), newInboxTake(), newInboxAck(),
+		newInboxStatus(), newInboxTake(), newInboxAck(), newInboxResume(),
 		newReplay("replay", "Ask a publisher to tell this institution once more what it told since a time",
 			"What has arrived from it since then is stored again.",
 			"crossroads inbox replay --institution national-register --since 2026-02-01T00:00:00Z --endpoints net.json --as fpd",
@@ -24,9 +24,13 @@ func newInbox() *cobra.Command {
 
 func newInboxStatus() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "How much waits for the application",
-		Long:    "Tells how much waits for the application whose token is used, and since when.\nIt takes an application with inbox: true.",
+		Use:   "status",
+		Short: "How much waits for the application",
+		Long: `Tells how much waits for the application whose token is used, and since when; and, to an
+admin, how the systems do that are sent what arrives (inbox.push in the configuration): what
+they did not accept, why, and when it is sent again.
+
+It takes an application with inbox: true or admin: true.`,
 		Example: "  crossroads inbox status --endpoints net.json --as fpd",
 		Args:    cobra.NoArgs,
 	}
@@ -42,7 +46,64 @@ func newInboxStatus() *cobra.Command {
 			return err
 		}
 		return out.print(c.OutOrStdout(), st, func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "%d wait%s\n", st.Waiting, yes(st.Oldest != nil, ", the oldest since "+stamp(st.Oldest)))
+			fmt.Fprintf(w, "%d wait%s\n", st.Waiting, yes(st.Oldest != nil, ", the oldest since "+stamp(st.Oldest)))
+			return writePushes(w, st.Pushes)
+		})
+	}
+	return c
+}
+
+func writePushes(w io.Writer, pushes []api.PushState) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable("PUSHED TO", "STATE", "WAITING", "OLDEST", "DELIVERED", "SET ASIDE", "FAILING SINCE", "NEXT", "WHY")
+	for _, p := range pushes {
+		t.add(p.Name, p.State, strconv.Itoa(p.Waiting), stamp(p.Oldest), strconv.FormatUint(p.Delivered, 10), strconv.Itoa(p.Refused), stamp(p.FailingSince), stamp(p.Next), p.Why)
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	items := newTable("ITEM", "PUSHED TO", "TICKET", "ATTEMPTS", "SINCE", "NEXT", "SET ASIDE", "WHY")
+	n := 0
+	for _, p := range pushes {
+		for _, i := range p.Trouble {
+			n++
+			items.add(strconv.FormatUint(i.ID, 10), p.Name, string(i.Ticket), strconv.Itoa(i.Attempts), stamp(&i.Since), stamp(&i.Next), yes(i.Refused, "yes"), i.Why)
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return items.write(w)
+}
+
+func newInboxResume() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "resume NAME",
+		Short: "Send at once what a system did not accept",
+		Long: `Has what the system of that name (inbox.push in the configuration) refused sent to it again,
+and tries it at once if it was left alone. Mend the cause first: see inbox status.
+
+It takes an application with admin: true.`,
+		Example: "  crossroads inbox resume case-system --endpoints net.json --as fpd",
+		Args:    cobra.ExactArgs(1),
+	}
+	r, out := addRemote(c), addFormat(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		client, ctx, cancel, err := r.client(c.Context())
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		n, err := client.ResumePush(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return out.print(c.OutOrStdout(), n, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%d are sent again\n", n.Count)
 			return err
 		})
 	}

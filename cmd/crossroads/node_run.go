@@ -61,7 +61,12 @@ func runNode(ctx context.Context, file string, cfg *config.Config, logTo io.Writ
 		return err
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
-	n, err := node.New(cfg, node.Deps{Sources: sources, Log: log, Level: level, Version: buildVersion()})
+	pushes, pushesCloser, err := adapters.OpenPushes(cfg.Inbox.Push)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pushesCloser.Close()) }()
+	n, err := node.New(cfg, node.Deps{Sources: sources, Pushes: pushes, Log: log, Level: level, Version: buildVersion()})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@
 //	            POST /v1/operator/transfer-leader
 //	admin       POST /v1/references /v1/references/withdraw
 //	            GET  /v1/deliveries /v1/deliveries/lag, POST /v1/deliveries/redrive, drop, replay
-//	            POST /v1/subscriptions /v1/inbox/replay
+//	            POST /v1/subscriptions /v1/inbox/replay /v1/inbox/resume
 //	            POST /v1/registry/commands
 //	            POST /v1/sector/members, /v1/sector/references, /v1/sector/references/search, /v1/sector/numbers
 //
@@ -65,6 +65,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inbox/push"
 	"github.com/crossroads-mesh/crossroads/node/sector"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -125,6 +126,8 @@ type Config struct {
 	Publisher Publisher
 	Inbox     Inbox
 	Replayer  Replayer
+	// Pushers send what arrives to systems of the institution. None: applications fetch it.
+	Pushers []*push.Pusher
 	// Declarant and Source are the two sides of declarations.
 	Declarant Declarant
 	Source    Source

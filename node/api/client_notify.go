@@ -82,6 +82,11 @@ func (c *Client) InboxState(ctx context.Context) (InboxState, error) {
 	return get[InboxState](ctx, c, "/v1/inbox")
 }
 
+// ResumePush has a system that is sent what arrives sent at once what it did not accept.
+func (c *Client) ResumePush(ctx context.Context, name string) (Count, error) {
+	return post[Count](ctx, c, "/v1/inbox/resume", PushResume{name})
+}
+
 // ReplayInbox asks a publisher to tell this institution once more.
 func (c *Client) ReplayInbox(ctx context.Context, r ReplayRequest) (Count, error) {
 	return post[Count](ctx, c, "/v1/inbox/replay", r)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
+	"github.com/crossroads-mesh/crossroads/node/inbox/push"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
@@ -149,14 +150,62 @@ func (s *Server) releaseInbox(q *request) (response, error) {
 }
 
 func (s *Server) inboxState(q *request) (response, error) {
-	if err := q.takesInbox(); err != nil {
-		return nil, err
+	if !q.app.Inbox && !q.app.Admin {
+		return nil, q.takesInbox()
 	}
-	n, since, err := s.cfg.Inbox.Waiting(q.app.Name)
+	var st InboxState
+	if q.app.Inbox {
+		n, since, err := s.cfg.Inbox.Waiting(q.app.Name)
+		if err != nil {
+			return nil, err
+		}
+		st.Waiting, st.Oldest = n, timeOf(since)
+	}
+	if !q.app.Admin {
+		return st, nil
+	}
+	for _, p := range s.cfg.Pushers {
+		pushed := p.Status()
+		n, since, err := s.cfg.Inbox.Waiting(pushed.Name)
+		if err != nil {
+			return nil, err
+		}
+		st.Pushes = append(st.Pushes, pushStateOf(pushed, n, since))
+	}
+	return st, nil
+}
+
+func pushStateOf(p push.Status, waiting int, since time.Time) PushState {
+	st := PushState{
+		Name: p.Name, State: PushWorks, Waiting: waiting, Oldest: timeOf(since), Delivered: p.Delivered, Failures: p.Failures,
+		FailingSince: timeOf(p.Since), Next: timeOf(p.Next), Why: p.Why, Refused: p.Refused,
+	}
+	switch {
+	case p.Paused:
+		st.State = PushPaused
+	case p.Failures > 0:
+		st.State = PushFails
+	}
+	for _, t := range p.Trouble {
+		st.Trouble = append(st.Trouble, PushTrouble{
+			ID: t.ID, Ticket: t.Ticket, Attempts: t.Attempts, Since: t.Since.UTC(), Next: t.Next.UTC(), Refused: t.Refused, Why: t.Why,
+		})
+	}
+	return st
+}
+
+// resumePush has a system sent at once what it did not accept.
+func (s *Server) resumePush(q *request) (response, error) {
+	in, err := decode[PushResume](q.body)
 	if err != nil {
 		return nil, err
 	}
-	return InboxState{Waiting: n, Oldest: timeOf(since)}, nil
+	for _, p := range s.cfg.Pushers {
+		if p.Status().Name == in.Name {
+			return Count{p.Resume()}, nil
+		}
+	}
+	return nil, problem(CodeNotFound, "name", "See GET /v1/inbox for the systems that are sent what arrives.")
 }
 
 func (s *Server) replayInbox(q *request) (response, error) { return s.replay(q, s.cfg.Replayer.Replay) }

@@ -19,6 +19,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/batch/lines"
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
+	"github.com/crossroads-mesh/crossroads/node/inbox/push"
 	"github.com/crossroads-mesh/crossroads/node/inquiry"
 	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
@@ -305,7 +306,7 @@ func newServer(t *testing.T, f *fakes, change ...func(*Config)) (*Server, *logge
 		Consultations: f, Inquiries: inquiries{f}, Journal: f, Tree: f, Tracer: f, Readings: &f.readings, Mandates: f, Receipts: f,
 		Decisions: func() []WrongDecision {
 			return []WrongDecision{{Found: time.Unix(1_700_000_000, 0).UTC(), Clearer: "rrn/n1", Ticket: aTicket, RegistryIndex: 7, Says: "the registry said DENY, NOT_ALLOWED"}}
-		}, Registry: f, Reads: f, Operations: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Replayer: &f.notify, Declarant: &f.notify.declared, Source: &f.notify.declared, Schemes: subject.Belgian(),
+		}, Registry: f, Reads: f, Operations: f, Author: f, Publisher: &f.notify, Inbox: &f.notify, Pushers: []*push.Pusher{push.New(push.Config{Consumer: "case-system"})}, Replayer: &f.notify, Declarant: &f.notify.declared, Source: &f.notify.declared, Schemes: subject.Belgian(),
 		Checks: []Check{{Name: "journal", Says: "The journal takes no entries.", Test: func() error { f.mu.Lock(); defer f.mu.Unlock(); return f.journaled }}},
 		Log:    slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -114,6 +114,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/inbox/take", access: token, media: mediaJSON, handle: s.takeInbox},
 		{method: post, path: "/v1/inbox/acknowledge", access: token, media: mediaJSON, handle: s.acknowledgeInbox},
 		{method: post, path: "/v1/inbox/release", access: token, media: mediaJSON, handle: s.releaseInbox},
+		{method: post, path: "/v1/inbox/resume", access: admin, media: mediaJSON, handle: s.resumePush},
 		{method: post, path: "/v1/inbox/replay", access: admin, media: mediaJSON, handle: s.replayInbox},
 		{method: post, path: "/v1/references/search", access: token, media: mediaJSON, handle: s.findReferences},
 		{method: post, path: "/v1/references/history", access: token, media: mediaJSON, handle: s.referenceHistory},

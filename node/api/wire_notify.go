@@ -160,10 +160,50 @@ type InboxReceipt struct {
 	Lease string `json:"lease"`
 }
 
-// InboxState is how much waits.
+// InboxState is how much waits: for the application that asks, and, if it is an admin, for
+// the systems that are sent what arrives.
 type InboxState struct {
-	Waiting int        `json:"waiting"`
-	Oldest  *time.Time `json:"oldest,omitempty"`
+	Waiting int         `json:"waiting"`
+	Oldest  *time.Time  `json:"oldest,omitempty"`
+	Pushes  []PushState `json:"pushes,omitempty"`
+}
+
+// The states of a system that is sent what arrives.
+const (
+	PushWorks  = "WORKS"
+	PushFails  = "FAILS"  // it is tried again, ever later
+	PushPaused = "PAUSED" // it accepts nothing from this node, and is left alone for a while
+)
+
+// PushState is how one of them does.
+type PushState struct {
+	Name         string        `json:"name"`
+	State        string        `json:"state"`
+	Waiting      int           `json:"waiting"`
+	Oldest       *time.Time    `json:"oldest,omitempty"`
+	Delivered    uint64        `json:"delivered"`          // since the node started
+	Failures     int           `json:"failures,omitempty"` // in a row
+	FailingSince *time.Time    `json:"failing_since,omitempty"`
+	Next         *time.Time    `json:"next,omitempty"` // before which nothing is sent
+	Why          string        `json:"why,omitempty"`
+	Refused      int           `json:"refused,omitempty"` // items that are set aside
+	Trouble      []PushTrouble `json:"trouble,omitempty"` // those not accepted, at most 100
+}
+
+// PushTrouble is an item that was not accepted.
+type PushTrouble struct {
+	ID       uint64       `json:"id"`
+	Ticket   names.Ticket `json:"ticket"`
+	Attempts int          `json:"attempts"`
+	Since    time.Time    `json:"since"`
+	Next     time.Time    `json:"next"`
+	Refused  bool         `json:"refused,omitempty"` // set aside
+	Why      string       `json:"why"`
+}
+
+// PushResume names a system that is to be sent at once what it did not accept.
+type PushResume struct {
+	Name string `json:"name"`
 }
 
 // Subscription is one row of who wants which changes.

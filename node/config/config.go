@@ -60,6 +60,8 @@ type Config struct {
 	Outbox Outbox `yaml:"outbox,omitempty"`
 	// Notify says how long what was published is kept.
 	Notify Notify `yaml:"notify,omitempty"`
+	// Inbox says to which systems what arrives is sent.
+	Inbox Inbox `yaml:"inbox,omitempty"`
 	// Journal says how long entries are kept.
 	Journal Journal `yaml:"journal,omitempty"`
 	// Lots say how files of many subjects are worked on.

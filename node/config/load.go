@@ -282,6 +282,9 @@ func (c *Config) resolve(dir string) {
 			paths = append(paths, &s.SQL.DSNFile)
 		}
 	}
+	for i := range c.Inbox.Push {
+		paths = append(paths, &c.Inbox.Push[i].HeadersFile, &c.Inbox.Push[i].CAFile)
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -67,6 +67,7 @@ func (c *Config) problems() Problems {
 	c.Limits.check(v)
 	within(v, "outbox.life", c.Outbox.Life, time.Minute, maxOutboxLife)
 	within(v, "notify.keep", c.Notify.Keep, time.Hour, maxKeep)
+	c.Inbox.check(v, c.API.Applications)
 	c.Lots.check(v)
 	within(v, "journal.retention", c.Journal.Retention, minRetention, maxRetention)
 	return v.found

@@ -78,7 +78,7 @@ func KindOf(word string) Kind {
 
 // Item is one thing that waits. Its numbers and content are personal data.
 type Item struct {
-	ID            uint64 // place in this inbox; 0: not put yet
+	ID            uint64 // place in this inbox, never used again; 0: not put yet
 	Kind          Kind
 	Ticket        names.Ticket
 	From          names.InstitutionID
@@ -176,7 +176,9 @@ func Open(cfg Config) (*Inbox, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Inbox{cfg: cfg, items: map[uint64]*entry{}, queues: map[string]*queue{}, changed: make(chan struct{})}
+	// Ids grow across restarts too, although nothing may be left to count on from: receivers
+	// know items by them, and what a consumer took is remembered under them.
+	b := &Inbox{cfg: cfg, next: uint64(cfg.Now().UnixMicro()), items: map[uint64]*entry{}, queues: map[string]*queue{}, changed: make(chan struct{})}
 	for _, c := range cfg.Consumers {
 		b.queues[c.Name] = newQueue(c)
 	}

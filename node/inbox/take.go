@@ -194,6 +194,20 @@ func (b *Inbox) Release(consumer string, receipts ...Receipt) error {
 	return nil
 }
 
+// Hold keeps an item in a consumer's hands for so long from now, at most MaxVisibility.
+// The error wraps ErrNotTaken.
+func (b *Inbox) Hold(consumer string, r Receipt, visibility time.Duration) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.inHand(consumer, r.ID, r.Lease)
+	if h == nil {
+		return fmt.Errorf("%w: %d", ErrNotTaken, r.ID)
+	}
+	h.expires = b.cfg.Now().Add(min(visibility, MaxVisibility))
+	b.wake()
+	return nil
+}
+
 // Receipt names an item in a consumer's hands.
 type Receipt struct {
 	ID    uint64
