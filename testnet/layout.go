@@ -260,7 +260,7 @@ func (s *site) loadKeys() (err error) {
 
 // writeConfig writes the node's configuration file, the one that an operator of a
 // node in production would write by hand.
-func (l *layout) writeConfig(s *site, sources []config.Source) error {
+func (l *layout) writeConfig(s *site, sources []config.Source, adjust func(names.InstitutionID, *config.Config)) error {
 	c := config.Default()
 	c.Mesh = MeshName
 	c.Genesis = config.Genesis{File: l.genesisFile(), SHA256: l.genesis.Hash()}
@@ -281,6 +281,9 @@ func (l *layout) writeConfig(s *site, sources []config.Source) error {
 	// Of an institution behind a managing body nobody need see whether it is up.
 	c.Gossip.Enabled = !s.Cooperating()
 	c.Log.Level = "warn"
+	if adjust != nil {
+		adjust(s.ID, c)
+	}
 	b, err := c.YAML()
 	if err != nil {
 		return err

@@ -129,7 +129,7 @@ func (n *Network) startSystems(ctx, background context.Context) (err error) {
 			return err
 		}
 		n.background.Go(func() error { return renewer.Run(background) })
-		if err := n.layout.writeConfig(s, n.systems.Sources(s.ID)); err != nil {
+		if err := n.layout.writeConfig(s, n.systems.Sources(s.ID), n.options.Configure); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
@@ -30,6 +31,9 @@ type Options struct {
 	// Profile is a folder for profiles of node processes, which package node/profile
 	// takes on its signal; default: none are taken.
 	Profile string
+
+	// Configure changes the configuration of a node before it is written; nil: none is.
+	Configure func(names.InstitutionID, *config.Config)
 
 	temporary bool // Dir is ours to remove
 }

@@ -18,7 +18,7 @@ func (n *Network) Promote(ctx context.Context, id names.InstitutionID) error {
 		return err
 	}
 	s.member = true
-	if err := n.layout.writeConfig(s, n.systems.Sources(id)); err != nil {
+	if err := n.layout.writeConfig(s, n.systems.Sources(id), n.options.Configure); err != nil {
 		return err
 	}
 	if err := n.StartNode(id, nil); err != nil {

@@ -41,7 +41,7 @@ be compared with an earlier release's by benchstat.`,
 	f.StringVar(&chartFile, "chart", "", "write a chart to this file, as SVG")
 	f.StringVar(&benchFile, "bench-format", "", "write ratios to this file, as Go's benchmarks print theirs")
 	_ = c.MarkFlagDirname("profile")
-	c.AddCommand(newBenchRegistry(), newBenchSubject())
+	c.AddCommand(newBenchRegistry(), newBenchSubject(), newBenchLots())
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.Out = c.ErrOrStderr()

@@ -40,7 +40,7 @@ func newService(y *system, l net.Listener, token string) (*service, error) {
 			return nil, errors.Join(err, s.close())
 		}
 		s.sources = append(s.sources, src)
-		s.mux.HandleFunc("POST "+path(d), func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, d, src) })
+		s.mux.HandleFunc("POST "+path(d), func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, y, d, src) })
 	}
 	return s, nil
 }
@@ -100,7 +100,7 @@ type question struct {
 	Fields    []names.FieldName `json:"fields"`
 }
 
-func (s *service) answer(w http.ResponseWriter, r *http.Request, d *data.Dataset, src *sql.Source) {
+func (s *service) answer(w http.ResponseWriter, r *http.Request, y *system, d *data.Dataset, src *sql.Source) {
 	if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+s.token)) != 1 {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		http.Error(w, "a bearer token is needed", http.StatusUnauthorized)
@@ -121,6 +121,9 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request, d *data.Dataset
 	if err != nil {
 		http.Error(w, "malformed subject", http.StatusBadRequest)
 		return
+	}
+	if watch := y.watch.Load(); watch != nil {
+		(*watch)(y.ID, d.ID, id)
 	}
 	records, err := src.Fetch(r.Context(), exchange.Query{Dataset: d.ID, Subject: id, Period: q.Period})
 	switch {

@@ -29,10 +29,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
@@ -56,13 +58,22 @@ type Systems struct {
 	world *data.World
 	log   *slog.Logger
 	all   []*system
+	watch atomic.Pointer[Watch]
 }
+
+// Watch is told of each question that an institution's service is asked, before it
+// answers. It is called by many at once.
+type Watch func(names.InstitutionID, names.DatasetID, subject.ID)
+
+// Watch has w told from now on. Institutions that are asked by SQL are not watched.
+func (s *Systems) Watch(w Watch) { s.watch.Store(&w) }
 
 // system is that of one institution.
 type system struct {
 	data.Institution
 	datasets []*data.Dataset
 	dir      string
+	watch    *atomic.Pointer[Watch]
 	service  *service // nil: asked by SQL
 }
 
@@ -81,7 +92,7 @@ func New(cfg Config) (*Systems, error) {
 		return nil, fmt.Errorf("systems: %w", err)
 	}
 	for _, i := range cfg.World.Institutions() {
-		y := &system{Institution: i, datasets: cfg.World.Holds(i), dir: filepath.Join(dir, string(i.ID))}
+		y := &system{Institution: i, datasets: cfg.World.Holds(i), dir: filepath.Join(dir, string(i.ID)), watch: &s.watch}
 		if len(y.datasets) == 0 {
 			continue
 		}
