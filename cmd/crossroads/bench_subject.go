@@ -18,7 +18,7 @@ done with its data in the last six months: one node asks all others over the mes
 every journal notes the reading before it tells. Beside it stands the same search in the
 largest of the journals alone.
 
-Filling takes about 40 seconds a million entries on two cores, and 700 MB of disk. With
+Filling takes about half a minute a million entries on two cores, and 600 MB of disk. With
 --dir the network is kept, and measured as it is the next time.`,
 		Example: `  crossroads bench subject
   crossroads bench subject --entries 10000000 --dir /var/tmp/subject
