@@ -103,18 +103,9 @@ func playScenarios(c *cobra.Command, o scenario.Options, f format) (err error) {
 	if f == "json" {
 		tell = io.Discard
 	}
-	parts := [][]scenario.Scenario{o.Scenarios}
-	if o.Endpoints == "" {
-		parts = scenario.Networks(o.Scenarios)
-	}
-	var results []scenario.Result
-	for _, part := range parts {
-		o.Scenarios = part
-		played, err := playOn(c, o, tell)
-		results = append(results, played...)
-		if err != nil {
-			return err
-		}
+	results, err := playOn(c, o, tell)
+	if err != nil {
+		return err
 	}
 	var failed, lacking []string
 	for _, r := range results {

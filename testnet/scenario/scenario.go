@@ -22,7 +22,6 @@ import (
 	"slices"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
-	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
 // Scenario is one flow that can be played.
@@ -63,25 +62,6 @@ func Find(name string) (Scenario, bool) {
 		}
 	}
 	return Scenario{}, false
-}
-
-// Networks parts scenarios by the network that they are best played on: where there are
-// institutions behind a managing body, that has no system of its own, and answers no lots.
-func Networks(all []Scenario) (parts [][]Scenario) {
-	var without, with []Scenario
-	for _, s := range all {
-		if slices.ContainsFunc(s.Needs, func(i names.InstitutionID) bool { return slices.Contains(data.FundIDs(), i) }) {
-			with = append(with, s)
-		} else {
-			without = append(without, s)
-		}
-	}
-	for _, p := range [][]Scenario{without, with} {
-		if len(p) > 0 {
-			parts = append(parts, p)
-		}
-	}
-	return parts
 }
 
 // Needs gives the institutions that some scenarios want, each once, in order of id.
