@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/api"
@@ -161,6 +162,33 @@ func dimona() Scenario {
 				if was.State != "AMENDED" || was.SupersededBy != second.Ticket {
 					return fmt.Errorf("the original is %s by %s, want AMENDED by %s", was.State, was.SupersededBy, second.Ticket)
 				}
+				s.Step("In the end the worker never came: it cancels the declaration, and all are told")
+				never := right
+				never.Change, never.RefersTo = "CANCELLED", second.Ticket
+				third, err := s.Declare(ctx, firm, office, worker, never, api.DecisionRequest{Decision: "ACCEPTED"})
+				if err != nil {
+					return err
+				}
+				if _, err := s.Receive(ctx, firm, second.Ticket); err != nil {
+					return fmt.Errorf("what became of the correction: %w", err)
+				}
+				if was, err = s.At(firm).DeclarationStatus(ctx, second.ClientTicket); err != nil {
+					return err
+				}
+				s.Say("the correction is now %s, by %s", was.State, was.SupersededBy)
+				if was.State != "ANNULLED" || was.SupersededBy != third.Ticket {
+					return fmt.Errorf("the correction is %s by %s, want ANNULLED by %s", was.State, was.SupersededBy, third.Ticket)
+				}
+				s.Step("A declaration that its schema does not permit is refused at once, and goes nowhere")
+				odd := req
+				odd.ClientTicket, odd.Subject = s.Ticket(), early.Subject
+				odd.Record = json.RawMessage(`{"employer_number":"123456778","start_date":20260104}`)
+				_, err = s.At(firm).Declare(ctx, odd)
+				var p *api.Problem
+				if !errors.As(err, &p) || p.Code != api.CodeMalformed || !strings.HasPrefix(p.Where, "record") {
+					return fmt.Errorf("a record that is not of the schema: %v", err)
+				}
+				s.Say("refused: %s: %s", p.Where, p.Mend)
 				s.Step("A declaration that the office finds wrong is declined, with the field that is")
 				wrong := req
 				wrong.Record = record("2031-01-01")
