@@ -19,6 +19,7 @@ func FuzzForeign(f *testing.F) {
 	for _, seed := range []proto.Message{
 		&nodepb.SectorPermission{Mesh: string(mesh), Id: fresh(16), Member: "fund-a", Manager: nodeRef(nid("nic")), Fields: []string{"entitled"},
 			Parts: []*nodepb.SectorPart{{Subject: protoSubject(id), Period: protoPeriod(always), Qualities: []string{"insured"}}}},
+		&nodepb.SectorLotPermission{Mesh: string(mesh), Id: fresh(16), Member: "fund-a", Manager: nodeRef(nid("nic")), Places: []uint32{0}, Blindings: fresh(16)},
 		&nodepb.SectorQuestion{Mesh: string(mesh), Nonce: fresh(16), Member: nodeRef(nid("fund-a")), Subject: protoSubject(id)},
 		&nodepb.SectorDelivery{Mesh: string(mesh), Id: "x", Member: "fund-a", Manager: nodeRef(nid("nic")), Subject: protoSubject(id)},
 		&nodepb.SectorAnswer{Mesh: string(mesh)}, &nodepb.SectorOutcome{Mesh: string(mesh)}, &nodepb.SectorReceipt{Mesh: string(mesh)},
@@ -28,11 +29,11 @@ func FuzzForeign(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		for i := range byte(6) {
+		for i := range byte(8) {
 			f.Add(raw, i)
 		}
 	}
-	types := []envelope.Type{envelope.SectorPermission, envelope.SectorQuestion, envelope.SectorDelivery, envelope.SectorAnswer, envelope.SectorOutcome, envelope.SectorReceipt}
+	types := []envelope.Type{envelope.SectorPermission, envelope.SectorQuestion, envelope.SectorDelivery, envelope.SectorAnswer, envelope.SectorOutcome, envelope.SectorReceipt, envelope.SectorLotPermission, envelope.LotOutline}
 	f.Fuzz(func(t *testing.T, payload []byte, kind byte) {
 		kind %= byte(len(types))
 		nic, fund := w.node("nic"), w.node("fund-a")
@@ -44,6 +45,9 @@ func FuzzForeign(f *testing.F) {
 			}
 			for _, raw := range [][]byte{signed, payload} {
 				if resp, err := fund.member.ServeForward(t.Context(), nic.id, &nodepb.Forward{Permission: raw, Request: raw, Clearance: raw}); err == nil {
+					t.Fatalf("answered %v", resp)
+				}
+				if resp, err := fund.member.ServeForwardLot(t.Context(), nic.id, &nodepb.ForwardLot{Permission: raw, Demand: raw, Outline: raw}); err == nil {
 					t.Fatalf("answered %v", resp)
 				}
 				if resp, err := fund.member.ServeDelivery(t.Context(), nic.id, &nodepb.SectorDeliver{Delivery: raw, Content: payload, Blinding: payload}); err == nil {
