@@ -90,6 +90,9 @@ func (m *mesh) load(through names.NodeID) (stop func() (acknowledged int)) {
 // TestMembershipGrowsAndShrinks takes a mesh of one member to three, five and seven, down
 // to three that the genesis file does not know, and replaces a disk, all under load.
 func TestMembershipGrowsAndShrinks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in a short run: it waits for many elections")
+	}
 	m := newMeshOf(t, record.Level, []string{"m1"}, "w1")
 	m.do(m.operators(m.members[0]), quickPilot(0))
 	stop := m.load(node("w1"))
@@ -151,6 +154,9 @@ func TestMembershipGrowsAndShrinks(t *testing.T) {
 
 // TestDeadMemberLosesItsVote, and gets it back when it is well, by itself.
 func TestDeadMemberLosesItsVote(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in a short run: it waits for many elections")
+	}
 	m := newMeshOf(t, record.Level, []string{"m1", "m2", "m3", "m4", "m5"})
 	m.do(m.operators(m.members[0]), quickPilot(10*time.Second))
 	leader := m.leader()

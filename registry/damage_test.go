@@ -59,6 +59,9 @@ func (m *mesh) supervise(n names.NodeID, within time.Duration, ready func(*runni
 func TestDamagedFilesOfAMinority(t *testing.T) {
 	t.Parallel()
 	rounds := 12
+	if testing.Short() {
+		rounds = 3
+	}
 	if n, err := strconv.Atoi(os.Getenv("REGISTRY_DAMAGES")); err == nil {
 		rounds = n
 	}

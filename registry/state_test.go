@@ -47,6 +47,7 @@ func TestRevocationAcknowledgedByTheLeaderAloneIsNone(t *testing.T) {
 	m := newMesh(t)
 	leader := m.leader()
 	author := m.others(leader)[0]
+	m.f.mu.Lock()
 	m.f.answer = func(_, to names.NodeID, method string, req, resp any) {
 		if s, ok := resp.(*registrypb.SubmitResponse); ok && to == leader && s.Accepted {
 			return
@@ -54,6 +55,7 @@ func TestRevocationAcknowledgedByTheLeaderAloneIsNone(t *testing.T) {
 			*s = registrypb.SubmitResponse{Index: 99, Accepted: true, RemovesRight: true}
 		}
 	}
+	m.f.mu.Unlock()
 	// It is refused by all, since the institution does not exist; the leader says otherwise.
 	_, err := m.operators(author).Do(m.ctx(2*time.Second), suspend("nobody", true))
 	if !errors.Is(err, agree.ErrNoMajority) {

@@ -17,6 +17,7 @@ import (
 // Every journal of the network is anchored soon after it grew, as a member and as a
 // node that is none tell it, and nobody honest is accused.
 func TestAnchoring(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	var members []names.InstitutionID
 	for _, e := range n.Endpoints().Nodes {

@@ -65,6 +65,7 @@ const leaderKillBound = 2*time.Second + 3*time.Second
 
 // TestLeaderKilled kills the leader's process and asks at once.
 func TestLeaderKilled(t *testing.T) {
+	notShort(t)
 	n := start(t, processes(t))
 	ctx := within(t, time.Minute)
 	leader, err := n.leader(ctx)

@@ -132,6 +132,7 @@ func restart(t *testing.T, n *Network, id names.InstitutionID, adjust func(*node
 // TestSuspendedIsCutOff suspends an institution whose connections are live. When
 // the command has returned, it gets nothing more, from anybody.
 func TestSuspendedIsCutOff(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 90*time.Second)
 	e := answered(n, "")[0]
@@ -171,6 +172,7 @@ func TestSuspendedIsCutOff(t *testing.T) {
 // TestRevokedIsRefused revokes an authorization under load: from the moment the
 // command returns, no answer comes under it.
 func TestRevokedIsRefused(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 90*time.Second)
 	e := answered(n, "")[0]
@@ -504,6 +506,7 @@ func garbageOnTheMeshPort(t *testing.T, n *Network) {
 // TestKeptNetworkComesBack brings a network down and up again in its folder: what
 // was answered is answered the same, and the old tickets can be traced.
 func TestKeptNetworkComesBack(t *testing.T) {
+	notShort(t)
 	dir := t.TempDir() + "/net"
 	n := start(t, Options{Dir: dir})
 	ctx := within(t, 90*time.Second)

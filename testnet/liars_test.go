@@ -215,6 +215,7 @@ func accused(ctx context.Context, t *testing.T, n *Network, member names.Institu
 // TestTwoHistoriesShown: on the real network, a node that shows one history of its journal
 // to one member and another to a second, each properly proven, is named by the members.
 func TestTwoHistoriesShown(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 2*time.Minute)
 	e := answered(n, "")[0]
@@ -233,6 +234,7 @@ func TestTwoHistoriesShown(t *testing.T) {
 // TestMemberCosignsBoth: a member in league with a node cosigns both of its histories, gives
 // one to be anchored and shows the other. Both are named, by every honest member.
 func TestMemberCosignsBoth(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 2*time.Minute)
 	e := answered(n, "")[0]

@@ -20,6 +20,7 @@ import (
 
 // TestMandatesAndSecondPeers attacks both on one network of real nodes.
 func TestMandatesAndSecondPeers(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{Persons: 4000})
 	t.Run("a mandate is what its giver agreed to", func(t *testing.T) { forgedMandates(t, n) })
 	t.Run("a revoked mandate opens nothing", func(t *testing.T) { revokedMandate(t, n) })

@@ -32,6 +32,15 @@ func start(t testing.TB, o Options) *Network {
 	return n
 }
 
+// notShort keeps a test out of the short run, which is that under the race detector: it
+// brings up a network of its own, of whose code others run the same there.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not in a short run: a network of its own")
+	}
+}
+
 // within gives a context that ends the test rather than letting it hang.
 func within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()

@@ -71,6 +71,7 @@ func exchanges(n *Network, e data.Example) (stop func() (int, error)) {
 // without a failed exchange, take a snapshot that holds, take an archive that tells nobody
 // anything, and change the keys that sign for the mesh.
 func TestOperators(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 90*time.Second)
 	leader, err := n.leader(ctx)
@@ -375,6 +376,7 @@ func scrape(ctx context.Context, e *Endpoints, id names.InstitutionID) (string, 
 // TestReload has a running process read its configuration again: a new token is taken up,
 // what takes a restart is named, and a broken file changes nothing.
 func TestReload(t *testing.T) {
+	notShort(t)
 	o := processes(t)
 	o.Nodes, o.Persons = 3, 500
 	n := start(t, o)

@@ -18,6 +18,7 @@ import (
 // node works for nobody and says what to do; declared, it works again, its new epoch is
 // anchored, and nobody is accused of anything.
 func TestRestoredDisk(t *testing.T) {
+	notShort(t)
 	n := start(t, Options{})
 	ctx := within(t, 3*time.Minute)
 	e := answered(n, "")[0]
