@@ -137,7 +137,8 @@ func TestSameBytesHaveOneEffect(t *testing.T) {
 		if first == nil {
 			first = resp
 		}
-		if !resp.Accepted || resp.Index != first.Index || resp.Repeated != (i > 0) {
+		// The first may be told that it is a repeat: what takes long is tried a second way.
+		if !resp.Accepted || resp.Index != first.Index || i > 0 && !resp.Repeated {
 			t.Errorf("time %d: %v, first %v", i+1, resp, first)
 		}
 	}
