@@ -35,6 +35,9 @@ var binary = sync.OnceValues(func() (string, error) {
 // processes are the options of a network whose nodes can really be killed.
 func processes(t *testing.T) Options {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("not in a short run, as under the race detector: it builds and starts processes, which are not under it")
+	}
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
