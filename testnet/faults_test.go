@@ -68,7 +68,6 @@ const leaderKillBound = 2*time.Second + 3*time.Second
 
 // TestLeaderKilled kills the leader's process and asks at once.
 func TestLeaderKilled(t *testing.T) {
-	notShort(t)
 	n := start(t, processes(t))
 	ctx := within(t, time.Minute)
 	leader, err := n.leader(ctx)
@@ -120,9 +119,6 @@ func TestLeaderKilled(t *testing.T) {
 func TestKilledAtAnyPoint(t *testing.T) {
 	n := start(t, processes(t))
 	rounds := 8
-	if testing.Short() {
-		rounds = 3
-	}
 	ctx, stop := context.WithCancel(within(t, 3*time.Minute))
 	defer stop()
 

@@ -158,9 +158,6 @@ func TestInquiryKilled(t *testing.T) {
 	ctx := within(t, 2*time.Minute)
 	dice := rand.New(rand.NewPCG(7, 7))
 	rounds := 5
-	if testing.Short() {
-		rounds = 2
-	}
 	for round := range rounds {
 		ticket := names.ClientTicket(fmt.Sprintf("killed-%d", round))
 		first := make(chan error, 1)

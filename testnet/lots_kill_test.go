@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"google.golang.org/protobuf/proto"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -197,8 +198,10 @@ type account struct {
 }
 
 // lotAccounts counts, in the files of all journals, how often each subject of a lot
-// stands under each event. A decision that could not be presented in time, as the
-// requester's journal says, does not count: another one stands for it.
+// stands under each event. A decision that could not be presented in time does not count:
+// another one stands for it. The requester's journal says so, or, where the reply was lost
+// with a process, the clearing peer's own: it decided the same request anew, and only when
+// nothing that it had cleared could be presented any more.
 func lotAccounts(ctx context.Context, t *testing.T, n *Network, voucher names.Ticket) map[account]int {
 	t.Helper()
 	all := map[account]int{}
@@ -235,7 +238,7 @@ func lotAccounts(ctx context.Context, t *testing.T, n *Network, voucher names.Ti
 		}
 	}
 	for _, e := range decided {
-		if len(e.ClearanceId) > 0 && expired[string(e.ClearanceId)] {
+		if len(e.ClearanceId) > 0 && expired[string(e.ClearanceId)] || lost(e, decided) {
 			for _, g := range e.GetLot().GetGroups() {
 				for _, number := range packed.All(g.Subjects) {
 					all[account{names.InstitutionID(e.Clearer.GetInstitution()), e.Event, number}]--
@@ -244,4 +247,20 @@ func lotAccounts(ctx context.Context, t *testing.T, n *Network, voucher names.Ti
 		}
 	}
 	return all
+}
+
+// lost tells whether a decision's clearances had ended when its peer decided the same
+// request again.
+func lost(e *nodepb.Entry, decided []*nodepb.Entry) bool {
+	again, presentBy := int64(0), int64(0)
+	for _, o := range decided {
+		if !proto.Equal(o.Clearer, e.Clearer) || !bytes.Equal(o.RequestHash, e.RequestHash) {
+			continue
+		}
+		again = max(again, o.TimeUnixMs)
+		if o.TimeUnixMs == e.TimeUnixMs {
+			presentBy = max(presentBy, o.PresentByUnixMs)
+		}
+	}
+	return presentBy > 0 && again > e.TimeUnixMs && again >= presentBy
 }
