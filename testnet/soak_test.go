@@ -17,10 +17,16 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
-// soak makes TestSoak the long run that the evidence rests on:
+// These make TestSoak the long run that the evidence rests on:
 //
-//	go test ./testnet -run TestSoak -soak 1000000 -timeout 3h -v
-var soak = flag.Int("soak", 1_500, "exchanges that TestSoak carries out through random crashes")
+//	go test ./testnet -run TestSoak -soak 1000000 -soak-askers 192 -soak-pause 6s -timeout 3h -v
+//
+// It writes about ten kilobytes an exchange under TMPDIR.
+var (
+	soak       = flag.Int("soak", 1_500, "exchanges that TestSoak carries out through random crashes")
+	soakAskers = flag.Int("soak-askers", 32, "how many ask at the same time")
+	soakPause  = flag.Duration("soak-pause", 1750*time.Millisecond, "mean time between two kills; from a quarter of it to seven quarters")
+)
 
 // TestSoak carries out many exchanges while nodes are killed at random, and then reads
 // every journal from the disk: no request without its match, no answer without its
@@ -37,7 +43,7 @@ func TestSoak(t *testing.T) {
 	var askers sync.WaitGroup
 	done := make(chan struct{})
 	begun := time.Now()
-	for range 32 {
+	for range *soakAskers {
 		askers.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
@@ -60,6 +66,17 @@ func TestSoak(t *testing.T) {
 		})
 	}
 	go func() { askers.Wait(); close(done) }()
+	go func() {
+		for tick := time.NewTicker(time.Minute); ; {
+			select {
+			case <-done:
+				tick.Stop()
+				return
+			case <-tick.C:
+				t.Logf("%s: %d of %d answered", time.Since(begun).Round(time.Second), answeredCount.Load(), *soak)
+			}
+		}
+	}()
 	kills := n.killAtRandom(ctx, t, done)
 	askers.Wait()
 	took := time.Since(begun)
@@ -83,7 +100,7 @@ func (n *Network) killAtRandom(ctx context.Context, t *testing.T, done <-chan st
 			return kills
 		case <-ctx.Done():
 			return kills
-		case <-time.After(time.Duration(500+dice.IntN(2500)) * time.Millisecond):
+		case <-time.After(*soakPause/4 + time.Duration(dice.Int64N(int64(*soakPause)*3/2))):
 		}
 		victim := n.layout.sites[dice.IntN(len(n.layout.sites))].ID
 		if err := n.KillNode(victim); err != nil {
