@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -183,7 +184,7 @@ func (a *asked) ask(ctx context.Context, n *Network) (err error) {
 			return nil
 		}
 		var p *api.Problem
-		if errors.As(err, &p) && p.Status < 500 {
+		if errors.As(err, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
 			return err
 		}
 		select {

@@ -19,7 +19,7 @@ import (
 
 // These make TestSoak the long run that the evidence rests on:
 //
-//	go test ./testnet -run TestSoak -soak 1000000 -soak-askers 192 -soak-pause 6s -timeout 3h -v
+//	go test ./testnet -run TestSoak -soak 1000000 -soak-askers 128 -soak-pause 6s -timeout 3h -v
 //
 // It writes about ten kilobytes an exchange under TMPDIR.
 var (
