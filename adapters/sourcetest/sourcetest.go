@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/node/batch/sources"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -93,6 +94,7 @@ func Run(t *testing.T, stand func(t *testing.T) System) {
 	parts := map[string]func(*testing.T, System){
 		"records": records, "periods": periods, "nobody": nobody, "injection": injection, "concurrent": concurrent,
 		"cancelled": cancelled, "unavailable": unavailable, "hanging": hanging, "closed": closed, "too many": tooMany,
+		"at once": atOnce,
 	}
 	for name, part := range parts {
 		t.Run(name, func(t *testing.T) { part(t, stand(t)) })
@@ -282,4 +284,69 @@ func tooMany(t *testing.T, s System) {
 		t.Errorf("%d records, %v", len(got), err)
 	}
 	hides(t, err, Many)
+}
+
+// atOnce: many questions at once are answered as each is by itself, or not at all.
+func atOnce(t *testing.T, s System) {
+	source, can := s.Source.(sources.Many)
+	if !can {
+		t.Skip("this system is asked about one subject at a time")
+	}
+	rows := Fixture()
+	for _, n := range []int{1, 2, 63, 64, 65, 600} {
+		var queries []exchange.Query
+		for i := range n {
+			queries = append(queries, query([]string{Anna, Nobody, Bert, "' OR '1'='1", ""}[i%5], "2024-03-01", "2024-04-30"))
+		}
+		got, ok, err := source.FetchMany(t.Context(), queries)
+		switch {
+		case err != nil || ok && len(got) != n:
+			t.Fatalf("%d questions: %d answers, %v", n, len(got), err)
+		case !ok && n > 60:
+			t.Errorf("%d questions were not taken at once", n)
+		case !ok:
+			continue
+		}
+		for i, records := range got {
+			switch i % 5 {
+			case 0:
+				expect(t, records, rows[0], rows[1])
+			case 2:
+				expect(t, records, rows[3])
+			default:
+				if records == nil || len(records) > 0 {
+					t.Errorf("question %d: %v", i, records)
+				}
+			}
+		}
+	}
+	var queries []exchange.Query
+	for range 100 {
+		queries = append(queries, everything(Bert))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := source.FetchMany(ctx, queries); !errors.Is(err, exchange.ErrSourceUnavailable) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if s.CountsRows { // one by one, the others have theirs
+		if _, ok, err := source.FetchMany(t.Context(), append(queries, everything(Many))); ok || err != nil {
+			t.Errorf("too many of one: %v, %v", ok, err)
+		}
+	}
+	switch { // nothing follows: connections may have ended
+	case s.Break != nil:
+		s.Break()
+		_, ok, err := source.FetchMany(t.Context(), queries)
+		if ok || !errors.Is(err, exchange.ErrSourceUnavailable) {
+			t.Errorf("away: %v, %v", ok, err)
+		}
+		hides(t, err, Bert)
+		s.Mend()
+	case s.Hang != nil:
+		s.Hang()
+		if _, ok, err := source.FetchMany(t.Context(), queries); ok {
+			t.Errorf("hanging: %v, %v", ok, err)
+		}
+	}
 }

@@ -37,33 +37,50 @@ var (
 // bind replaces the named parameters by the driver's numbered ones, one number
 // for each name, and gives the names in that order. It changes nothing else.
 func bind(query string, d dialect) (statement string, order []string, err error) {
-	if strings.TrimSpace(query) == "" {
-		return "", nil, errEmpty
+	numbers := map[string]int{}
+	statement, err = replace(query, d, func(name string) string {
+		if numbers[name] == 0 {
+			order = append(order, name)
+			numbers[name] = len(order)
+		}
+		return d.placeholder(numbers[name])
+	})
+	if err == nil && numbers[paramSubject] == 0 {
+		err = errNoSubject
 	}
-	b := binder{in: query, dialect: d, numbers: map[string]int{}}
+	if err != nil {
+		return "", nil, err
+	}
+	return statement, order, nil
+}
+
+func (d dialect) placeholder(n int) string { return string(d.mark) + strconv.Itoa(n) }
+
+// replace writes what by gives in place of each named parameter.
+func replace(query string, d dialect, by func(name string) string) (string, error) {
+	if strings.TrimSpace(query) == "" {
+		return "", errEmpty
+	}
+	b := binder{in: query, dialect: d, by: by}
 	for b.i < len(b.in) {
 		if err := b.step(); err != nil {
-			return "", nil, err
+			return "", err
 		}
 	}
 	if !b.began {
-		return "", nil, errNoSelect
+		return "", errNoSelect
 	}
-	if b.numbers[paramSubject] == 0 {
-		return "", nil, errNoSubject
-	}
-	return b.out.String(), b.order, nil
+	return b.out.String(), nil
 }
 
 type binder struct {
 	dialect
-	in      string
-	i       int
-	out     strings.Builder
-	began   bool // the first word was seen
-	ended   bool // a semicolon was seen
-	numbers map[string]int
-	order   []string
+	in    string
+	i     int
+	out   strings.Builder
+	began bool // the first word was seen
+	ended bool // a semicolon was seen
+	by    func(name string) string
 }
 
 // step copies one token.
@@ -217,12 +234,7 @@ func (b *binder) colon() error {
 	default:
 		return fmt.Errorf("parameter at byte %d is unknown: want :subject, :from or :until", b.i)
 	}
-	if b.numbers[name] == 0 {
-		b.order = append(b.order, name)
-		b.numbers[name] = len(b.order)
-	}
-	b.out.WriteByte(b.mark)
-	b.out.WriteString(strconv.Itoa(b.numbers[name]))
+	b.out.WriteString(b.by(name))
 	b.i += n
 	return nil
 }

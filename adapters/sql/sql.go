@@ -21,6 +21,9 @@
 // Only one SELECT (or WITH ... SELECT) is accepted, and only the named parameters
 // above: no ?, $1 or @name. Text in quotes, comments and PostgreSQL's :: casts are left alone.
 //
+// For lots, the same query is asked about many subjects with one statement; what it answers
+// about each is the same. See Source.FetchMany.
+//
 // # From rows to records
 //
 //	NULL                            null
@@ -57,7 +60,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/config"
@@ -88,13 +90,11 @@ var (
 // Source is one query on one database. It is safe for concurrent use.
 type Source struct {
 	db      *dbsql.DB
-	query   string   // with the placeholders of the driver
-	order   []string // the parameter behind each placeholder
+	one     prepared
+	order   []string // the parameter behind each placeholder of one
+	many    many
 	timeout time.Duration
 	maxRows int
-
-	mu   sync.Mutex
-	stmt *dbsql.Stmt // nil until the database was reached once; guarded by mu
 }
 
 var _ exchange.Source = (*Source)(nil)
@@ -132,9 +132,10 @@ func Open(cfg config.SQLSource) (*Source, error) {
 	s.db.SetMaxOpenConns(maxConns)
 	s.db.SetMaxIdleConns(maxIdleConns)
 	s.db.SetConnMaxIdleTime(5 * time.Minute)
-	if s.query, s.order, err = bind(cfg.Query, d); err != nil {
+	if s.one.query, s.order, err = bind(cfg.Query, d); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: query: %w", ErrConfig, err), s.db.Close())
 	}
+	s.many.text, s.many.dialect = cfg.Query, d
 	return s, nil
 }
 
@@ -163,12 +164,8 @@ func readDSN(cfg config.SQLSource) (string, error) {
 
 // Close ends all connections. Questions under way fail.
 func (s *Source) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stmt != nil {
-		_ = s.stmt.Close() // the connections end with the database below
-		s.stmt = nil
-	}
+	s.one.close() // the connections end with the database below
+	s.many.close()
 	return s.db.Close()
 }
 
@@ -176,7 +173,7 @@ func (s *Source) Close() error {
 func (s *Source) Fetch(ctx context.Context, q exchange.Query) ([]json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	stmt, err := s.prepared(ctx)
+	stmt, err := s.one.on(ctx, s.db)
 	if err != nil {
 		return nil, failure(ctx, err)
 	}
@@ -185,87 +182,80 @@ func (s *Source) Fetch(ctx context.Context, q exchange.Query) ([]json.RawMessage
 		return nil, failure(ctx, err)
 	}
 	defer rows.Close()
-	return s.read(ctx, rows)
-}
-
-// prepared prepares the statement once the database can be reached. The pool
-// prepares it again on every new connection.
-func (s *Source) prepared(ctx context.Context) (*dbsql.Stmt, error) {
-	s.mu.Lock()
-	stmt := s.stmt
-	s.mu.Unlock()
-	if stmt != nil {
-		return stmt, nil
-	}
-	// Not under the lock: a database that hangs must not hold up Close.
-	stmt, err := s.db.PrepareContext(ctx, s.query)
-	if err != nil {
+	found := [][]json.RawMessage{{}}
+	if err := s.read(ctx, rows, found, false); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stmt != nil {
-		_ = stmt.Close() // another question was faster
-	} else {
-		s.stmt = stmt
-	}
-	return s.stmt, nil
+	return found[0], nil
 }
 
 func (s *Source) arguments(q exchange.Query) []any {
 	args := make([]any, len(s.order))
 	for i, name := range s.order {
-		switch name {
-		case paramSubject:
-			args[i] = q.Subject.Number()
-		case paramFrom:
-			args[i] = q.Period.From.String()
-		case paramUntil:
-			args[i] = q.Period.Until.String()
-		}
+		args[i] = argument(name, q)
 	}
 	return args
 }
 
-func (s *Source) read(ctx context.Context, rows *dbsql.Rows) ([]json.RawMessage, error) {
-	columns, err := columnsOf(rows)
+func argument(name string, q exchange.Query) any {
+	switch name {
+	case paramSubject:
+		return q.Subject.Number()
+	case paramFrom:
+		return q.Period.From.String()
+	}
+	return q.Period.Until.String()
+}
+
+// read puts the rows into found. Of placed ones the first column says where each belongs,
+// and those that belong nowhere are left out.
+func (s *Source) read(ctx context.Context, rows *dbsql.Rows, found [][]json.RawMessage, placed bool) error {
+	types, err := rows.ColumnTypes()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%w: the columns cannot be told", ErrQuery)
 	}
+	own := 0
+	if placed {
+		own = 1
+	}
+	columns, err := columnsOf(types[own:])
+	if err != nil {
+		return err
+	}
+	var place int64
+	into := []any{&place}[:own]
 	values := make([]any, len(columns))
-	into := make([]any, len(columns))
 	for i := range values {
-		into[i] = &values[i]
+		into = append(into, &values[i])
 	}
-	records, size := []json.RawMessage{}, 0
+	sizes := make([]int, len(found))
 	for rows.Next() {
-		if len(records) == s.maxRows {
-			return nil, fmt.Errorf("%w: more than max_rows (%d) rows", ErrQuery, s.maxRows)
-		}
 		if err := rows.Scan(into...); err != nil {
-			return nil, failure(ctx, err)
+			return failure(ctx, err)
+		}
+		if place >= int64(len(found)) {
+			continue
+		}
+		if len(found[place]) == s.maxRows {
+			return fmt.Errorf("%w: more than max_rows (%d) rows", ErrQuery, s.maxRows)
 		}
 		r, err := record(columns, values)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if size += len(r); size > MaxBytes {
-			return nil, fmt.Errorf("%w: more than %d bytes", ErrQuery, MaxBytes)
+		if sizes[place] += len(r); sizes[place] > MaxBytes {
+			return fmt.Errorf("%w: more than %d bytes", ErrQuery, MaxBytes)
 		}
-		records = append(records, r)
+		found[place] = append(found[place], r)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, failure(ctx, err)
+		return failure(ctx, err)
 	}
-	return records, nil
+	return nil
 }
 
 // columnsOf insists that every column can be a field.
-func columnsOf(rows *dbsql.Rows) ([]column, error) {
-	types, err := rows.ColumnTypes()
-	if err != nil {
-		return nil, fmt.Errorf("%w: the columns cannot be told", ErrQuery)
-	}
+func columnsOf(types []*dbsql.ColumnType) ([]column, error) {
 	seen := map[string]bool{}
 	columns := make([]column, len(types))
 	for i, t := range types {
