@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto/rand"
-	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +11,7 @@ import (
 )
 
 func newDeclare() *cobra.Command {
-	var dataset, purpose, clientTicket, record, change, refersTo string
-	var days period
+	var purpose string
 	c := &cobra.Command{
 		Use:   "declare",
 		Short: "Declare something to the authentic source, once",
@@ -25,36 +21,17 @@ signed receipt it shows; while the source is down it is SENT, and goes when it i
 What the source accepts, it publishes to everybody concerned.
 
 Declaring again under the same --client-ticket is declaring once. To see what became of
-it: crossroads declaration status CLIENT-TICKET. Exit code 3: the network refused it.`,
+it: crossroads declaration status CLIENT-TICKET. Exit code 3: the network refused it;
+1: it does not match its schema, and every place that does not is told, with how to mend it.`,
 		Example: `  crossroads declare --endpoints net.json --as acme-works --as-user hr --dataset employment-relation/v1 \
       --purpose dimona --subject 74071238186 --record start.json --from 2026-02-01`,
 		Args: cobra.NoArgs,
 	}
-	r, who, out := addRemote(c), addSubject(c), addFormat(c)
-	f := c.Flags()
-	f.StringVar(&dataset, "dataset", "", "what is declared, as employment-relation/v1; see registry datasets")
-	f.StringVar(&purpose, "purpose", "", "under which purpose; see registry authorizations")
-	f.StringVar(&record, "record", "", "the declaration: a file that holds one JSON object, - for standard input, or the object itself")
-	f.StringVar(&change, "change", "CHANGED", "CHANGED, CORRECTED or CANCELLED; the latter two with --refers-to")
-	f.StringVar(&refersTo, "refers-to", "", "ticket of the declaration that is corrected or cancelled")
-	f.StringVar(&clientTicket, "client-ticket", "", "your own number of the declaration (default: one is made)")
-	days.add(c)
-	for _, name := range []string{"dataset", "purpose", "subject", "record"} {
-		_ = c.MarkFlagRequired(name)
-	}
+	r, sent, out := addRemote(c), addChange(c, "declaration", "CHANGED (to declare something new), CORRECTED or CANCELLED; the latter two with --refers-to"), addFormat(c)
+	c.Flags().StringVar(&purpose, "purpose", "", "under which purpose; see registry authorizations")
+	_ = c.MarkFlagRequired("purpose")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		subject, err := who.read(c.InOrStdin())
-		if err != nil {
-			return err
-		}
-		if subject == nil {
-			return usage("--subject is empty")
-		}
-		raw, err := readRecord(record, c.InOrStdin())
-		if err != nil {
-			return err
-		}
-		span, err := days.readOpen(time.Now())
+		m, err := sent.read(c.InOrStdin())
 		if err != nil {
 			return err
 		}
@@ -63,18 +40,10 @@ it: crossroads declaration status CLIENT-TICKET. Exit code 3: the network refuse
 			return err
 		}
 		defer cancel()
-		if clientTicket == "" {
-			clientTicket = rand.Text()
-		}
-		done, err := client.Declare(ctx, api.DeclarationRequest{
-			ClientTicket: names.ClientTicket(clientTicket), Subject: *subject, Dataset: names.DatasetID(dataset), Purpose: names.Purpose(purpose),
-			Period: &span, Record: raw, Change: change, RefersTo: names.Ticket(refersTo),
-		})
-		if err != nil && !strings.Contains(err.Error(), clientTicket) {
-			err = fmt.Errorf("%w\nIt is safe to declare again under --client-ticket %s", err, clientTicket)
-		}
+		m.Purpose = names.Purpose(purpose)
+		done, err := client.Declare(ctx, m)
 		if err != nil {
-			return err
+			return sent.failed(c, *out, err, "declare")
 		}
 		return printDeclaration(c, *out, done)
 	}

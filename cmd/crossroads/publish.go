@@ -1,13 +1,8 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +10,9 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
 
-// maxRecordFile is how much is read of a record, in bytes; the node takes less.
-const maxRecordFile = 1 << 20
-
 func newPublish() *cobra.Command {
-	var dataset, clientTicket, record, change, refersTo, causedBy string
+	var causedBy string
 	var fields []string
-	var days period
 	c := &cobra.Command{
 		Use:   "publish",
 		Short: "Publish a change about a subject to everybody concerned",
@@ -43,32 +34,12 @@ Exit code 3 means that this institution may not publish it; the reason is printe
       --field house_number --record '{"street":"Long","house_number":"8","postal_code":"9000","municipality":"Ghent","start_date":"2026-02-01","end_date":null}'`,
 		Args: cobra.NoArgs,
 	}
-	r, who, out := addRemote(c), addSubject(c), addFormat(c)
+	r, sent, out := addRemote(c), addChange(c, "publication", "CHANGED, CORRECTED or CANCELLED; the latter two with --refers-to"), addFormat(c)
 	f := c.Flags()
-	f.StringVar(&dataset, "dataset", "", "what kind of record it is, as person-address/v1; see registry datasets")
-	f.StringVar(&record, "record", "", "the record: a file that holds one JSON object, - for standard input, or the object itself")
 	f.StringSliceVar(&fields, "field", nil, "only this field changed; repeat for more (default: all that the record holds)")
-	f.StringVar(&change, "change", "CHANGED", "CHANGED, CORRECTED or CANCELLED; the latter two with --refers-to")
-	f.StringVar(&refersTo, "refers-to", "", "ticket of the publication that is corrected or cancelled")
 	f.StringVar(&causedBy, "caused-by", "", "ticket of the declaration that led to it")
-	f.StringVar(&clientTicket, "client-ticket", "", "your own number of the change (default: one is made)")
-	days.add(c)
-	for _, name := range []string{"dataset", "subject", "record"} {
-		_ = c.MarkFlagRequired(name)
-	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		subject, err := who.read(c.InOrStdin())
-		if err != nil {
-			return err
-		}
-		if subject == nil {
-			return usage("--subject is empty")
-		}
-		raw, err := readRecord(record, c.InOrStdin())
-		if err != nil {
-			return err
-		}
-		span, err := days.readOpen(time.Now())
+		m, err := sent.read(c.InOrStdin())
 		if err != nil {
 			return err
 		}
@@ -77,18 +48,12 @@ Exit code 3 means that this institution may not publish it; the reason is printe
 			return err
 		}
 		defer cancel()
-		if clientTicket == "" {
-			clientTicket = rand.Text()
-		}
 		done, err := client.Publish(ctx, api.PublicationRequest{
-			ClientTicket: names.ClientTicket(clientTicket), Subject: *subject, Dataset: names.DatasetID(dataset), Period: &span, Record: raw,
-			Fields: typed[names.FieldName](fields), Change: change, RefersTo: names.Ticket(refersTo), CausedBy: names.Ticket(causedBy),
+			ClientTicket: m.ClientTicket, Subject: m.Subject, Dataset: m.Dataset, Period: m.Period, Record: m.Record, Change: m.Change, RefersTo: m.RefersTo,
+			Fields: typed[names.FieldName](fields), CausedBy: names.Ticket(causedBy),
 		})
-		if err != nil && !strings.Contains(err.Error(), clientTicket) {
-			err = fmt.Errorf("%w\nIt is safe to publish again under --client-ticket %s", err, clientTicket)
-		}
 		if err != nil {
-			return err
+			return sent.failed(c, *out, err, "publish")
 		}
 		err = out.print(c.OutOrStdout(), done, func(w io.Writer) error {
 			t := newTable("STATUS", done.Status)
@@ -144,34 +109,4 @@ func newPublishStatus() *cobra.Command {
 		})
 	}
 	return c
-}
-
-// readRecord reads a record from where a flag says.
-func readRecord(from string, in io.Reader) (json.RawMessage, error) {
-	var b []byte
-	var err error
-	switch {
-	case strings.HasPrefix(strings.TrimSpace(from), "{"):
-		b = []byte(from)
-	case from == "-":
-		b, err = io.ReadAll(io.LimitReader(in, maxRecordFile))
-	default:
-		b, err = os.ReadFile(from)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !json.Valid(b) {
-		return nil, usage("--record is no JSON object")
-	}
-	return b, nil
-}
-
-// readOpen gives a period that is without end unless --until says one.
-func (p *period) readOpen(now time.Time) (names.Period, error) {
-	span, err := p.read(now)
-	if err == nil && p.until == "" {
-		span.Until = names.Forever
-	}
-	return span, err
 }

@@ -110,9 +110,11 @@ func TestPublicationProblems(t *testing.T) {
 		code  Code
 		where string
 	}{
-		"no period":     {`{"subject":{"scheme":"ssin","number":"` + person + `"},"dataset":"wages/v1","record":{}}`, nil, CodeMalformed, "period"},
-		"change":        {`{"change":"NEW","period":{"from":"2026-01-01","until":"2026-01-01"},"subject":{"scheme":"ssin","number":"1"},"dataset":"wages/v1","record":{}}`, nil, CodeMalformed, "change"},
-		"the record":    {publication, &exchange.QuestionError{Field: "record", Remedy: "it fails #/required"}, CodeMalformed, "record"},
+		"no period":  {`{"subject":{"scheme":"ssin","number":"` + person + `"},"dataset":"wages/v1","record":{}}`, nil, CodeMalformed, "period"},
+		"change":     {`{"change":"NEW","period":{"from":"2026-01-01","until":"2026-01-01"},"subject":{"scheme":"ssin","number":"1"},"dataset":"wages/v1","record":{}}`, nil, CodeMalformed, "change"},
+		"the record": {publication, &exchange.QuestionError{Field: "record", Remedy: "it fails #/required"}, CodeMalformed, "record"},
+		"its places": {publication, &exchange.QuestionError{Field: "record", Remedy: "mend it", Faults: []exchange.Fault{{Path: "/city", Code: "required", Wrong: "It is missing.", Mend: "Add it."}}},
+			CodeMalformed, "record"},
 		"reused":        {publication, notify.ErrTicketReused, CodeTicketReused, "client_ticket"},
 		"no journal":    {publication, notify.ErrUnavailable, CodeUnavailable, ""},
 		"took too long": {publication, context.DeadlineExceeded, CodeDeadline, ""},
@@ -120,6 +122,9 @@ func TestPublicationProblems(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f.notify.err = tt.err
 			p := wantProblem(t, ask(s, http.MethodPost, "/v1/publications", tt.body, asUser("file-token", "alice")...), tt.code, tt.where)
+			if want := map[string]int{"its places": 1}[name]; len(p.Faults) != want {
+				t.Errorf("%d places are told, want %d", len(p.Faults), want)
+			}
 			if tt.err != nil && p.ClientTicket != "t-1" {
 				t.Errorf("the client ticket to publish again under is not told: %+v", p)
 			}

@@ -36,8 +36,23 @@ type Problem struct {
 	RequestID string `json:"request_id,omitempty"`
 	// ClientTicket is the one to ask again under, when that is safe.
 	ClientTicket names.ClientTicket `json:"client_ticket,omitempty"`
+	// Faults says what is wrong at each place of a record that does not match its
+	// dataset's schema; at most exchange.MaxFaults, in the order of their paths.
+	Faults []Fault `json:"faults,omitempty"`
 
 	allow string // the method that there is, with CodeMethod
+}
+
+// Fault says what is wrong at one place of a record, and how to mend it. Nothing that
+// the record holds stands in it.
+type Fault struct {
+	// Path is a JSON pointer into the record, as /start_date; empty: the whole. A name
+	// that the schema does not know is a star.
+	Path string `json:"path"`
+	// Code is the schema's keyword that fails, as required, type or enum; or form.
+	Code  string `json:"code"`
+	Wrong string `json:"wrong"`
+	Mend  string `json:"mend"`
 }
 
 // Code is the machine's word for a kind of problem.
@@ -122,7 +137,11 @@ func asProblem(err error) *Problem {
 	case errors.As(err, &large):
 		return problem(CodeTooLarge, "body", fmt.Sprintf("Send at most %d bytes.", large.Limit))
 	case errors.As(err, &q):
-		return problem(CodeMalformed, q.Field, q.Remedy)
+		p := problem(CodeMalformed, q.Field, q.Remedy)
+		for _, f := range q.Faults {
+			p.Faults = append(p.Faults, Fault(f))
+		}
+		return p
 	case errors.Is(err, notify.ErrTicketReused):
 		return problem(CodeTicketReused, "client_ticket", "Use a new client ticket for every change.")
 	case errors.Is(err, notify.ErrNotFound):

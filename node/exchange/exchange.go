@@ -74,6 +74,8 @@ var (
 type QuestionError struct {
 	Field  string // as the field is named in the API
 	Remedy string
+	// Faults says it for each place of a record, if it is one; at most MaxFaults.
+	Faults []Fault
 }
 
 // Error gives field and remedy.

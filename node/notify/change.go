@@ -74,9 +74,12 @@ func (p *Publisher) canonical(c Change) (*change, error) {
 	}
 	held, err := exchange.FieldsOf(c.Record)
 	if err != nil {
-		return nil, bad("record", "send one JSON object")
+		return nil, bad("record", "send one JSON object that names no field twice")
 	}
 	if len(a.Fields) == 0 {
+		if slices.ContainsFunc(held, func(f names.FieldName) bool { return f.Validate() != nil }) {
+			return nil, bad("record", "it has a field whose name no dataset's field can have: leave it out, or write it as the schema does")
+		}
 		a.Fields = held
 	}
 	a.Fields = slices.Clone(a.Fields)

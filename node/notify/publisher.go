@@ -233,8 +233,8 @@ func (p *Publisher) mayPublish(a *change) (reason registrypb.Reason, err error) 
 			reason = registrypb.Reason_MALFORMED_NUMBER
 			return nil
 		}
-		if err := p.validator.Check(a.Dataset, dataset.Schema, a.Record); err != nil {
-			return &exchange.QuestionError{Field: "record", Remedy: err.Error()}
+		if err := p.checkRecord(a, dataset.Schema); err != nil {
+			return err
 		}
 		current, err := v.Current(a.subject) // only a member knows of another
 		if err != nil {
@@ -255,6 +255,25 @@ func (p *Publisher) mayPublish(a *change) (reason registrypb.Reason, err error) 
 		return nil
 	})
 	return reason, err
+}
+
+// checkRecord says everything that is wrong with a record at once.
+func (p *Publisher) checkRecord(a *change, schema string) error {
+	faults, total, err := p.validator.Faults(a.Dataset, schema, a.Record)
+	switch {
+	case err != nil:
+		return &exchange.QuestionError{Field: "record", Remedy: err.Error()}
+	case total == 0:
+		return nil
+	}
+	remedy := fmt.Sprintf("it does not match the dataset's schema in %d places: mend each", total)
+	switch {
+	case total == 1:
+		remedy = "it does not match the dataset's schema in one place: mend it"
+	case total > len(faults):
+		remedy += fmt.Sprintf("; the first %d are told", len(faults))
+	}
+	return &exchange.QuestionError{Field: "record", Remedy: remedy, Faults: faults}
 }
 
 // maySubmit gives the qualities that an authorization asks of this institution's own

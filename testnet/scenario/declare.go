@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/api"
@@ -182,13 +182,21 @@ func dimona() Scenario {
 				s.Step("A declaration that its schema does not permit is refused at once, and goes nowhere")
 				odd := req
 				odd.ClientTicket, odd.Subject = s.Ticket(), early.Subject
-				odd.Record = json.RawMessage(`{"employer_number":"123456778","start_date":20260104}`)
+				odd.Record = json.RawMessage(`{"employer_number":"123456778","enterprise_number":"0412345614","worker_kind":"miner","start_date":20260104,"end_date":null}`)
 				_, err = s.At(firm).Declare(ctx, odd)
 				var p *api.Problem
-				if !errors.As(err, &p) || p.Code != api.CodeMalformed || !strings.HasPrefix(p.Where, "record") {
+				if !errors.As(err, &p) || p.Code != api.CodeMalformed || p.Where != "record" {
 					return fmt.Errorf("a record that is not of the schema: %v", err)
 				}
-				s.Say("refused: %s: %s", p.Where, p.Mend)
+				s.Say("refused: %s", p.Mend)
+				var places []string
+				for _, f := range p.Faults {
+					s.Say("%s: %s %s", f.Path, f.Wrong, f.Mend)
+					places = append(places, f.Path)
+				}
+				if want := []string{"/employer_name", "/start_date", "/worker_kind"}; !slices.Equal(places, want) {
+					return fmt.Errorf("the places that are wrong are %v, want %v", places, want)
+				}
 				s.Step("A declaration that the office finds wrong is declined, with the field that is")
 				wrong := req
 				wrong.Record = record("2031-01-01")
