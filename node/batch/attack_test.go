@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -349,6 +350,98 @@ func TestCrashAtEveryStep(t *testing.T) {
 		// What a source gave and the supplier did not keep is asked again, and nothing else.
 		if most := w.nodes["office"].source.most(); most > 1 && !(c.step == "kept answer" && !c.after) {
 			t.Fatalf("%+v: a source was asked %d times about one subject", c, most)
+		}
+		for _, node := range w.nodes {
+			node.shut()
+		}
+	}
+}
+
+// A reply of a clearing peer is lost with the process that asked. Who comes back while the
+// clearances can be presented gets the very same decision; who comes back later has it made
+// anew, once, by then: nobody can use the first one any more. So a subject stands in one
+// peer's DECIDED as often as decisions ended unused, and once more.
+func TestDecisionLostWithItsReply(t *testing.T) {
+	const n = 30
+	usual := bounds
+	t.Cleanup(func() { bounds = usual })
+	bounds.PresentLife, bounds.ReleaseLife = time.Minute, 2*time.Minute // longer than a slow machine stands still
+	for _, c := range []struct {
+		away  time.Duration
+		after []time.Duration // the next kills, likewise between decision and reply
+		times int
+	}{
+		{0, nil, 1},
+		{bounds.PresentLife / 2, nil, 1},
+		{bounds.PresentLife + time.Second, nil, 2},
+		{0, []time.Duration{0, bounds.PresentLife + time.Second}, 2},
+		{bounds.PresentLife + time.Second, []time.Duration{bounds.PresentLife + time.Second, 0}, 3},
+	} {
+		w := newWorld(t, n)
+		pcsa := w.nodes["pcsa"]
+		l := w.submit(question("inquiry"), file(0, n))
+		for _, away := range append([]time.Duration{c.away}, c.after...) {
+			died := make(chan string, 1)
+			var dead atomic.Bool
+			lost := func(c call) error {
+				if c.method == "clear" && dead.Load() {
+					return errLost // nobody asks the next peer
+				}
+				return nil
+			}
+			w.spoil(lost, func(c call, _ proto.Message) error {
+				if c.method != "clear" {
+					return nil
+				}
+				if !dead.Swap(true) {
+					died <- c.to
+				}
+				return errLost
+			})
+			pcsa.runUntil(died)
+			w.spoil(nil, nil)
+			w.ahead.Add(int64(away))
+			pcsa.restart()
+		}
+		pcsa.run(l.Voucher)
+		var by string
+		var decided []*nodepb.Entry
+		for _, m := range members {
+			if e := w.nodes[m].entries(l.Voucher, nodepb.Event_DECIDED); len(e) > 0 {
+				by += m
+				decided = e
+			}
+		}
+		for p, k := range subjectsIn(decided, personsOf(n)) {
+			i := slices.Index(personsOf(n), p)
+			each := 1
+			if i%10 != 9 && i%5 == 0 && i%3 != 2 {
+				each = 2 // an entry for each supplier
+			}
+			if k != c.times*each {
+				t.Fatalf("%+v: person %d stands %d times in DECIDED of %s, want %d", c, i, k, by, c.times*each)
+			}
+		}
+		if !slices.Contains(members, by) || len(decided) == 0 {
+			t.Fatalf("%+v: decided by %s", c, by)
+		}
+		// None was made while another could be presented.
+		until, at := int64(0), int64(0)
+		for _, e := range decided {
+			if e.TimeUnixMs != at && e.TimeUnixMs < until {
+				t.Errorf("%+v: decided at %d, while one could be presented until %d", c, e.TimeUnixMs, until)
+			}
+			at, until = e.TimeUnixMs, max(until, e.PresentByUnixMs)
+		}
+		if most := w.nodes["office"].source.most(); most != 1 {
+			t.Errorf("%+v: the source was asked %d times", c, most)
+		}
+		for who, event := range map[string]nodepb.Event{"pcsa": nodepb.Event_REQUESTED, "office": nodepb.Event_SUPPLIED} {
+			for p, k := range subjectsIn(w.nodes[who].entries(l.Voucher, event), personsOf(n)) {
+				if k > 1 {
+					t.Errorf("%+v: %s stands %d times in %s of %s", c, p, k, event, who)
+				}
+			}
 		}
 		for _, node := range w.nodes {
 			node.shut()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ type world struct {
 	state record.MapState
 	index uint64
 
+	ahead atomic.Int64 // ns; how far the nodes' clocks are ahead of this machine's
 	nodes map[string]*testNode
 	net   struct {
 		sync.Mutex
@@ -139,6 +141,9 @@ func newWorld(t testing.TB, persons int, options ...newOption) *world {
 	return w
 }
 
+// now is every node's clock.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
 func (w *world) authorize(id, purpose string, fields ...string) {
 	w.apply(w.rec.Command(record.Committee, &registrypb.Command_SetAuthorization{SetAuthorization: &registrypb.Authorization{
 		Id: id, Deliberation: "DEMO-2024/1", LegalBasis: "DEMO law", RequesterType: "pcsa", RequesterQualities: []string{"customer"},
@@ -163,7 +168,7 @@ func (n *testNode) boot() {
 	t := n.w.t
 	t.Helper()
 	key := bytes.Repeat([]byte{1}, 32)
-	o, err := outbox.Open(outbox.Config{Dir: filepath.Join(n.dir, "outbox"), StorageKey: key})
+	o, err := outbox.Open(outbox.Config{Dir: filepath.Join(n.dir, "outbox"), StorageKey: key, Now: n.w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,17 +189,19 @@ func (n *testNode) boot() {
 	sources := map[names.DatasetID]exchange.Source{"status/v1": n.source}
 	n.consultant, err = NewConsultant(ConsultantConfig{
 		Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Peers: peers{n}, Journal: n.journal, Outbox: n.outbox, Spool: s, Bounds: bounds,
-		ChunkLines: 50, ClearTimeout: 20 * time.Second, PresentTimeout: 20 * time.Second,
+		ChunkLines: 50, ClearTimeout: 20 * time.Second, PresentTimeout: 20 * time.Second, Now: n.w.now,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.supplier = NewSupplier(SupplierConfig{
 		Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Journal: n.journal, Outbox: n.outbox, Sources: sources, Bounds: bounds,
+		Now: n.w.now,
 	})
-	n.decisions = &Decisions{Journal: n.journal, Outbox: n.outbox, Now: time.Now}
+	n.decisions = &Decisions{Journal: n.journal, Outbox: n.outbox, Now: n.w.now}
 	n.decisions.Decide = chunk.New(chunk.Config{
 		Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n, Journal: n.decisions, Bounds: bounds, Schemes: subject.Belgian(),
+		Now: n.w.now,
 	}).Clear
 	n.clear = clearing.New(clearing.Config{
 		Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n, Journal: exchange.Decisions{Journal: n.journal}, Bounds: bounds, Schemes: subject.Belgian(),
@@ -226,7 +233,7 @@ func (n *testNode) Standing() (lease.Standing, error) {
 	n.w.mu.RLock()
 	defer n.w.mu.RUnlock()
 	payload, err := proto.Marshal(&registrypb.Grant{Mesh: string(recordtest.Mesh), Nonce: make([]byte, 32), Holder: nodeRef(n.id),
-		Leader: &registrypb.NodeRef{Institution: "alpha", Node: "n1"}, Term: 1, CommitIndex: n.w.index, LeaderTimeUnixMs: time.Now().UnixMilli()})
+		Leader: &registrypb.NodeRef{Institution: "alpha", Node: "n1"}, Term: 1, CommitIndex: n.w.index, LeaderTimeUnixMs: n.w.now().UnixMilli()})
 	if err != nil {
 		return lease.Standing{}, err
 	}
