@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 )
 
 // Tree is the runs in one folder. It is safe for concurrent use, except that versions
@@ -32,8 +31,8 @@ type Version struct {
 	runs  []*run // newest first
 	users int    // guarded by Tree.mu; one for being current, or for being made
 
-	// Above is for whoever keeps newer rows elsewhere, to note that there may be some.
-	Above atomic.Bool
+	// Above is for whoever keeps newer rows elsewhere, to note which there may be.
+	Above *Above
 }
 
 // Run is a run that was written, and is of no version yet.
@@ -47,7 +46,7 @@ func Open(dir string, key, manifest []byte) (_ *Tree, err error) {
 		return nil, err
 	}
 	t := &Tree{dir: dir, key: key, versions: make(map[uint64]*Version)}
-	v := &Version{tree: t, users: 1}
+	v := &Version{tree: t, users: 1, Above: new(Above)}
 	var numbers []uint64
 	if v.id, numbers, err = readManifest(manifest); err != nil {
 		return nil, err
@@ -221,7 +220,7 @@ func (r *Run) Drop() error { return errors.Join(r.r.f.Close(), os.Remove(r.r.pat
 
 // With makes the version that has one more run, the newest; v must be acquired. It may be acquired by its
 // id from now on, so that who sees its manifest finds it. Install or Release comes next.
-func (v *Version) With(r *Run) *Version { return v.make(append([]*run{r.r}, v.runs...)) }
+func (v *Version) With(r *Run) *Version { return v.make(append([]*run{r.r}, v.runs...), new(Above)) }
 
 // Replace makes the version in which a merged run stands in place of those it was made of.
 func (v *Version) Replace(m *Merge, by *Run) (*Version, error) {
@@ -233,20 +232,20 @@ func (v *Version) Replace(m *Merge, by *Run) (*Version, error) {
 			} else if err := by.Drop(); err != nil {
 				return nil, err
 			}
-			return v.make(append(all, v.runs[i+len(m.of):]...)), nil
+			return v.make(append(all, v.runs[i+len(m.of):]...), v.Above), nil
 		}
 	}
 	return nil, errors.New("the merged runs are not of this version")
 }
 
-func (v *Version) make(runs []*run) *Version {
+func (v *Version) make(runs []*run, above *Above) *Version {
 	for _, r := range runs {
 		r.refs.Add(1)
 	}
 	t := v.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := &Version{tree: t, id: v.id + 1, runs: runs, users: 1}
+	n := &Version{tree: t, id: v.id + 1, runs: runs, users: 1, Above: above}
 	t.versions[n.id] = n
 	return n
 }

@@ -45,7 +45,7 @@ func (r rows) Get(k []byte) ([]byte, error) {
 	if r.version == nil || !record.OfDirectory(k) {
 		return r.fromDatabase(k)
 	}
-	if r.version.Above.Load() {
+	if r.version.Above.May(k) {
 		v, err := r.fromDatabase(k)
 		if err != nil || v != nil {
 			return orNone(v), err

@@ -69,17 +69,17 @@ func (g *generation) openLayers(key []byte, limits limits, log *slog.Logger) err
 	if l.tree, err = runs.Open(filepath.Join(g.dir, "runs"), key, manifest); err != nil {
 		return err
 	}
+	above := l.tree.Current()
 	err = rows{txn: txn}.scanDatabase(record.DirectoryPrefix(), record.DirectoryPrefix(), func(k, v []byte) error {
+		above.Above.Add(k)
 		l.recent++
 		l.recentBytesNow += len(k) + len(v) + 16
 		return nil
 	})
+	above.Release()
 	if err != nil {
 		return errors.Join(err, l.tree.Close())
 	}
-	v := l.tree.Current()
-	v.Above.Store(l.recent > 0)
-	v.Release()
 	g.layers = l
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
@@ -217,11 +217,11 @@ func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
 		return nil
 	}
 	if len(w.pending) > 0 {
-		now.Above.Store(true)
 		l.recent += len(w.pending)
 		l.recentBytesNow += w.pendingBytes
 	}
 	for _, k := range w.pending {
+		now.Above.Add([]byte(k))
 		if err := w.txn.Set([]byte(k), w.touched[k].now); err != nil {
 			return err
 		}
@@ -279,7 +279,6 @@ func (g *generation) mergeOne(ctx context.Context, m *runs.Merge) error {
 	if err != nil {
 		return errors.Join(err, run.Drop())
 	}
-	next.Above.Store(now.Above.Load())
 	txn := g.db.NewTransaction(true)
 	defer txn.Discard()
 	if err := errors.Join(txn.Set(manifestKey, next.Manifest()), txn.Commit()); err != nil {
