@@ -72,6 +72,7 @@ type network struct {
 	Also     []names.InstitutionID          `json:"also,omitempty"`
 	Members  int                            `json:"members"`
 	Persons  int                            `json:"persons"`
+	Careers  bool                           `json:"careers,omitempty"`
 	Seed     uint64                         `json:"seed"`
 	Enrolled bool                           `json:"enrolled"`
 	Ports    map[names.InstitutionID]ports  `json:"ports"`
@@ -98,7 +99,7 @@ func (s *site) role() string {
 
 // openLayout makes the network's folder, or opens one that an earlier run kept.
 func openLayout(o Options) (*layout, error) {
-	world, err := data.New(data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes}, o.Also...)
+	world, err := data.New(o.world(), o.Also...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
@@ -109,7 +110,7 @@ func openLayout(o Options) (*layout, error) {
 		return l, l.make(o)
 	case err != nil:
 		return nil, err
-	case kept.Nodes != o.Nodes || kept.Members != o.Members || kept.Persons != o.Persons || kept.Seed != o.Seed || !slices.Equal(kept.Also, o.Also):
+	case kept.Nodes != o.Nodes || kept.Members != o.Members || kept.Persons != o.Persons || kept.Seed != o.Seed || kept.Careers != o.Careers || !slices.Equal(kept.Also, o.Also):
 		return nil, fmt.Errorf("%w: %s keeps a network of --nodes %d --also %q --members %d --persons %d --seed %d; ask for the same, or name another --dir",
 			ErrOptions, l.dir, kept.Nodes, kept.Also, kept.Members, kept.Persons, kept.Seed)
 	}
@@ -130,7 +131,7 @@ func readNetwork(dir string) (*network, error) {
 
 func (l *layout) writeNetwork(o Options, enrolled bool) error {
 	n := network{
-		Nodes: o.Nodes, Also: o.Also, Members: o.Members, Persons: o.Persons, Seed: o.Seed, Enrolled: enrolled,
+		Nodes: o.Nodes, Also: o.Also, Members: o.Members, Persons: o.Persons, Careers: o.Careers, Seed: o.Seed, Enrolled: enrolled,
 		Ports: make(map[names.InstitutionID]ports), Tokens: make(map[names.InstitutionID]string),
 		Officers: make(map[names.InstitutionID]string),
 	}

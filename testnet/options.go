@@ -17,9 +17,12 @@ import (
 type Options struct {
 	Nodes int // institutions, one node each, in the order they join; default 7
 	// Also are institutions that take part beside those, whatever their place in that order.
-	Also      []names.InstitutionID
-	Members   int    // of them registry members: 1, 3, 5 or 7; default 3
-	Persons   int    // invented persons; default 10,000
+	Also    []names.InstitutionID
+	Members int // of them registry members: 1, 3, 5 or 7; default 3
+	Persons int // invented persons; default 10,000
+	// Careers has every institution keep a record of some 1 KB on everybody, which every
+	// other may ask for: load for measuring; see data.Config.
+	Careers   bool
 	Seed      uint64 // same seed: same persons, references and answers; default 1
 	Processes bool   // each node in an OS process of its own
 	Dir       string // where to keep the network; empty: a temporary folder, removed at the end
@@ -41,9 +44,14 @@ type Options struct {
 // ErrOptions is wrapped by the error of a set of options that cannot be.
 var ErrOptions = errors.New("impossible test network")
 
+// world is what the institutions and persons are made from.
+func (o Options) world() data.Config {
+	return data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes, Careers: o.Careers}
+}
+
 // institutions counts those that take part.
 func (o Options) institutions() int {
-	world, err := data.New(data.Config{Seed: o.Seed, Persons: o.Persons, Institutions: o.Nodes}, o.Also...)
+	world, err := data.New(o.world(), o.Also...)
 	if err != nil {
 		return o.Nodes
 	}

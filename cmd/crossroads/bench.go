@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,9 +34,10 @@ be compared with an earlier release's by benchstat.`,
 	f.BoolVar(&o.Quick, "quick", false, "less of everything: under a minute")
 	f.IntSliceVar(&o.InFlight, "in-flight", nil, "consultations under way at once (default 1,16,64,256)")
 	f.DurationVar(&o.For, "for", 0, "how long each row is measured (default 8s, quick 2s)")
-	f.IntSliceVar(&o.Members, "members", nil, "registry members; the first is measured in full (default 3,5,7, quick 3)")
+	f.IntSliceVar(&o.Members, "members", nil, "registry members of the networks that are compared (default 3,5,7)")
 	f.IntVar(&o.Steady, "steady", 600, "consultations a second of the steady load; -1: none")
-	f.IntVar(&o.Persons, "persons", 10_000, "invented persons")
+	f.IntVar(&o.Persons, "persons", 0, "invented persons (default 20000, quick 5000)")
+	f.StringSliceVar(&o.Only, "only", nil, "measure these parts alone: "+strings.Join(bench.Parts(), ", "))
 	f.StringVar(&o.Profile, "profile", "", "folder for profiles of every process while 64 are in flight")
 	f.StringVar(&jsonFile, "json", "", "write the report to this file, as JSON")
 	f.StringVar(&chartFile, "chart", "", "write a chart to this file, as SVG")
@@ -44,7 +46,9 @@ be compared with an earlier release's by benchstat.`,
 	c.AddCommand(newBenchRegistry(), newBenchSubject(), newBenchLots())
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		o.Out = c.ErrOrStderr()
+		if onTerminal(c.ErrOrStderr()) {
+			o.Out = c.ErrOrStderr()
+		}
 		r, err := bench.Run(c.Context(), o)
 		if err != nil {
 			return err

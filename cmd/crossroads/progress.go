@@ -18,12 +18,19 @@ type progress struct {
 
 func newProgress(w io.Writer, what string) *progress {
 	p := &progress{what: what, began: time.Now()}
-	if f, ok := w.(*os.File); ok {
-		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
-			p.w = w
-		}
+	if onTerminal(w) {
+		p.w = w
 	}
 	return p
+}
+
+func onTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
 // show shows how many bytes of how many are done.

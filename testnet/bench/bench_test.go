@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func sampleReport() *Report {
 	return &Report{
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Machine: "2 cores, <a & b>", Load: "0 0 0", Seconds: 2,
 		Rows:   []Row{{InFlight: 64, Exchanges: x, Proxy: m(1600), QUIC: m(9000), Fsync: m(4000)}},
-		Steady: &x, Flat: []Flat{{Members: 3, Exchanges: m(800), Proxy: m(1600)}},
+		Steady: &x, Members: []Compared{{What: "3 registry members", Members: 3, Exchanges: x, Proxy: m(1600)}},
 		Journal: []Append{{What: "journal", Waiting: appendsWaiting, Measured: m(100_000)}},
 	}
 }
@@ -71,6 +72,37 @@ func TestClosedLoop(t *testing.T) {
 		return nil
 	}); !errors.Is(err, broken) {
 		t.Fatal(err)
+	}
+}
+
+// TestOverload: what asking too much brings is counted, and is no failure.
+func TestOverload(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		answer string
+		want   bool
+	}{
+		{http.StatusTooManyRequests, "", true},
+		{http.StatusOK, `{"status":"NO_RESULT","reason":"REGISTRY_STALE"}`, true},
+		{http.StatusOK, `{"status":"NO_RESULT","reason":"NOT_INTEGRATED"}`, false},
+		{http.StatusInternalServerError, `{"reason":"REGISTRY_STALE"}`, false},
+	} {
+		if got := overloaded(c.status, []byte(c.answer)); got != c.want {
+			t.Errorf("%d %s: %t", c.status, c.answer, got)
+		}
+	}
+	n := 0
+	s, err := closedLoop(t.Context(), 1, 20*time.Millisecond, func(context.Context, int) error {
+		if n++; n%2 == 0 {
+			return errTurnedAway
+		}
+		return nil
+	})
+	if err != nil || s.Failed == 0 || s.Count == 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := closedLoop(t.Context(), 1, time.Millisecond, func(context.Context, int) error { return errTurnedAway }); err == nil {
+		t.Error("a loop in which nothing succeeds measures something")
 	}
 }
 

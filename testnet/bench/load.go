@@ -25,7 +25,7 @@ type Measured struct {
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
 	CPU       float64 `json:"cpu_us,omitempty"` // of all processes, for one call
-	Failed    int     `json:"failed,omitempty"` // turned away by a node that was asked too much
+	Failed    int     `json:"failed,omitempty"` // turned away, or not served in time, by nodes that were asked too much
 }
 
 // Exchanges is what was seen of consultations.
@@ -37,11 +37,7 @@ type Exchanges struct {
 
 // load asks a network.
 type load struct {
-	questions   [][]question // by requester
-	count       int
-	directions  int
-	answerBytes int // of content, by what the lives say
-
+	asking
 	client *http.Client
 	pids   map[string]int // by institution; this process generates the load
 	next   []atomic.Int64 // by requester
@@ -62,19 +58,45 @@ func newLoad(n *testnet.Network) (*load, error) {
 		l.pids[string(e.Institution)] = e.PID
 	}
 	var err error
-	l.questions, l.count, l.directions, l.answerBytes, err = prepare(n)
-	l.next, l.last = make([]atomic.Int64, len(l.questions)), make([]atomic.Pointer[names.Ticket], len(l.questions))
-	return l, err
+	if n.World().Config().Careers {
+		l.asking, err = newCareers(n.World(), n.Endpoints())
+	} else {
+		l.asking, err = prepare(n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.next, l.last = make([]atomic.Int64, l.requesters()), make([]atomic.Pointer[names.Ticket], l.requesters())
+	return l, nil
+}
+
+// asked tells how many questions were put, and how many of these had been put before.
+func (l *load) asked() (all, again int) {
+	for by := range l.next {
+		n := int(l.next[by].Load())
+		all, again = all+n, again+max(0, n-l.each())
+	}
+	return all, again
 }
 
 func (l *load) close() { l.client.CloseIdleConnections() }
 
+// errTurnedAway is what comes of asking nodes more than they can do: it is counted, and
+// anything else ends the measurement.
 var errTurnedAway = errors.New("the node was asked too much at once")
+
+// overload are the reasons of an answer which say that some node was not fast enough.
+var overload = []string{"REGISTRY_STALE", "CLEARING_UNAVAILABLE", "SUPPLIER_UNAVAILABLE", "CLEARANCE_EXPIRED", "STALE_REQUEST"}
+
+func overloaded(status int, answer []byte) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusOK &&
+		slices.ContainsFunc(overload, func(reason string) bool { return bytes.Contains(answer, []byte(`"reason":"`+reason+`"`)) })
+}
 
 // ask puts the next question of one requester.
 func (l *load) ask(ctx context.Context, by int) error {
-	by %= len(l.questions)
-	q := l.questions[by][int(l.next[by].Add(1))%len(l.questions[by])]
+	by %= l.requesters()
+	q := l.question(by, l.next[by].Add(1)-1)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.url, bytes.NewReader(q.body))
 	if err != nil {
 		return err
@@ -89,10 +111,11 @@ func (l *load) ask(ctx context.Context, by int) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode == http.StatusTooManyRequests {
+	switch {
+	case resp.StatusCode == http.StatusOK && found(answer):
+	case overloaded(resp.StatusCode, answer):
 		return errTurnedAway
-	}
-	if resp.StatusCode != http.StatusOK || !found(answer) {
+	default:
 		return fmt.Errorf("%s: %s: %.300s", q.direction, resp.Status, answer)
 	}
 	if t := ticketOf(answer); t != "" {
@@ -114,13 +137,15 @@ func (l *load) traces(ctx context.Context, n *testnet.Network, d time.Duration) 
 	var took []time.Duration
 	begun := time.Now()
 	for i := 0; time.Since(begun) < d; i++ {
-		by := i % len(l.questions)
-		if err := l.ask(ctx, by); err != nil {
+		by := i % l.requesters()
+		if err := l.ask(ctx, by); errors.Is(err, errTurnedAway) {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		ticket := *l.last[by].Load()
 		at := time.Now()
-		story, err := n.Client(l.questions[by][0].requester).Trace(ctx, ticket)
+		story, err := n.Client(l.requester(by)).Trace(ctx, ticket)
 		if err != nil {
 			return nil, fmt.Errorf("trace: %w", err)
 		}
@@ -138,7 +163,7 @@ func (l *load) traces(ctx context.Context, n *testnet.Network, d time.Duration) 
 func (l *load) closed(ctx context.Context, k int, d time.Duration) (Exchanges, error) {
 	used := usageOf(l.pids)
 	ask := l.ask
-	if k < len(l.questions) {
+	if k < l.requesters() {
 		ask = func(ctx context.Context, _ int) error { return l.ask(ctx, int(l.turn.Add(1))) }
 	}
 	s, err := closedLoop(ctx, k, d, ask)
@@ -181,11 +206,13 @@ func (l *load) steady(ctx context.Context, perSecond int, d time.Duration) (*Exc
 // sample is what was measured, and how many calls there were.
 type sample struct{ Measured }
 
-// closedLoop keeps k calls under way for d, and fails with the first that fails.
+// closedLoop keeps k calls under way for d, counts those that are turned away, and fails
+// with the first that fails otherwise.
 func closedLoop(ctx context.Context, k int, d time.Duration, call func(context.Context, int) error) (sample, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	took := make([][]time.Duration, k)
+	var failed atomic.Int64
 	begun := time.Now()
 	var all sync.WaitGroup
 	for i := range k {
@@ -195,7 +222,10 @@ func closedLoop(ctx context.Context, k int, d time.Duration, call func(context.C
 				if at.Sub(begun) >= d {
 					return
 				}
-				if err := call(ctx, i); err != nil {
+				if err := call(ctx, i); errors.Is(err, errTurnedAway) {
+					failed.Add(1)
+					continue
+				} else if err != nil {
 					cancel(err)
 					return
 				}
@@ -207,7 +237,12 @@ func closedLoop(ctx context.Context, k int, d time.Duration, call func(context.C
 	if err := context.Cause(ctx); err != nil {
 		return sample{}, err
 	}
-	return sample{measuredOf(slices.Concat(took...), time.Since(begun))}, nil
+	m := measuredOf(slices.Concat(took...), time.Since(begun))
+	m.Failed = int(failed.Load())
+	if m.Count == 0 {
+		return sample{}, fmt.Errorf("nothing succeeded in %v, %d were turned away", d, m.Failed)
+	}
+	return sample{m}, nil
 }
 
 func measuredOf(took []time.Duration, d time.Duration) Measured {

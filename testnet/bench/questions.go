@@ -33,16 +33,46 @@ type question struct {
 	answer    int // bytes of content, by what the lives say
 }
 
+// asking is what a network is asked. It is used by many at once.
+type asking interface {
+	requesters() int
+	requester(by int) names.InstitutionID
+	question(by int, n int64) question // the n-th of a requester, from 0
+	each() int                         // how many of one requester come before one comes again, at least
+	count() int                        // different ones of all requesters
+	directions() int
+	answerBytes() int // of content, by what the lives say
+}
+
+// prepared are questions for the datasets of any test network.
+type prepared struct {
+	all        [][]question // by requester
+	n, ways, b int
+}
+
+func (p *prepared) requesters() int                      { return len(p.all) }
+func (p *prepared) requester(by int) names.InstitutionID { return p.all[by][0].requester }
+func (p *prepared) question(by int, n int64) question    { return p.all[by][n%int64(len(p.all[by]))] }
+func (p *prepared) count() int                           { return p.n }
+func (p *prepared) directions() int                      { return p.ways }
+func (p *prepared) answerBytes() int                     { return p.b }
+func (p *prepared) each() int {
+	n := len(p.all[0])
+	for _, qs := range p.all {
+		n = min(n, len(qs))
+	}
+	return n
+}
+
 // prepare draws questions, in every direction in which one institution can obtain
 // data of one other, each on another person or dataset or period, so that no two
 // answers are alike; of many it takes those whose answers come nearest to 1 KB. The
-// questions are by requester, and the directions take turns. It gives the mean size of
-// the contents too, by what the lives say.
-func prepare(n *testnet.Network) (all [][]question, count, directions, meanBytes int, err error) {
+// directions take turns.
+func prepare(n *testnet.Network) (*prepared, error) {
 	w, on := n.World(), names.DateOf(time.Now().UTC())
 	endpoints := n.Endpoints()
 	byDirection := map[string][]question{}
-	size := 0
+	count, size := 0, 0
 	for p := range w.Persons() {
 		if p.Index == lookAt {
 			break
@@ -62,7 +92,7 @@ func prepare(n *testnet.Network) (all [][]question, count, directions, meanBytes
 				d := string(i.ID) + " → " + string(answer.Suppliers[0].Supplier)
 				q, err := newQuestion(endpoints, d, c)
 				if err != nil {
-					return nil, 0, 0, 0, err
+					return nil, err
 				}
 				q.answer = bytes
 				byDirection[d] = append(byDirection[d], q)
@@ -77,9 +107,9 @@ func prepare(n *testnet.Network) (all [][]question, count, directions, meanBytes
 		}
 	}
 	if count == 0 {
-		return nil, 0, 0, 0, fmt.Errorf("no question of %d persons brings data", w.Config().Persons)
+		return nil, fmt.Errorf("no question of %d persons brings data", w.Config().Persons)
 	}
-	return inTurns(byDirection), count, len(byDirection), size / count, nil
+	return &prepared{inTurns(byDirection), count, len(byDirection), size / count}, nil
 }
 
 // sized finds a period for which an answer of one supplier is about wantBytes.
@@ -90,11 +120,7 @@ func sized(w *data.World, on names.Date, c data.Consultation) (data.Consultation
 		if a.Status != nodepb.Status_DATA_FOUND || len(a.Suppliers) != 1 {
 			return a, 0
 		}
-		size := 0
-		for _, r := range a.Suppliers[0].Records {
-			size += len(r) + 1
-		}
-		return a, size
+		return a, contentBytes(a)
 	}
 	a, size := try(8)
 	if size > 0 && abs(size-wantBytes) > wantBytes/3 {
@@ -118,11 +144,7 @@ func newQuestion(e *testnet.Endpoints, direction string, c data.Consultation) (q
 		return question{}, fmt.Errorf("the network has no %s", c.Requester)
 	}
 	body, err := json.Marshal(testnet.Question(c, ""))
-	h := http.Header{
-		"Authorization": {"Bearer " + at.Token}, "Content-Type": {"application/json"},
-		"X-Crossroads-User": {"bench@" + string(c.Requester)}, "X-Crossroads-Auth-Level": {fmt.Sprint(c.AuthLevel)},
-	}
-	return question{direction: direction, requester: c.Requester, url: at.API + "/v1/consultations", header: h, body: body}, err
+	return question{direction: direction, requester: c.Requester, url: at.API + consultations, header: headerFor(at, c.AuthLevel), body: body}, err
 }
 
 // inTurns gives each requester's questions, one of each of its directions after the

@@ -18,7 +18,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/journal/disk"
 )
 
-const questionBytes = 256 // of what references send; they receive wantBytes
+const questionBytes = 256 // of what references send; they receive as many as an answer of the network has
 
 // references are what the same machine does without any of it.
 type references struct {
@@ -31,7 +31,7 @@ type references struct {
 
 // openReferences stands up a client, a proxy at each of two institutions, and a
 // service, with mutual TLS on every hop, and a pair on QUIC.
-func openReferences(ctx context.Context) (_ *references, err error) {
+func openReferences(ctx context.Context, answerBytes int) (_ *references, err error) {
 	r := &references{}
 	defer func() {
 		if err != nil {
@@ -41,7 +41,7 @@ func openReferences(ctx context.Context) (_ *references, err error) {
 	if r.dir, err = os.MkdirTemp("", "crossroads-bench-"); err != nil {
 		return nil, err
 	}
-	answer := bytes.Repeat([]byte("x"), wantBytes)
+	answer := bytes.Repeat([]byte("x"), answerBytes)
 	service := r.serve(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		_, _ = io.Copy(io.Discard, q.Body)
 		_, _ = w.Write(answer)
@@ -55,7 +55,7 @@ func openReferences(ctx context.Context) (_ *references, err error) {
 		return nil, err
 	}
 	r.client, r.front = clientOf(consultant), consultant.URL
-	r.quic, err = bare.Open(ctx, service.TLS.Certificates[0], questionBytes, wantBytes)
+	r.quic, err = bare.Open(ctx, service.TLS.Certificates[0], questionBytes, answerBytes)
 	return r, err
 }
 

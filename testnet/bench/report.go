@@ -19,13 +19,16 @@ type Report struct {
 	Machine     string    `json:"machine"`
 	Load        string    `json:"load_average_before"` // the machine may be used by others
 	Seconds     float64   `json:"seconds_per_row"`
-	Questions   int       `json:"questions"`
+	Took        float64   `json:"seconds"`   // of the whole run
+	Questions   int       `json:"questions"` // different ones, of which there are so many
+	Asked       int       `json:"questions_asked"`
+	AskedAgain  int       `json:"questions_asked_again"`
 	Directions  int       `json:"directions"`   // pairs of requester and supplier
 	AnswerBytes int       `json:"answer_bytes"` // mean, of content
 
 	Rows    []Row      `json:"consultations"`
 	Steady  *Exchanges `json:"steady,omitempty"`
-	Flat    []Flat     `json:"by_members,omitempty"`
+	Members []Compared `json:"by_members,omitempty"`
 	Traces  *Measured  `json:"traces,omitempty"`
 	Journal []Append   `json:"journal"`
 
@@ -43,13 +46,6 @@ type Row struct {
 
 // Ratio is the rate beside that of the bare proxy.
 func (r Row) Ratio() float64 { return r.Exchanges.PerSecond / r.Proxy.PerSecond }
-
-// Flat is one network of a comparison of several.
-type Flat struct {
-	Members   int      `json:"members"`
-	Exchanges Measured `json:"exchanges"`
-	Proxy     Measured `json:"bare_proxy"`
-}
 
 func newReport(o Options) *Report {
 	load, _ := os.ReadFile("/proc/loadavg")
@@ -103,23 +99,23 @@ func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
 	line("%s, %s; load average before: %s; %.0f s a row", r.Time.Format(time.DateTime), r.Machine, r.Load, r.Seconds)
-	line("%d institutions, each a process; %d different questions in %d directions, answers of %d bytes\n", institutions, r.Questions, r.Directions, r.AnswerBytes)
-	line("consultations in flight\tper second\tp50 ms\tp99 ms\tCPU µs\tbare proxy/s\tp50 ms\tCPU µs\tratio\tbare QUIC/s\tfsync ms")
+	if r.Questions > 0 {
+		line("%d institutions, each a process; %d questions, all different but %d, in %d directions, answers of %d bytes\n", institutions, r.Asked, r.AskedAgain, r.Directions, r.AnswerBytes)
+	}
+	line("consultations in flight\tper second\tp50 ms\tp99 ms\tCPU µs\tbare proxy/s\tp50 ms\tCPU µs\tratio\tbare QUIC/s\tfsync ms\tfailed")
 	for _, x := range r.Rows {
-		line("%d\t%.0f\t%.2f\t%.2f\t%.0f\t%.0f\t%.2f\t%.0f\t%.3f\t%.0f\t%.2f", x.InFlight, x.Exchanges.PerSecond, x.Exchanges.P50, x.Exchanges.P99, x.Exchanges.CPU,
-			x.Proxy.PerSecond, x.Proxy.P50, x.Proxy.CPU, x.Ratio(), x.QUIC.PerSecond, x.Fsync.P50)
+		line("%d\t%.0f\t%.2f\t%.2f\t%.0f\t%.0f\t%.2f\t%.0f\t%.3f\t%.0f\t%.2f\t%d", x.InFlight, x.Exchanges.PerSecond, x.Exchanges.P50, x.Exchanges.P99, x.Exchanges.CPU,
+			x.Proxy.PerSecond, x.Proxy.P50, x.Proxy.CPU, x.Ratio(), x.QUIC.PerSecond, x.Fsync.P50, x.Exchanges.Failed)
 	}
 	if s := r.Steady; s != nil {
-		line("steady, one every so often\t%.0f\t%.2f\t%.2f\t%.0f", s.PerSecond, s.P50, s.P99, s.CPU)
-		if s.Failed > 0 {
-			line("  of these turned away\t%d", s.Failed)
-		}
+		line("steady, one every so often\t%.0f\t%.2f\t%.2f\t%.0f\t\t\t\t\t\t\t%d", s.PerSecond, s.P50, s.P99, s.CPU, s.Failed)
 	}
 	r.processes(line)
-	if len(r.Flat) > 0 {
-		line("\nregistry members\tper second at %d\tp50 ms\tbare proxy/s", flatAt)
-		for _, f := range r.Flat {
-			line("%d\t%.0f\t%.2f\t%.0f", f.Members, f.Exchanges.PerSecond, f.Exchanges.P50, f.Proxy.PerSecond)
+	if len(r.Members) > 0 {
+		line("\n%d in flight, in turns\tper second\tp50 ms\tCPU µs\tbare proxy/s\tratio\tCPU beside the first", flatAt)
+		for _, c := range r.Members {
+			line("%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.3f\t%.2f", c.What, c.Exchanges.PerSecond, c.Exchanges.P50, c.Exchanges.CPU, c.Proxy.PerSecond,
+				c.Exchanges.PerSecond/c.Proxy.PerSecond, c.Exchanges.CPU/r.Members[0].Exchanges.CPU)
 		}
 	}
 	line("\ndurable appends, %d waiting\tper second\tp50 ms\tCPU µs", appendsWaiting)

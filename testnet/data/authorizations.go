@@ -137,6 +137,9 @@ func (w *World) Authorizations() []*registrypb.Authorization {
 			all = append(all, d.row(g))
 		}
 	}
+	if w.cfg.Careers {
+		all = append(all, w.careerAuthorizations()...)
+	}
 	return all
 }
 

@@ -24,6 +24,9 @@ type Dataset struct {
 	Columns   []Column              // the fields, in the order in which records give them
 	records   recordsOf
 	also      []furtherSource
+
+	only   names.InstitutionID // not empty: of this institution alone, wherever people live
+	schema string              // empty: a file says it
 }
 
 // recordsOf gives a source's records on a person to add.
@@ -35,13 +38,16 @@ type furtherSource struct {
 	records  recordsOf
 }
 
-// recordsAt gives what institutions of a type hold, nil if they are no source.
-func (d *Dataset) recordsAt(t names.InstitutionType) recordsOf {
-	if t == d.Supplier {
+// recordsAt gives what an institution holds, nil if it is no source.
+func (d *Dataset) recordsAt(i Institution) recordsOf {
+	if d.only != "" && d.only != i.ID {
+		return nil
+	}
+	if i.Type == d.Supplier {
 		return d.records
 	}
 	for _, s := range d.also {
-		if s.supplier == t {
+		if s.supplier == i.Type {
 			return s.records
 		}
 	}
@@ -74,6 +80,9 @@ type Record struct {
 
 // Schema gives the JSON Schema (2020-12) of one record.
 func (d *Dataset) Schema() string {
+	if d.schema != "" {
+		return d.schema
+	}
 	b, err := schemas.ReadFile("schemas/" + d.FileName() + ".json")
 	if err != nil {
 		panic(err) // the files are part of the program: a test reads each of them
@@ -96,8 +105,8 @@ func (d *Dataset) Proto() *registrypb.Dataset {
 // Records gives what an institution has on p in this dataset: nothing if it is
 // not one of its sources.
 func (d *Dataset) Records(at Institution, p *Person) []Record {
-	records := d.recordsAt(at.Type)
-	if records == nil || !at.serves(p.Household) {
+	records := d.recordsAt(at)
+	if records == nil || d.only == "" && !at.serves(p.Household) {
 		return nil
 	}
 	var all []Record
@@ -152,13 +161,13 @@ func (c Cents) String() string {
 	return fmt.Sprintf("%s%d.%02d", sign, c/100, c%100)
 }
 
-// Datasets gives the catalogue. It is the same in every world: a network that
-// lacks a source lacks only its offerings. The caller must not change it.
-func (w *World) Datasets() []*Dataset { return catalogue }
+// Datasets gives the catalogue. It is the same in every world, but for career records:
+// a network that lacks a source lacks only its offerings. The caller must not change it.
+func (w *World) Datasets() []*Dataset { return w.datasets }
 
 // Dataset gives one dataset by its id.
 func (w *World) Dataset(id names.DatasetID) (*Dataset, bool) {
-	for _, d := range catalogue {
+	for _, d := range w.datasets {
 		if d.ID == id {
 			return d, true
 		}
@@ -187,8 +196,8 @@ func (w *World) Offerings() []*registrypb.Offering {
 // Supplies gives the datasets of which i is a source.
 func (w *World) Supplies(i Institution) []*Dataset {
 	var all []*Dataset
-	for _, d := range catalogue {
-		if d.recordsAt(i.Type) != nil {
+	for _, d := range w.datasets {
+		if d.recordsAt(i) != nil {
 			all = append(all, d)
 		}
 	}

@@ -124,7 +124,7 @@ func (w *World) suppliers(p *Person, requester names.InstitutionID, d *Dataset, 
 		qualities[i] = string(quality)
 	}
 	for _, i := range w.institutions {
-		if d.recordsAt(i.Type) != nil && i.ID != requester && w.hasFile(p, i.ID, qualities, period) {
+		if d.recordsAt(i) != nil && i.ID != requester && w.hasFile(p, i.ID, qualities, period) {
 			found = append(found, i)
 		}
 	}

@@ -37,7 +37,7 @@ func within(inner, outer names.Period) bool {
 
 // TestLivesAreConsistent walks through many lives looking for what cannot be.
 func TestLivesAreConsistent(t *testing.T) {
-	w := world(t, Config{11, 20_000, 24})
+	w := world(t, Config{Seed: 11, Persons: 20_000, Institutions: 24})
 	for p := range w.Persons() {
 		wrong := func(what string) { t.Fatalf("person %d: %s", p.Index, what) }
 		all := spells(p)
@@ -119,7 +119,7 @@ func checkHousehold(wrong func(string), p *Person) {
 // TestReferencesFollowTheRecords: where there is a record there is a file in one
 // of the dataset's qualities that touches the record's time.
 func TestReferencesFollowTheRecords(t *testing.T) {
-	w := world(t, Config{12, 5000, 24})
+	w := world(t, Config{Seed: 12, Persons: 5000, Institutions: 24})
 	rows := 0
 	for p := range w.Persons() {
 		refs := w.References(p)
@@ -151,7 +151,7 @@ func TestReferencesFollowTheRecords(t *testing.T) {
 
 // TestReferenceBatches: the lots hold every row, each at its institution.
 func TestReferenceBatches(t *testing.T) {
-	w := world(t, Config{12, 1000, 9})
+	w := world(t, Config{Seed: 12, Persons: 1000, Institutions: 9})
 	want, got := map[names.InstitutionID]int{}, map[names.InstitutionID]int{}
 	for p := range w.Persons() {
 		for _, r := range w.References(p) {
@@ -172,7 +172,7 @@ func TestReferenceBatches(t *testing.T) {
 }
 
 func TestNumberEvents(t *testing.T) {
-	w := world(t, Config{12, 5000, 7})
+	w := world(t, Config{Seed: 12, Persons: 5000, Institutions: 7})
 	seen := map[registrypb.NumberEvent_Kind]int{}
 	for e := range w.NumberEvents() {
 		seen[e.Kind]++
@@ -191,7 +191,7 @@ func TestNumberEvents(t *testing.T) {
 // TestAuthorizationsMakeSense: rows name what exists, and no two rows speak of the
 // same requester, dataset and purpose.
 func TestAuthorizationsMakeSense(t *testing.T) {
-	w := world(t, Config{1, 10, MaxInstitutions}, "acme-works")
+	w := world(t, Config{Seed: 1, Persons: 10, Institutions: MaxInstitutions}, "acme-works")
 	types := map[string]bool{}
 	for _, i := range w.Institutions() {
 		types[string(i.Type)] = true
@@ -225,7 +225,9 @@ func TestAuthorizationsMakeSense(t *testing.T) {
 // TestExamples: a world of the usual size has every example, in all numbers of
 // institutions from seven on, and they cover every reason the data can bring about.
 func TestExamples(t *testing.T) {
-	for _, cfg := range []Config{{1, 10_000, 7}, {2, 10_000, 7}, {3, 2_000, 24}, {4, 10_000, 50}} {
+	for _, cfg := range []Config{
+		{Seed: 1, Persons: 10_000, Institutions: 7}, {Seed: 2, Persons: 10_000, Institutions: 7}, {Seed: 3, Persons: 2_000, Institutions: 24}, {Seed: 4, Persons: 10_000, Institutions: 50},
+	} {
 		w := world(t, cfg)
 		all := w.Examples(Today + 200)
 		if len(all) != len(scenarios) {
@@ -253,7 +255,7 @@ func TestExamples(t *testing.T) {
 // TestExamplesCanBeCleared: with the first three institutions as members, one at
 // least is no party to any permitted example; for most there are two.
 func TestExamplesCanBeCleared(t *testing.T) {
-	w := world(t, Config{1, 10_000, 7})
+	w := world(t, Config{Seed: 1, Persons: 10_000, Institutions: 7})
 	spare, cleared := 0, 0
 	for _, e := range w.Examples(Today) {
 		for _, s := range e.Answer.Suppliers {

@@ -34,11 +34,8 @@ func protoSubject(id subject.ID) *registrypb.Subject {
 func (w *World) References(p *Person) []Reference {
 	var all []Reference
 	for _, i := range w.institutions {
-		if !i.serves(p.Household) {
-			continue
-		}
 		start := len(all)
-		files[i.Type](p, func(id subject.ID, quality names.Quality, period names.Period) {
+		add := func(id subject.ID, quality names.Quality, period names.Period) {
 			if period.From > period.Until {
 				return
 			}
@@ -49,7 +46,13 @@ func (w *World) References(p *Person) []Reference {
 				}
 			}
 			all = append(all, r)
-		})
+		}
+		if i.serves(p.Household) {
+			files[i.Type](p, add)
+		}
+		if w.cfg.Careers && !i.Cooperating() {
+			careerFile(p, add)
+		}
 	}
 	return all
 }

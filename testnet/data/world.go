@@ -25,6 +25,9 @@ type Config struct {
 	Seed         uint64
 	Persons      int // 1 to MaxPersons
 	Institutions int // MinInstitutions to MaxInstitutions
+	// Careers has every institution keep a record of some 1 KB on everybody, which every
+	// other may ask for: load for measuring.
+	Careers bool
 }
 
 // World is an invented country. It holds no person: they are made when asked for.
@@ -32,6 +35,7 @@ type Config struct {
 type World struct {
 	cfg          Config
 	institutions []Institution
+	datasets     []*Dataset
 	numbers      numbers
 	rules        []*registrypb.Authorization // as Authorizations gives them; for Expected
 }
@@ -49,7 +53,10 @@ func New(cfg Config, also ...names.InstitutionID) (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &World{cfg: cfg, institutions: members, numbers: newNumbers(cfg.Seed)}
+	w := &World{cfg: cfg, institutions: members, numbers: newNumbers(cfg.Seed), datasets: catalogue}
+	if cfg.Careers {
+		w.datasets = w.withCareers()
+	}
 	w.rules = w.Authorizations()
 	return w, nil
 }

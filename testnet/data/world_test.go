@@ -59,8 +59,8 @@ func TestGolden(t *testing.T) {
 // TestSeeds: the same seed gives the same persons whatever the size of the world,
 // and another seed gives others.
 func TestSeeds(t *testing.T) {
-	small, large := world(t, Config{5, 200, 7}), world(t, Config{5, 5000, 7})
-	other := world(t, Config{6, 200, 7})
+	small, large := world(t, Config{Seed: 5, Persons: 200, Institutions: 7}), world(t, Config{Seed: 5, Persons: 5000, Institutions: 7})
+	other := world(t, Config{Seed: 6, Persons: 200, Institutions: 7})
 	same := 0
 	for p := range small.Persons() {
 		if q := large.Person(p.Index); q.SSIN != p.SSIN || q.FirstName != p.FirstName || q.Birth != p.Birth {
@@ -76,13 +76,16 @@ func TestSeeds(t *testing.T) {
 }
 
 func TestConfigLimits(t *testing.T) {
-	for _, c := range []Config{{1, 0, 7}, {1, -1, 7}, {1, MaxPersons + 1, 7}, {1, 10, 2}, {1, 10, 51}} {
+	for _, c := range []Config{
+		{Seed: 1, Persons: 0, Institutions: 7}, {Seed: 1, Persons: -1, Institutions: 7}, {Seed: 1, Persons: MaxPersons + 1, Institutions: 7},
+		{Seed: 1, Persons: 10, Institutions: 2}, {Seed: 1, Persons: 10, Institutions: 51},
+	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
 		}
 	}
 	for n := MinInstitutions; n <= MaxInstitutions; n++ {
-		w := world(t, Config{1, 10, n})
+		w := world(t, Config{Seed: 1, Persons: 10, Institutions: n})
 		seen := map[names.InstitutionID]bool{}
 		for _, i := range w.Institutions() {
 			if err := i.ID.Validate(); err != nil || seen[i.ID] || i.Type.Validate() != nil || i.Sector.Validate() != nil {
@@ -102,7 +105,7 @@ func TestConfigLimits(t *testing.T) {
 // TestNumbers: every number is valid, nobody shares one, and each leads back to
 // its person.
 func TestNumbers(t *testing.T) {
-	w := world(t, Config{2, 30_000, 3})
+	w := world(t, Config{Seed: 2, Persons: 30_000, Institutions: 3})
 	seen := map[subject.ID]int{}
 	former, bis, cancelled, dead := 0, 0, 0, 0
 	check := func(p *Person, id subject.ID) {
@@ -182,8 +185,16 @@ func TestOtherNumbersAreValid(t *testing.T) {
 // TestRecordsMatchTheirSchemas validates every record of a whole world, and holds
 // columns and schemas together.
 func TestRecordsMatchTheirSchemas(t *testing.T) {
-	w := world(t, Config{3, 1500, 24})
-	for _, d := range w.Datasets() {
+	w := world(t, Config{Seed: 3, Persons: 1500, Institutions: 24})
+	matchSchemas(t, w, w.Datasets())
+	if len(w.Datasets()) < 12 {
+		t.Error("fewer than a dozen datasets")
+	}
+}
+
+func matchSchemas(t *testing.T, w *World, datasets []*Dataset) {
+	t.Helper()
+	for _, d := range datasets {
 		fields, err := record.SchemaFields(d.Schema())
 		if err != nil {
 			t.Fatalf("%s: %v", d.ID, err)
@@ -230,9 +241,6 @@ func TestRecordsMatchTheirSchemas(t *testing.T) {
 			t.Errorf("%s: only %d records", d.ID, n)
 		}
 	}
-	if len(w.Datasets()) < 12 {
-		t.Error("fewer than a dozen datasets")
-	}
 }
 
 // TestSchemasAreAllUsed: no file lies about.
@@ -246,7 +254,7 @@ func TestSchemasAreAllUsed(t *testing.T) {
 // TestIterationStops: a world of the greatest size is left after a few persons, and
 // its last person is had at once.
 func TestIterationStops(t *testing.T) {
-	w := world(t, Config{1, MaxPersons, 50})
+	w := world(t, Config{Seed: 1, Persons: MaxPersons, Institutions: 50})
 	n := 0
 	for p := range w.Persons() {
 		if n++; n == 25 {
@@ -271,7 +279,7 @@ func TestIterationStops(t *testing.T) {
 }
 
 func BenchmarkPersons(b *testing.B) {
-	w := world(b, Config{1, 10_000, 7})
+	w := world(b, Config{Seed: 1, Persons: 10_000, Institutions: 7})
 	b.ReportAllocs()
 	for b.Loop() {
 		for range w.Persons() {
@@ -280,7 +288,7 @@ func BenchmarkPersons(b *testing.B) {
 }
 
 func BenchmarkReferences(b *testing.B) {
-	w := world(b, Config{1, 10_000, 7})
+	w := world(b, Config{Seed: 1, Persons: 10_000, Institutions: 7})
 	for b.Loop() {
 		rows := 0
 		for batch := range w.ReferenceBatches(10_000) {
@@ -291,7 +299,7 @@ func BenchmarkReferences(b *testing.B) {
 }
 
 func BenchmarkExpected(b *testing.B) {
-	w := world(b, Config{1, 10_000, 7})
+	w := world(b, Config{Seed: 1, Persons: 10_000, Institutions: 7})
 	e := w.Examples(Today)[0]
 	for b.Loop() {
 		_ = w.Expected(e.Consultation, Today)

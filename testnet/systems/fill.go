@@ -78,7 +78,11 @@ func (s *Systems) deal(ctx context.Context, writers []chan []*data.Person) error
 
 // origin marks a database with the world it was filled from.
 func origin(c data.Config) string {
-	return fmt.Sprintf("v1 seed %d, %d persons, %d institutions", c.Seed, c.Persons, c.Institutions)
+	s := fmt.Sprintf("v1 seed %d, %d persons, %d institutions", c.Seed, c.Persons, c.Institutions)
+	if c.Careers {
+		s += ", careers"
+	}
+	return s
 }
 
 func (y *system) filled(ctx context.Context, c data.Config) (bool, error) {
