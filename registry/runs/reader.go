@@ -10,7 +10,8 @@ type Reader struct {
 	cursors []*cursor // as the runs of the version; nil until used
 }
 
-// Close lets go of what the reader holds in memory, for others to use; it reads no more.
+// Close lets go of what the reader holds in memory, for others to use. One that reads
+// again must be closed again.
 func (r *Reader) Close() {
 	for _, c := range r.cursors {
 		if c != nil {

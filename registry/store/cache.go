@@ -24,6 +24,66 @@ type cache struct {
 	runs  uint64 // id of the version of the runs
 
 	decoded *record.Memo
+
+	resting sync.Mutex // guards what follows
+	free    []*reading // that nobody uses
+	over    bool       // another cache came in its place
+}
+
+// maxResting is how many transactions of a cache wait for the next view.
+const maxResting = 64
+
+// reading is a read transaction of the version that a cache is of. It serves one view
+// after another: beginning one costs more than most views do, since a view finds in the
+// cache what it wants.
+type reading struct{ cachedRows }
+
+// take gives a transaction that nobody uses, or nil.
+func (c *cache) take() *reading {
+	c.resting.Lock()
+	defer c.resting.Unlock()
+	n := len(c.free)
+	if n == 0 {
+		return nil
+	}
+	r := c.free[n-1]
+	c.free = c.free[:n-1]
+	return r
+}
+
+// end lets the next view have the transaction, if there may be one.
+func (r *reading) end() {
+	if r.reader != nil {
+		r.reader.Close() // it gives back memory that others use meanwhile
+	}
+	c := r.cache
+	c.resting.Lock()
+	rests := !c.over && len(c.free) < maxResting
+	if rests {
+		c.free = append(c.free, r)
+	}
+	c.resting.Unlock()
+	if !rests {
+		r.discard()
+	}
+}
+
+// retire ends the transactions that rest; those in use end with their view.
+func (c *cache) retire() {
+	c.resting.Lock()
+	free := c.free
+	c.free, c.over = nil, true
+	c.resting.Unlock()
+	for _, r := range free {
+		r.discard()
+	}
+}
+
+// replaceCache puts another cache, or none, in place of what was there.
+func (g *generation) replaceCache(by *cache) {
+	if old := g.cache.Swap(by); old != nil {
+		old.retire()
+	}
 }
 
 type pair struct{ k, v []byte }
@@ -32,20 +92,33 @@ func newCache(runs uint64) *cache {
 	return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair), runs: runs, decoded: record.NewMemo()}
 }
 
-// view begins to read; discard ends it. A cache may be used only by a transaction that
+// view calls fn with a view. A cache may be used only by a transaction that
 // reads the version the cache is of. A writer takes the cache away before it commits and
 // puts an empty one in place after; so if the same cache is there before and after the
 // transaction begins, no commit lies between, and it is of this version. The same holds
 // for the runs: a merge changes no row.
-func (g *generation) view() (_ record.Getter, discard func(), err error) {
-	r, c, err := g.read()
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case c == nil:
-		return &r, r.discard, nil
+//
+// A transaction that began so reads that version for as long as it lives. A view that
+// takes it up later found the cache in place when it began, so what it sees is no older
+// than that moment.
+func (g *generation) view(fn func(record.View) error) error {
+	if c := g.cache.Load(); c != nil {
+		if r := c.take(); r != nil {
+			defer r.end()
+			return fn(record.NewCachedView(r, g.names, c.decoded))
+		}
 	}
-	return &cachedRows{r, c}, r.discard, nil
+	r, c, err := g.read()
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		defer r.discard()
+		return fn(record.NewCachedView(&r, g.names, nil))
+	}
+	kept := &reading{cachedRows{r, c}}
+	defer kept.end()
+	return fn(record.NewCachedView(kept, g.names, c.decoded))
 }
 
 // read begins to read; the cache is nil when there is none that fits.
@@ -137,4 +210,4 @@ func (r *cachedRows) Scan(prefix, start []byte, fn func(k, v []byte) error) erro
 	return nil
 }
 
-var _ record.Getter = (*cachedRows)(nil)
+var _ record.Getter = (*reading)(nil)

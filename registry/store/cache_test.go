@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -94,5 +95,75 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	if c := s.current.cache.Load(); len(c.rows) > maxCached {
 		t.Fatalf("%d rows kept", len(c.rows))
+	}
+}
+
+// TestTransactionsRest: a view takes up the transaction of the one before, never one that
+// is in use or of older tables.
+func TestTransactionsRest(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		w := recordtest.New(t, "alpha", "beta")
+		s := open(t, dir, w)
+		look := func(fn func()) {
+			t.Helper()
+			if err := s.View(func(v record.View) error { fn(); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		resting := func(c *cache) int {
+			c.resting.Lock()
+			defer c.resting.Unlock()
+			return len(c.free)
+		}
+		before := s.current.cache.Load()
+		look(func() {
+			look(func() { // not the same one
+				if n := resting(before); n != 0 {
+					t.Errorf("%d rest while two are in use", n)
+				}
+			})
+		})
+		for range 10 {
+			look(func() {})
+		}
+		if n := resting(before); n != 2 {
+			t.Errorf("%d rest after at most two were in use at a time", n)
+		}
+		look(func() {
+			apply(t, s, Entry{1, w.Command("alpha", &registrypb.Command_SetNode{SetNode: recordtest.Node("alpha", "n1")})})
+		})
+		if n := resting(before); n != 0 {
+			t.Errorf("%d transactions of older tables rest", n)
+		}
+		if err := s.View(func(v record.View) error {
+			n, err := v.Node(names.NodeID{Institution: "alpha", Node: "n1"})
+			if err == nil && n == nil {
+				err = errors.New("the view is older than the tables")
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+		now := s.current.cache.Load()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := resting(now); n != 0 {
+			t.Errorf("%d transactions outlive the store", n)
+		}
+	}
+}
+
+// BenchmarkView is a view that finds in the cache what it wants, as most do.
+func BenchmarkView(b *testing.B) {
+	s := open(b, b.TempDir(), recordtest.New(b, "alpha", "beta"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.View(func(v record.View) error {
+			_, err := v.Remembering().Institution("alpha")
+			return err
+		}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -125,13 +125,13 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 		return nil, err
 	}
 	g := &generation{db: db, dir: dir, names: new(record.Interned)}
-	g.cache.Store(newCache(0))
+	g.replaceCache(newCache(0))
 	if dir != "" {
 		if err := g.openLayers(cfg.Key, s.limits, cfg.Log); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 		v := g.currentRuns()
-		g.cache.Store(newCache(v.ID()))
+		g.replaceCache(newCache(v.ID()))
 		v.Release()
 	}
 	if g.hash, err = loadHash(g); err != nil {
@@ -142,6 +142,7 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 
 // close waits for what goes on beside and closes the database.
 func (g *generation) close() error {
+	g.replaceCache(nil)
 	var err error
 	if g.layers != nil {
 		err = g.layers.close()
@@ -201,16 +202,7 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer g.users.Done()
-	getter, discard, err := g.view()
-	if err != nil {
-		return err
-	}
-	defer discard()
-	var decoded *record.Memo
-	if r, ok := getter.(*cachedRows); ok {
-		decoded = r.cache.decoded
-	}
-	return fn(record.NewCachedView(getter, g.names, decoded))
+	return g.view(fn)
 }
 
 // AppliedIndex gives the index up to which everything is decided, durably.

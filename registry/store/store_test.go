@@ -36,12 +36,12 @@ func dump(t testing.TB, s *Store) map[string]string {
 		t.Fatal(err)
 	}
 	defer g.users.Done()
-	getter, discard, err := g.view()
+	r, _, err := g.read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer discard()
-	return dumpRows(t, getter)
+	defer r.discard()
+	return dumpRows(t, &r)
 }
 
 func dumpRows(t testing.TB, g record.Getter) map[string]string {
