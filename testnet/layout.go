@@ -71,6 +71,7 @@ type network struct {
 	Nodes    int                            `json:"nodes"`
 	Also     []names.InstitutionID          `json:"also,omitempty"`
 	Members  int                            `json:"members"`
+	Promoted []names.InstitutionID          `json:"promoted,omitempty"` // members since Promote
 	Persons  int                            `json:"persons"`
 	Careers  bool                           `json:"careers,omitempty"`
 	Seed     uint64                         `json:"seed"`
@@ -135,8 +136,11 @@ func (l *layout) writeNetwork(o Options, enrolled bool) error {
 		Ports: make(map[names.InstitutionID]ports), Tokens: make(map[names.InstitutionID]string),
 		Officers: make(map[names.InstitutionID]string),
 	}
-	for _, s := range l.sites {
+	for i, s := range l.sites {
 		n.Ports[s.ID], n.Tokens[s.ID], n.Officers[s.ID] = s.ports, s.token, s.guard
+		if s.member && i >= o.Members {
+			n.Promoted = append(n.Promoted, s.ID)
+		}
 	}
 	b, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
@@ -184,7 +188,7 @@ func (l *layout) reopen(kept *network) (err error) {
 	}
 	for i, inst := range l.world.Institutions() {
 		l.sites = append(l.sites, &site{
-			Institution: inst, member: i < kept.Members, dir: filepath.Join(l.dir, "nodes", string(inst.ID)),
+			Institution: inst, member: i < kept.Members || slices.Contains(kept.Promoted, inst.ID), dir: filepath.Join(l.dir, "nodes", string(inst.ID)),
 			ports: kept.Ports[inst.ID], token: kept.Tokens[inst.ID], guard: kept.Officers[inst.ID],
 		})
 	}

@@ -34,7 +34,10 @@ func (n *Network) Promote(ctx context.Context, id names.InstitutionID) error {
 			all.Voters = append(all.Voters, &registrypb.NodeRef{Institution: string(s.ID), Node: string(nodeName)})
 		}
 	}
-	return do(ctx, operators, &registrypb.Command{Body: &registrypb.Command_SetMembers{SetMembers: all}})
+	if err := do(ctx, operators, &registrypb.Command{Body: &registrypb.Command_SetMembers{SetMembers: all}}); err != nil {
+		return err
+	}
+	return n.layout.writeNetwork(n.options, true)
 }
 
 // DataDir is where a node keeps everything; its configuration names it.

@@ -35,6 +35,8 @@ be compared with an earlier release's by benchstat.`,
 	f.IntSliceVar(&o.InFlight, "in-flight", nil, "consultations under way at once (default 1,16,64,256)")
 	f.DurationVar(&o.For, "for", 0, "how long each row is measured (default 8s, quick 2s)")
 	f.IntSliceVar(&o.Members, "members", nil, "registry members of the networks that are compared (default 3,5,7)")
+	f.IntVar(&o.References, "references", 1_000_000, "references loaded into one of the networks that are compared")
+	f.StringVar(&o.Loaded, "loaded", "", "folder that `crossroads bench registry --dir` filled, to be compared too")
 	f.IntVar(&o.Steady, "steady", 600, "consultations a second of the steady load; -1: none")
 	f.IntVar(&o.Persons, "persons", 0, "invented persons (default 20000, quick 5000)")
 	f.StringSliceVar(&o.Only, "only", nil, "measure these parts alone: "+strings.Join(bench.Parts(), ", "))
@@ -43,6 +45,7 @@ be compared with an earlier release's by benchstat.`,
 	f.StringVar(&chartFile, "chart", "", "write a chart to this file, as SVG")
 	f.StringVar(&benchFile, "bench-format", "", "write ratios to this file, as Go's benchmarks print theirs")
 	_ = c.MarkFlagDirname("profile")
+	_ = c.MarkFlagDirname("loaded")
 	c.AddCommand(newBenchRegistry(), newBenchSubject(), newBenchLots())
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {

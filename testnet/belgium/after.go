@@ -99,6 +99,10 @@ func (r *run) untilReady(ctx context.Context, id names.InstitutionID) error {
 
 // catchUp makes an empty node a member and times until it holds everything.
 func (r *run) catchUp(ctx context.Context) error {
+	if r.grown {
+		r.say("an earlier run made %s a member: that is not measured again", r.newcomer)
+		return nil
+	}
 	leader, _, err := r.leader(ctx)
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ type Options struct {
 const (
 	nodes   = 4
 	members = 3
-	persons = 100 // of the test network itself
+	persons = 5_000 // of the test network itself
 	poll    = 20 * time.Millisecond
 )
 
@@ -45,6 +45,7 @@ type run struct {
 	net      *testnet.Network
 	members  []names.InstitutionID
 	newcomer names.InstitutionID
+	grown    bool // an earlier run made the newcomer a member
 	report   *Report
 	sent     *sent
 }
@@ -75,26 +76,37 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	r.say("%s persons, %s references of %s institutions; this needs some %s of disk in %s",
 		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
 		size(int64(r.country.References())*(members+1)*40), o.Dir)
-	r.net, err = testnet.Start(ctx, testnet.Options{
-		Nodes: nodes, Members: members, Persons: persons, Processes: true, Dir: filepath.Join(o.Dir, "network"), Binary: o.Binary, Profile: o.Profile,
-	})
-	if err != nil {
+	if r.net, err = testnet.Start(ctx, o.network(filepath.Join(o.Dir, networkDir))); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.net.Close()) }()
-	for _, e := range r.net.Endpoints().Nodes {
-		if e.Role == "member" {
-			r.members = append(r.members, e.Institution)
-		} else {
-			r.newcomer = e.Institution
-		}
-	}
+	r.roles()
 	for _, phase := range []func(context.Context) error{r.admit, r.load, r.settle, r.lookups, r.restart, r.catchUp, r.commits} {
 		if err := phase(ctx); err != nil {
 			return r.report, err
 		}
 	}
 	return r.report, nil
+}
+
+// networkDir is where Run keeps the network, within Options.Dir.
+const networkDir = "network"
+
+// network is what Start makes in dir. Its institutions keep records on persons of their
+// own, so that exchanges can be measured beside the country's references.
+func (o Options) network(dir string) testnet.Options {
+	return testnet.Options{Nodes: nodes, Members: members, Persons: persons, Careers: true, Processes: true, Dir: dir, Binary: o.Binary, Profile: o.Profile}
+}
+
+// roles tells members and newcomer apart, by their place.
+func (r *run) roles() {
+	for i, e := range r.net.Endpoints().Nodes {
+		if i < members {
+			r.members = append(r.members, e.Institution)
+		} else {
+			r.newcomer, r.grown = e.Institution, e.Role == "member"
+		}
+	}
 }
 
 func (r *run) say(format string, args ...any) {

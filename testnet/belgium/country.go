@@ -74,7 +74,22 @@ var groups = []group{
 
 // New makes a country of so many persons. Institutions of which none would know anybody
 // are left out.
-func New(persons int) *Country {
+func New(persons int) *Country { return country(persons, groups) }
+
+// National makes a country of which the national bodies alone declare about so many
+// references: few institutions are admitted in a moment.
+func National(references int) *Country {
+	var national []group
+	known := 0.0
+	for _, g := range groups {
+		if g.count == 1 {
+			national, known = append(national, g), known+g.share
+		}
+	}
+	return country(int(math.Ceil(float64(references)/known)), national)
+}
+
+func country(persons int, groups []group) *Country {
 	c := &Country{persons: persons}
 	for _, g := range groups {
 		var qualities []names.Quality

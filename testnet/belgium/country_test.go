@@ -1,6 +1,7 @@
 package belgium
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -40,5 +41,23 @@ func TestCountry(t *testing.T) {
 				t.Fatalf("%s knows person %d of %d", i.ID, p, persons)
 			}
 		}
+	}
+}
+
+// TestNational: few institutions, and as many references as were wanted.
+func TestNational(t *testing.T) {
+	c := National(1_000_000)
+	if n := c.References(); n < 990_000 || n > 1_010_000 {
+		t.Errorf("%d references", n)
+	}
+	if n := len(c.Institutions()); n < 10 || n > 20 {
+		t.Errorf("%d institutions", n)
+	}
+}
+
+// TestNothingHeld: a folder that was not filled is no directory.
+func TestNothingHeld(t *testing.T) {
+	if _, err := Open(t.Context(), Options{Dir: t.TempDir()}); !errors.Is(err, ErrNothingHeld) {
+		t.Error(err)
 	}
 }

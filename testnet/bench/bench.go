@@ -36,9 +36,14 @@ type Options struct {
 	Members  []int         // registry members, of seven, of the networks that are compared; default 3, 5, 7
 	Steady   int           // consultations a second of the steady load; default 600; below 0: none
 	Persons  int           // invented persons; default 20,000, quick 5,000
-	Binary   string        // the crossroads binary that node processes run; default: this one
-	Profile  string        // folder for profiles of every process, while 64 are in flight if they ever are; empty: none
-	Out      io.Writer     // progress; nil: none
+	// References are loaded into one of two networks that are compared; default 1,000,000.
+	References int
+	// Loaded is a folder that `crossroads bench registry --dir` filled: its network is
+	// compared with those two. Empty: none.
+	Loaded  string
+	Binary  string    // the crossroads binary that node processes run; default: this one
+	Profile string    // folder for profiles of every process, while 64 are in flight if they ever are; empty: none
+	Out     io.Writer // progress; nil: none
 }
 
 // institutions of every network that is measured.
@@ -57,6 +62,7 @@ type part struct {
 var parts = []part{
 	{"consultations", true, (*runner).consultations},
 	{"members", false, (*runner).members},
+	{"references", false, (*runner).directories},
 	{"journal", true, (*runner).journal},
 }
 
@@ -106,6 +112,9 @@ func (o Options) withDefaults() (Options, error) {
 		if o.Quick {
 			o.Persons = 5_000
 		}
+	}
+	if o.References == 0 {
+		o.References = 1_000_000
 	}
 	if o.Out == nil {
 		o.Out = io.Discard

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strconv"
 	"time"
+
+	"github.com/crossroads-mesh/crossroads/testnet"
+	"github.com/crossroads-mesh/crossroads/testnet/belgium"
 )
 
 // rounds is how often networks that are compared take turns, so that what else the
@@ -98,4 +103,66 @@ func merged(turns []Exchanges, d time.Duration) Exchanges {
 	all.PerSecond = float64(all.Count) / (d.Seconds() * float64(len(turns)))
 	all.P50, all.P99 = p50[len(p50)/2], p99[len(p99)/2]
 	return all
+}
+
+// directories compares a network whose members hold few references with one whose members
+// hold many, and with one that belgium keeps in a folder.
+func (r *runner) directories(ctx context.Context) (err error) {
+	var networks []*measured
+	defer func() {
+		for _, n := range networks {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	var all []Compared
+	add := func(n *testnet.Network, err error, fill int) error {
+		if err != nil {
+			return err
+		}
+		if fill > 0 {
+			r.say("loading %d references, each signed by its institution, through consensus", fill)
+			if _, err := belgium.Fill(ctx, n, fill, io.Discard); err != nil {
+				return errors.Join(err, n.Close())
+			}
+		}
+		m, err := measuring(n)
+		if err != nil {
+			return err
+		}
+		networks = append(networks, m)
+		first := m.World().Institutions()[0].ID
+		held, err := n.Client(first).RegistryStatus(ctx)
+		if err != nil {
+			return err
+		}
+		all = append(all, Compared{What: thousands(held.References) + " references", Members: 3, References: held.References})
+		return nil
+	}
+	o := belgium.Options{Binary: r.Binary}
+	for _, fill := range []int{0, r.References} {
+		r.say("a network of 4 institutions, 3 of them registry members")
+		n, err := belgium.Empty(ctx, o)
+		if err := add(n, err, fill); err != nil {
+			return err
+		}
+	}
+	if r.Loaded != "" {
+		r.say("the network in %s", r.Loaded)
+		o.Dir = r.Loaded
+		n, err := belgium.Open(ctx, o)
+		if err := add(n, err, 0); err != nil {
+			return err
+		}
+	}
+	r.report.Directories, err = r.compare(ctx, networks, all)
+	return err
+}
+
+// thousands writes a number in groups of three digits.
+func thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }

@@ -26,11 +26,12 @@ type Report struct {
 	Directions  int       `json:"directions"`   // pairs of requester and supplier
 	AnswerBytes int       `json:"answer_bytes"` // mean, of content
 
-	Rows    []Row      `json:"consultations"`
-	Steady  *Exchanges `json:"steady,omitempty"`
-	Members []Compared `json:"by_members,omitempty"`
-	Traces  *Measured  `json:"traces,omitempty"`
-	Journal []Append   `json:"journal"`
+	Rows        []Row      `json:"consultations"`
+	Steady      *Exchanges `json:"steady,omitempty"`
+	Members     []Compared `json:"by_members,omitempty"`
+	Directories []Compared `json:"by_references,omitempty"`
+	Traces      *Measured  `json:"traces,omitempty"`
+	Journal     []Append   `json:"journal"`
 
 	Verified *Verified `json:"verified,omitempty"`
 }
@@ -111,11 +112,14 @@ func (r *Report) WriteTable(w io.Writer) error {
 		line("steady, one every so often\t%.0f\t%.2f\t%.2f\t%.0f\t\t\t\t\t\t\t%d", s.PerSecond, s.P50, s.P99, s.CPU, s.Failed)
 	}
 	r.processes(line)
-	if len(r.Members) > 0 {
-		line("\n%d in flight, in turns\tper second\tp50 ms\tCPU µs\tbare proxy/s\tratio\tCPU beside the first", flatAt)
-		for _, c := range r.Members {
-			line("%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.3f\t%.2f", c.What, c.Exchanges.PerSecond, c.Exchanges.P50, c.Exchanges.CPU, c.Proxy.PerSecond,
-				c.Exchanges.PerSecond/c.Proxy.PerSecond, c.Exchanges.CPU/r.Members[0].Exchanges.CPU)
+	for _, all := range [][]Compared{r.Members, r.Directories} {
+		if len(all) == 0 {
+			continue
+		}
+		line("\n%d in flight, taking turns\tper second\tp50 ms\tCPU µs\tbare proxy/s\tratio\tCPU beside the first\tfailed", flatAt)
+		for _, c := range all {
+			line("%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.3f\t%.2f\t%d", c.What, c.Exchanges.PerSecond, c.Exchanges.P50, c.Exchanges.CPU, c.Proxy.PerSecond,
+				c.Exchanges.PerSecond/c.Proxy.PerSecond, c.Exchanges.CPU/all[0].Exchanges.CPU, c.Exchanges.Failed)
 		}
 	}
 	line("\ndurable appends, %d waiting\tper second\tp50 ms\tCPU µs", appendsWaiting)
