@@ -125,11 +125,14 @@ func (n *Node) handleNotify() {
 	}
 }
 
-// runNotify publishes and delivers, once this node knows that its disk is not an older
-// one: what that had sent, it would send again.
+// runNotify publishes and delivers, and completes acceptances that were begun, once this
+// node knows that its disk is not an older one: what that had sent, it would send again.
 func (n *Node) runNotify(ctx context.Context) error {
 	select {
 	case <-n.past.confirmed:
+		if err := n.notify.source.Resume(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("a declaration that was begun to be accepted waits for the next decision", "err", err)
+		}
 		return n.notify.publisher.Run(ctx)
 	case <-ctx.Done():
 		return nil

@@ -351,6 +351,7 @@ type KeptSubmission struct {
 	Content        []byte                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`         // while it is not decided
 	Status         []byte                 `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`           // envelope of the last SubmissionStatus
 	ReceivedUnixMs int64                  `protobuf:"varint,5,opt,name=received_unix_ms,json=receivedUnixMs,proto3" json:"received_unix_ms,omitempty"`
+	Numbers        []*registrypb.Subject  `protobuf:"bytes,6,rep,name=numbers,proto3" json:"numbers,omitempty"` // of its subject, as its clearance names them
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -418,6 +419,13 @@ func (x *KeptSubmission) GetReceivedUnixMs() int64 {
 		return x.ReceivedUnixMs
 	}
 	return 0
+}
+
+func (x *KeptSubmission) GetNumbers() []*registrypb.Subject {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
 }
 
 // KeptDeclaration is the declarant's row of one.
@@ -521,6 +529,76 @@ func (x *KeptDeclaration) GetTimeUnixMs() int64 {
 	return 0
 }
 
+// KeptAcceptance is the authentic source's row of a declaration that it is about to accept:
+// from before it is published until its status says so.
+type KeptAcceptance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Application   string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"` // that decided, and by whose client ticket it is published
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	AuthLevel     uint32                 `protobuf:"varint,3,opt,name=auth_level,json=authLevel,proto3" json:"auth_level,omitempty"`
+	Channel       string                 `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptAcceptance) Reset() {
+	*x = KeptAcceptance{}
+	mi := &file_node_nodepb_submission_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptAcceptance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptAcceptance) ProtoMessage() {}
+
+func (x *KeptAcceptance) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_submission_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptAcceptance.ProtoReflect.Descriptor instead.
+func (*KeptAcceptance) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_submission_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *KeptAcceptance) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *KeptAcceptance) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *KeptAcceptance) GetAuthLevel() uint32 {
+	if x != nil {
+		return x.AuthLevel
+	}
+	return 0
+}
+
+func (x *KeptAcceptance) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
 var File_node_nodepb_submission_proto protoreflect.FileDescriptor
 
 const file_node_nodepb_submission_proto_rawDesc = "" +
@@ -544,13 +622,14 @@ const file_node_nodepb_submission_proto_rawDesc = "" +
 	"\x17SubmissionStatusRequest\x12\x18\n" +
 	"\atickets\x18\x01 \x03(\tR\atickets\"6\n" +
 	"\x18SubmissionStatusResponse\x12\x1a\n" +
-	"\bstatuses\x18\x01 \x03(\fR\bstatuses\"\xac\x01\n" +
+	"\bstatuses\x18\x01 \x03(\fR\bstatuses\"\xe7\x01\n" +
 	"\x0eKeptSubmission\x12\x1c\n" +
 	"\tdeclarant\x18\x01 \x01(\tR\tdeclarant\x12 \n" +
 	"\vpublication\x18\x02 \x01(\fR\vpublication\x12\x18\n" +
 	"\acontent\x18\x03 \x01(\fR\acontent\x12\x16\n" +
 	"\x06status\x18\x04 \x01(\fR\x06status\x12(\n" +
-	"\x10received_unix_ms\x18\x05 \x01(\x03R\x0ereceivedUnixMs\"\xfd\x01\n" +
+	"\x10received_unix_ms\x18\x05 \x01(\x03R\x0ereceivedUnixMs\x129\n" +
+	"\anumbers\x18\x06 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\anumbers\"\xfd\x01\n" +
 	"\x0fKeptDeclaration\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12#\n" +
 	"\rclient_ticket\x18\x02 \x01(\tR\fclientTicket\x12\x16\n" +
@@ -561,7 +640,13 @@ const file_node_nodepb_submission_proto_rawDesc = "" +
 	"\x06status\x18\x06 \x01(\fR\x06status\x12\x16\n" +
 	"\x06closed\x18\a \x01(\bR\x06closed\x12 \n" +
 	"\ftime_unix_ms\x18\b \x01(\x03R\n" +
-	"timeUnixMs*z\n" +
+	"timeUnixMs\"\x7f\n" +
+	"\x0eKeptAcceptance\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"auth_level\x18\x03 \x01(\rR\tauthLevel\x12\x18\n" +
+	"\achannel\x18\x04 \x01(\tR\achannel*z\n" +
 	"\x10DeclarationState\x12!\n" +
 	"\x1dDECLARATION_STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bRECEIVED\x10\x01\x12\f\n" +
@@ -583,7 +668,7 @@ func file_node_nodepb_submission_proto_rawDescGZIP() []byte {
 }
 
 var file_node_nodepb_submission_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_nodepb_submission_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_node_nodepb_submission_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_node_nodepb_submission_proto_goTypes = []any{
 	(DeclarationState)(0),            // 0: crossroads.node.v1.DeclarationState
 	(*SubmissionStatus)(nil),         // 1: crossroads.node.v1.SubmissionStatus
@@ -592,17 +677,20 @@ var file_node_nodepb_submission_proto_goTypes = []any{
 	(*SubmissionStatusResponse)(nil), // 4: crossroads.node.v1.SubmissionStatusResponse
 	(*KeptSubmission)(nil),           // 5: crossroads.node.v1.KeptSubmission
 	(*KeptDeclaration)(nil),          // 6: crossroads.node.v1.KeptDeclaration
-	(*registrypb.NodeRef)(nil),       // 7: crossroads.registry.v1.NodeRef
+	(*KeptAcceptance)(nil),           // 7: crossroads.node.v1.KeptAcceptance
+	(*registrypb.NodeRef)(nil),       // 8: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),       // 9: crossroads.registry.v1.Subject
 }
 var file_node_nodepb_submission_proto_depIdxs = []int32{
-	7, // 0: crossroads.node.v1.SubmissionStatus.source:type_name -> crossroads.registry.v1.NodeRef
+	8, // 0: crossroads.node.v1.SubmissionStatus.source:type_name -> crossroads.registry.v1.NodeRef
 	0, // 1: crossroads.node.v1.SubmissionStatus.state:type_name -> crossroads.node.v1.DeclarationState
 	2, // 2: crossroads.node.v1.SubmissionStatus.reasons:type_name -> crossroads.node.v1.FieldReason
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	9, // 3: crossroads.node.v1.KeptSubmission.numbers:type_name -> crossroads.registry.v1.Subject
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_submission_proto_init() }
@@ -616,7 +704,7 @@ func file_node_nodepb_submission_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_submission_proto_rawDesc), len(file_node_nodepb_submission_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

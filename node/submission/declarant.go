@@ -156,7 +156,7 @@ func (d *Declarant) take(ctx context.Context, from names.NodeID, asked map[strin
 	}
 	if len(kept.Status) > 0 {
 		was, _, err := openStatus(kept.Status)
-		if err != nil || was.State == s.State || was.TimeUnixMs > s.TimeUnixMs {
+		if err != nil || !follows(was.State, s.State) {
 			return err
 		}
 	}
@@ -184,7 +184,7 @@ func (d *Declarant) take(ctx context.Context, from names.NodeID, asked map[strin
 		item.Current = item.Subject
 	}
 	changes := []outbox.Change{c}
-	if p.GetRefersTo() != "" && s.State == nodepb.DeclarationState_ACCEPTED { // something became of its original
+	if p.GetRefersTo() != "" && s.State != nodepb.DeclarationState_DECLINED { // it was accepted: something became of its original
 		again, err := d.reopen(names.Ticket(p.RefersTo))
 		if err != nil {
 			return err
@@ -192,6 +192,18 @@ func (d *Declarant) take(ctx context.Context, from names.NodeID, asked map[strin
 		changes = append(changes, again...)
 	}
 	return d.cfg.Inbox.Put([]*inbox.Item{item}, changes...)
+}
+
+// follows reports whether a declaration can have come from one state to the other; some
+// in between may have been missed. Times do not tell: a source's clock may be set back.
+func follows(was, is nodepb.DeclarationState) bool {
+	switch was {
+	case nodepb.DeclarationState_RECEIVED:
+		return is > nodepb.DeclarationState_RECEIVED
+	case nodepb.DeclarationState_ACCEPTED:
+		return is == nodepb.DeclarationState_AMENDED || is == nodepb.DeclarationState_ANNULLED
+	}
+	return false
 }
 
 // reopen has a declaration asked about once more.

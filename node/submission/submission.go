@@ -9,9 +9,13 @@
 //	RECEIVED ──▶ ACCEPTED ──▶ AMENDED (by a correction) or ANNULLED (by a cancellation)
 //	         └─▶ DECLINED, with reasons for fields
 //
+// What becomes of one never goes back.
+//
 // At the source the declaration waits in the inbox; its system takes it and decides
 // ([Source.Decide]). What is accepted is published at once to whoever is subscribed,
-// authorized and integrated. Corrections and cancellations refer to the original's
+// authorized and integrated. That it is accepted, and by whom, is kept before it is
+// published: after a crash it is published under the same client ticket, so once, and
+// cannot be declined. Corrections and cancellations refer to the original's
 // ticket, and come from the same declarant.
 //
 // The declarant's node asks the source what became of its declarations until they are
@@ -62,6 +66,7 @@ const Life = 366 * 24 * time.Hour
 const (
 	tabSubmissions  outbox.Table = 27 // ticket → KeptSubmission, at the source
 	tabDeclarations outbox.Table = 28 // ticket → KeptDeclaration, at the declarant
+	tabAcceptances  outbox.Table = 29 // ticket → KeptAcceptance, at the source, while it is under way
 )
 
 // Config is all that both sides need.
@@ -84,7 +89,7 @@ type Config struct {
 type (
 	Source struct {
 		cfg   Config
-		locks keylock.Locks // by ticket
+		locks keylock.Locks // one: who decides
 	}
 	Declarant struct {
 		cfg  Config
