@@ -122,7 +122,10 @@ var (
 
 // PAE gives the bytes that are signed.
 func PAE(t Type, payload []byte) []byte {
-	b := make([]byte, 0, 32+len(t)+len(payload))
+	return appendPAE(make([]byte, 0, 32+len(t)+len(payload)), t, payload)
+}
+
+func appendPAE(b []byte, t Type, payload []byte) []byte {
 	b = append(b, "DSSEv1 "...)
 	b = strconv.AppendInt(b, int64(len(t)), 10)
 	b = append(b, ' ')

@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"crypto"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -41,9 +40,9 @@ func mayGroup(t Type) bool {
 }
 
 // rootPAE gives the bytes that are signed for a group.
-func rootPAE(t Type, pub ed25519.PublicKey, size uint64, root [sha256.Size]byte) []byte {
-	var b []byte
-	for _, s := range []string{string(t), string(KeyID(pub))} {
+func rootPAE(t Type, keyID string, size uint64, root [sha256.Size]byte) []byte {
+	b := make([]byte, 0, 256)
+	for _, s := range [...]string{string(t), keyID} {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 		b = append(b, s...)
 	}
@@ -54,11 +53,9 @@ func rootPAE(t Type, pub ed25519.PublicKey, size uint64, root [sha256.Size]byte)
 // leafOf gives the leaf of one message. The salt keeps whoever sees the leaf in a
 // neighbour's path from trying out what the message might be.
 func leafOf(salt []byte, t Type, payload []byte) [sha256.Size]byte {
-	h := sha256.New()
-	h.Write([]byte{0})
-	h.Write(salt)
-	h.Write(PAE(t, payload))
-	return [sha256.Size]byte(h.Sum(nil))
+	b := make([]byte, 0, 2048) // of most messages; it stays on the stack
+	b = append(append(b, 0), salt...)
+	return sha256.Sum256(appendPAE(b, t, payload))
 }
 
 func nodeOf(left, right [sha256.Size]byte) [sha256.Size]byte {
@@ -76,16 +73,31 @@ func tree(leaves [][sha256.Size]byte) (root [sha256.Size]byte, paths [][][]byte)
 	if n == 1 {
 		return leaves[0], make([][][]byte, 1)
 	}
+	paths = make([][][]byte, n)
+	depth := bits.Len(uint(n - 1))
+	room := make([][]byte, n*depth)
+	for i := range paths {
+		paths[i], room = room[:0:depth], room[depth:]
+	}
+	return grow(leaves, paths), paths
+}
+
+// grow gives the root over leaves, and adds to the path of each.
+func grow(leaves [][sha256.Size]byte, paths [][][]byte) [sha256.Size]byte {
+	n := len(leaves)
+	if n == 1 {
+		return leaves[0]
+	}
 	split := 1 << (bits.Len(uint(n-1)) - 1)
-	left, leftPaths := tree(leaves[:split])
-	right, rightPaths := tree(leaves[split:])
-	for _, p := range leftPaths {
-		paths = append(paths, append(p, right[:]))
+	left, right := grow(leaves[:split], paths[:split]), grow(leaves[split:], paths[split:])
+	for i := range paths {
+		if i < split {
+			paths[i] = append(paths[i], right[:])
+		} else {
+			paths[i] = append(paths[i], left[:])
+		}
 	}
-	for _, p := range rightPaths {
-		paths = append(paths, append(p, left[:]))
-	}
-	return nodeOf(left, right), paths
+	return nodeOf(left, right)
 }
 
 // rootOf follows a path from a leaf to the root: RFC 9162, section 2.1.3.2. Only
@@ -218,6 +230,7 @@ func (g *Group) sign(group []*toSign) {
 		return
 	}
 	pub, err := publicKey(g.signer)
+	keyID := string(KeyID(pub))
 	leaves, salts := make([][sha256.Size]byte, len(group)), make([]byte, saltSize*len(group))
 	rand.Read(salts)
 	saltOf := func(i int) []byte { return salts[i*saltSize : (i+1)*saltSize : (i+1)*saltSize] }
@@ -227,7 +240,7 @@ func (g *Group) sign(group []*toSign) {
 	root, paths := tree(leaves)
 	var sig []byte
 	if err == nil {
-		sig, err = g.signer.Sign(rand.Reader, rootPAE(group[0].t, pub, uint64(len(group)), root), crypto.Hash(0))
+		sig, err = g.signer.Sign(rand.Reader, rootPAE(group[0].t, keyID, uint64(len(group)), root), crypto.Hash(0))
 	}
 	for i, m := range group {
 		if err != nil {
@@ -235,7 +248,7 @@ func (g *Group) sign(group []*toSign) {
 			continue
 		}
 		m.raw, m.err = proto.Marshal(&certspb.Envelope{Type: string(m.t), Payload: m.payload, Signatures: []*certspb.Signature{{
-			KeyId: string(KeyID(pub)), Signature: sig,
+			KeyId: keyID, Signature: sig,
 			Group: &certspb.GroupPath{Salt: saltOf(i), Index: uint64(i), Size: uint64(len(group)), Path: paths[i]},
 		}}})
 	}

@@ -198,7 +198,7 @@ func TestTreeOfOneIsNone(t *testing.T) {
 	payload, salt := []byte("payload"), make([]byte, saltSize)
 	leaf := leafOf(salt, Answer, payload)
 	e := &certspb.Envelope{Type: string(Answer), Payload: payload, Signatures: []*certspb.Signature{{
-		KeyId: string(KeyID(pub(k))), Signature: ed25519.Sign(k, rootPAE(Answer, pub(k), 1, leaf)),
+		KeyId: string(KeyID(pub(k))), Signature: ed25519.Sign(k, rootPAE(Answer, string(KeyID(pub(k))), 1, leaf)),
 		Group: &certspb.GroupPath{Salt: salt, Size: 1},
 	}}}
 	if verdict(t, v, Answer, e, pub(k)) {

@@ -95,10 +95,10 @@ func (v *Verifier) verify(o *Opened, pub ed25519.PublicKey, k *ready, s *certspb
 	if !ok {
 		return false
 	}
-	signed := rootPAE(o.Type, pub, s.Group.Size, root)
+	signed := rootPAE(o.Type, k.id, s.Group.Size, root)
 	// The signature is part of what is remembered: whoever keeps this message as
 	// evidence must find in it the signature that verifies, not just any.
-	key := sha256.Sum256(append(append(signed[:len(signed):len(signed)], pub...), s.Signature...))
+	key := sha256.Sum256(append(append(append(make([]byte, 0, 512), signed...), pub...), s.Signature...))
 	if v.knows(key) {
 		return true
 	}

@@ -125,9 +125,11 @@ type Store interface {
 	IDs(t outbox.Table, prefix string) ([]string, error)
 }
 
-// Journal is the node's own segment.
+// Journal is the node's own segment; *journal.Journal is one.
 type Journal interface {
 	Append(ctx context.Context, e *nodepb.Entry) (uint64, error)
+	// AppendAll returns once all entries are durable.
+	AppendAll(ctx context.Context, entries []*nodepb.Entry) error
 }
 
 // The outbox tables of this package.

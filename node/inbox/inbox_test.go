@@ -17,6 +17,8 @@ type journal struct{}
 
 func (journal) Append(context.Context, *nodepb.Entry) (uint64, error) { return 0, nil }
 
+func (journal) AppendAll(context.Context, []*nodepb.Entry) error { return nil }
+
 var ann, annNow, bob = subject.Raw(subject.SSIN, "74471238128"), subject.Raw(subject.SSIN, "74071238186"), subject.Raw(subject.SSIN, "85073003328")
 
 func open(t *testing.T, dir string, consumers ...Consumer) (*Inbox, func()) {

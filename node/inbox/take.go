@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
@@ -292,26 +291,20 @@ func (b *Inbox) forget(done []*entry) {
 }
 
 func (b *Inbox) journalTaken(ctx context.Context, by Taker, items []*entry) error {
-	ctx = context.WithoutCancel(ctx)
-	errs := make([]error, len(items))
-	var all sync.WaitGroup
+	entries := make([]*nodepb.Entry, len(items))
 	for i, e := range items {
-		all.Go(func() {
-			item, err := b.load(e.ID)
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			j := b.journalEntry(nodepb.Event_TAKEN, item)
-			j.User, j.Application, j.Channel = string(by.User), by.Consumer, by.Channel
-			if j.User == "" {
-				j.User = by.Consumer
-			}
-			_, errs[i] = b.cfg.Journal.Append(ctx, j)
-		})
+		item, err := b.load(e.ID)
+		if err != nil {
+			return err
+		}
+		j := b.journalEntry(nodepb.Event_TAKEN, item)
+		j.User, j.Application, j.Channel = string(by.User), by.Consumer, by.Channel
+		if j.User == "" {
+			j.User = by.Consumer
+		}
+		entries[i] = j
 	}
-	all.Wait()
-	return errors.Join(errs...)
+	return b.cfg.Journal.AppendAll(context.WithoutCancel(ctx), entries)
 }
 
 // journalEntry says what an item is, without its content.

@@ -39,7 +39,7 @@ type pending struct {
 	commitment [CommitmentSize]byte
 	terms      terms
 	sequence   uint64     // set by the writer before done
-	done       chan error // takes one outcome
+	done       chan error // takes one outcome; set by who waits for it
 }
 
 // prepare checks an entry and computes all that does not depend on its place.
@@ -54,7 +54,7 @@ func prepare(e *nodepb.Entry) (*pending, error) {
 	if len(raw) > MaxEntry {
 		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are taken", ErrRefused, len(raw), MaxEntry)
 	}
-	p := &pending{entry: raw, terms: termsOf(e), done: make(chan error, 1)}
+	p := &pending{entry: raw, terms: termsOf(e)}
 	rand.Read(p.salt[:])
 	p.commitment = EntryCommitment(p.salt, raw)
 	return p, nil

@@ -50,6 +50,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ type Journal struct {
 	index *index
 	log   *slog.Logger
 
-	queue   chan *pending
+	queue   chan []*pending // what came together
 	closing chan struct{}
 	tasks   sync.WaitGroup // the writer and the indexer
 
@@ -154,7 +155,7 @@ func Open(cfg Config) (_ *Journal, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	j := &Journal{cfg: cfg, fs: cfg.FS, log: cfg.Log, queue: make(chan *pending), closing: make(chan struct{})}
+	j := &Journal{cfg: cfg, fs: cfg.FS, log: cfg.Log, queue: make(chan []*pending), closing: make(chan struct{})}
 	indexDir := ""
 	if cfg.Dir != "" {
 		indexDir = filepath.Join(cfg.Dir, IndexDir)
@@ -218,18 +219,68 @@ func (j *Journal) Append(ctx context.Context, e *nodepb.Entry) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	select {
-	case j.queue <- p:
-	case <-j.closing:
-		return 0, errClosed
-	case <-ctx.Done():
-		return 0, fmt.Errorf("append to the journal: %w", context.Cause(ctx))
+	p.done = make(chan error, 1)
+	if err := j.enqueue(ctx, []*pending{p}); err != nil {
+		return 0, err
 	}
+	if err := await(ctx, p.done); err != nil {
+		return 0, err
+	}
+	return p.sequence, nil
+}
+
+// AppendAll writes entries in order, as Append does each, and returns once all are
+// durable: for those that come together it is cheaper. Nothing is written if one is not
+// fit; after any other error some may be.
+func (j *Journal) AppendAll(ctx context.Context, entries []*nodepb.Entry) error {
+	if err := j.Healthy(); err != nil {
+		return err
+	}
+	all, done := make([]*pending, len(entries)), make(chan error, len(entries))
+	for i, e := range entries {
+		p, err := prepare(e)
+		if err != nil {
+			return err
+		}
+		p.done, all[i] = done, p
+	}
+	for rest := all; len(rest) > 0; {
+		n, size := 1, len(rest[0].entry)
+		for n < len(rest) && n < maxGroup && size < maxGroupBytes {
+			size += len(rest[n].entry)
+			n++
+		}
+		if err := j.enqueue(ctx, rest[:n:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	var failed error
+	for range all {
+		failed = cmp.Or(failed, await(ctx, done))
+	}
+	return failed
+}
+
+// enqueue hands entries to the writer.
+func (j *Journal) enqueue(ctx context.Context, together []*pending) error {
 	select {
-	case err := <-p.done:
-		return p.sequence, err
+	case j.queue <- together:
+		return nil
+	case <-j.closing:
+		return errClosed
 	case <-ctx.Done():
-		return 0, fmt.Errorf("append to the journal (the entry may yet be written): %w", context.Cause(ctx))
+		return fmt.Errorf("append to the journal: %w", context.Cause(ctx))
+	}
+}
+
+// await waits for the outcome of one entry.
+func await(ctx context.Context, done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("append to the journal (the entry may yet be written): %w", context.Cause(ctx))
 	}
 }
 

@@ -97,6 +97,45 @@ func TestAppendAndFind(t *testing.T) {
 	}
 }
 
+// What is appended together is one run of the journal, in order, if nothing else is; one
+// entry that is not fit keeps all of them out.
+func TestAppendAll(t *testing.T) {
+	cfg := Config{FS: disktest.New()}
+	j := open(t, cfg)
+	ctx := context.Background()
+	var many []*nodepb.Entry
+	for i := range 2*maxGroup + 7 {
+		many = append(many, entry(i))
+	}
+	if err := j.AppendAll(ctx, many); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AppendAll(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	bad := entry(1)
+	bad.Role = 0
+	if err := j.AppendAll(ctx, []*nodepb.Entry{entry(1), bad}); !errors.Is(err, ErrRefused) {
+		t.Fatalf("%v", err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AppendAll(ctx, many[:1]); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("closed: %v", err)
+	}
+	j = open(t, cfg)
+	got := find(t, j, Query{Limit: 10_000})
+	if len(got) != len(many) {
+		t.Fatalf("%d entries, want %d", len(got), len(many))
+	}
+	for i, s := range got {
+		if s.Sequence != uint64(i) || s.Entry.Ticket != many[i].Ticket {
+			t.Fatalf("number %d: %d, %s", i, s.Sequence, s.Entry.Ticket)
+		}
+	}
+}
+
 func TestGuard(t *testing.T) {
 	j := open(t, Config{FS: disktest.New()})
 	for what, spoil := range map[string]func(*nodepb.Entry){

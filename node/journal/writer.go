@@ -5,7 +5,7 @@ import (
 	"runtime"
 )
 
-// What one sync covers at most.
+// What one sync covers, and what comes together, at most; the last to join may go beyond.
 const (
 	maxGroup      = 1024
 	maxGroupBytes = 1 << 20
@@ -26,9 +26,9 @@ func (j *Journal) write(index chan<- []row) {
 		select {
 		case <-j.closing:
 			return
-		case p := <-j.queue:
+		case first := <-j.queue:
 			j.months.RLock()
-			group := j.keys.admit(j.gather(p))
+			group := j.keys.admit(j.gather(first))
 			rows, err := j.commit(group)
 			j.months.RUnlock()
 			for _, p := range group {
@@ -43,14 +43,19 @@ func (j *Journal) write(index chan<- []row) {
 
 // gather takes what else waits. It lets others run first: those whom the last
 // group woke are about to come back.
-func (j *Journal) gather(p *pending) []*pending {
+func (j *Journal) gather(group []*pending) []*pending {
 	runtime.Gosched()
-	group, size := []*pending{p}, len(p.entry)
+	size := 0
+	for _, p := range group {
+		size += len(p.entry)
+	}
 	for len(group) < maxGroup && size < maxGroupBytes {
 		select {
-		case p := <-j.queue:
-			group = append(group, p)
-			size += len(p.entry)
+		case more := <-j.queue:
+			group = append(group, more...)
+			for _, p := range more {
+				size += len(p.entry)
+			}
 		default:
 			return group
 		}

@@ -98,17 +98,20 @@ func (c *courier) openReceipt(v record.View, f *flight, from names.NodeID, raw [
 	if err := proto.Unmarshal(opened.Payload, r); err != nil {
 		return nil, errors.New("not protobuf")
 	}
-	for what, wrong := range map[string]bool{
-		"mesh":        r.Mesh != string(c.cfg.Mesh),
-		"ticket":      r.Ticket != string(f.used.Ticket),
-		"recipient":   record.NodeID(r.Recipient) != from,
-		"publisher":   r.Publisher != string(c.cfg.Self.Institution),
-		"publication": !bytes.Equal(r.PublicationHash, f.used.PublicationHash),
-		"clearance":   !bytes.Equal(r.ClearanceHash, f.used.Hash),
-		"content":     !bytes.Equal(r.Commitment, f.commitment),
+	for _, is := range [...]struct {
+		what  string
+		wrong bool
+	}{
+		{"mesh", r.Mesh != string(c.cfg.Mesh)},
+		{"ticket", r.Ticket != string(f.used.Ticket)},
+		{"recipient", record.NodeID(r.Recipient) != from},
+		{"publisher", r.Publisher != string(c.cfg.Self.Institution)},
+		{"publication", !bytes.Equal(r.PublicationHash, f.used.PublicationHash)},
+		{"clearance", !bytes.Equal(r.ClearanceHash, f.used.Hash)},
+		{"content", !bytes.Equal(r.Commitment, f.commitment)},
 	} {
-		if wrong {
-			return nil, fmt.Errorf("it is for another %s", what)
+		if is.wrong {
+			return nil, fmt.Errorf("it is for another %s", is.what)
 		}
 	}
 	for _, id := range opened.KeyIDs() {

@@ -23,6 +23,8 @@ type courier struct {
 	mu      sync.Mutex
 	queue   []*delivery // in order; what is done is nil
 	waiting int         // of them that are not nil
+	ahead   int         // of them that are cleared and were not attempted yet
+	began   time.Time   // the attempt in hand, or the last one
 	dead    int
 	retryAt time.Time // the recipient does not answer: not before
 	silent  backoff
@@ -34,7 +36,8 @@ type courier struct {
 type delivery struct {
 	sequence uint64
 	kept     *nodepb.KeptDelivery // courier.mu guards it
-	permit   *permit              // the courier's; nil: to be cleared anew
+	permit   *permit              // nil: to be cleared anew; courier.mu, then the attempt's
+	ahead    bool                 // counted in courier.ahead; courier.mu
 	retryAt  time.Time            // after a refusal; courier.mu
 	tries    uint32               // that the recipient may think otherwise of later; courier.mu
 }
@@ -53,6 +56,36 @@ func (c *courier) add(d *delivery) {
 	if d.kept.Dead {
 		c.dead++
 	}
+	if d.permit != nil && c.since.IsZero() {
+		d.ahead = true
+		c.ahead++
+	} else {
+		d.permit = nil // it will be too late for it
+	}
+}
+
+// taken notes that a delivery is attempted, or waits for more than its turn: what cleared
+// it is used now or too late. The caller holds mu.
+func (c *courier) taken(d *delivery, now bool) {
+	if d.ahead {
+		d.ahead = false
+		c.ahead--
+	}
+	if !now {
+		d.permit = nil
+	}
+}
+
+// full says for how long, at most, nothing more should be cleared for this recipient: it
+// has more at hand than it is told before clearances end. One that takes its time holds
+// up nobody else for longer than half of that.
+func (c *courier) full() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ahead < (c.cfg.Batch+1)/2 {
+		return 0
+	}
+	return c.began.Add(c.cfg.Bounds.PresentLife / 2).Sub(c.cfg.Now())
 }
 
 func (c *courier) nudge() {
@@ -68,6 +101,7 @@ func (c *courier) run(ctx context.Context) {
 		batch, wait := c.next()
 		if len(batch) > 0 {
 			c.attempt(ctx, batch)
+			c.Publisher.nudge() // there may be room for more
 			continue
 		}
 		var timer <-chan time.Time
@@ -117,9 +151,14 @@ func (c *courier) next() (batch []*delivery, wait time.Duration) {
 			for _, k := range d.kept.Keys {
 				blocked[k] = true
 			}
+			c.taken(d, false)
 			continue
 		}
+		c.taken(d, true)
 		batch = append(batch, d)
+	}
+	if len(batch) > 0 {
+		c.began = now
 	}
 	if len(batch) == 0 && !soonest.IsZero() {
 		wait = soonest.Sub(now)
@@ -153,6 +192,11 @@ func (c *courier) unanswered(err error) {
 		c.since = now
 	}
 	c.retryAt, c.why = now.Add(c.silent.next()), err.Error()
+	for _, d := range c.queue {
+		if d != nil {
+			c.taken(d, false)
+		}
+	}
 	c.cfg.Log.Info("recipient cannot be told; will try again", "recipient", c.address, "waiting", c.waiting, "at", c.retryAt, "err", err)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/exchange"
@@ -51,20 +50,17 @@ func has(list []*registrypb.Subject, s *registrypb.Subject) bool {
 	return false
 }
 
-// appendAll makes all entries durable, at the same time so that they share syncs.
+// appendAll makes all entries durable.
 func appendAll(ctx context.Context, j Journal, entries []*nodepb.Entry) error {
-	ctx = context.WithoutCancel(ctx) // what happened is journaled even if nobody waits any more
-	errs := make([]error, len(entries))
-	var all sync.WaitGroup
-	for i, e := range entries {
-		exchange.Tidy(e)
-		all.Go(func() { _, errs[i] = j.Append(ctx, e) })
+	if len(entries) == 0 {
+		return nil
 	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
+	for _, e := range entries {
+		exchange.Tidy(e)
+	}
+	// What happened is journaled even if nobody waits any more.
+	if err := j.AppendAll(context.WithoutCancel(ctx), entries); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }

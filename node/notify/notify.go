@@ -117,8 +117,12 @@ type Inbox interface {
 	Put(items []*inbox.Item, with ...outbox.Change) error
 }
 
-// Journal is the node's own segment.
-type Journal = exchange.Journal
+// Journal is the node's own segment; *journal.Journal is one.
+type Journal interface {
+	exchange.Journal
+	// AppendAll returns once all entries are durable.
+	AppendAll(ctx context.Context, entries []*nodepb.Entry) error
+}
 
 // Peers carries calls to other nodes. An error means that it is not known what the peer
 // did.

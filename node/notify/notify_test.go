@@ -326,3 +326,50 @@ func (w *world) setStale(who string, stale bool) {
 	defer w.mu.Unlock()
 	w.nodes[who].stale = stale
 }
+
+// Nothing is cleared long before its turn: a recipient that takes its time has each
+// delivery cleared once, not again because the clearance ended in the queue.
+func TestClearedInTime(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.set(func(method, _, to string, _ proto.Message) error {
+			if method == "deliver" && to == "pension" {
+				time.Sleep(400 * time.Millisecond)
+			}
+			return nil
+		}, nil)
+		const n = 30 * 16 // batches; one after the other they take six times a clearance's life
+		for i := range n {
+			w.publish(bob, i)
+		}
+		time.Sleep(time.Minute)
+		want(t, "told", len(w.take("pension")), n)
+		want(t, "asked whether it is ready, to clear anew", w.calls("ready pension"), 0)
+	})
+}
+
+// A recipient that answers nobody for long does not keep others from being told.
+func TestSlowRecipient(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.set(func(method, _, to string, _ proto.Message) error {
+			if method == "deliver" && to == "health" {
+				time.Sleep(9 * time.Second)
+			}
+			return nil
+		}, nil)
+		const n = 10 * 16
+		for i := range n {
+			w.publish(ann, i)
+		}
+		time.Sleep(15 * time.Second)
+		want(t, "told", len(w.take("pension")), n)
+		w.set(nil, nil)
+		time.Sleep(time.Hour)
+		want(t, "told in the end", len(w.take("health")), n)
+	})
+}
+
+func (w *world) calls(what string) int {
+	w.net.mu.Lock()
+	defer w.net.mu.Unlock()
+	return w.net.calls[what]
+}

@@ -30,18 +30,21 @@ func (r *Recipient) openNotice(v record.View, desk *clearing.Desk, from names.No
 	if err := proto.Unmarshal(opened.Payload, n); err != nil || len(n.ProtoReflect().GetUnknown()) > 0 {
 		return errors.New("malformed")
 	}
-	for what, wrong := range map[string]bool{
-		"mesh":        n.Mesh != string(r.cfg.Mesh),
-		"ticket":      n.Ticket != string(a.told.Ticket),
-		"publisher":   record.NodeID(n.Publisher) != from,
-		"recipient":   n.Recipient != string(r.cfg.Self.Institution),
-		"publication": !bytes.Equal(n.PublicationHash, a.told.PublicationHash),
-		"clearance":   !bytes.Equal(n.ClearanceHash, a.told.Hash),
-		"content": len(a.raw.Blinding) != exchange.BlindingSize ||
-			!bytes.Equal(n.Commitment, exchange.Commitment(a.raw.Blinding, a.raw.Content)),
+	for _, is := range [...]struct {
+		what  string
+		wrong bool
+	}{
+		{"mesh", n.Mesh != string(r.cfg.Mesh)},
+		{"ticket", n.Ticket != string(a.told.Ticket)},
+		{"publisher", record.NodeID(n.Publisher) != from},
+		{"recipient", n.Recipient != string(r.cfg.Self.Institution)},
+		{"publication", !bytes.Equal(n.PublicationHash, a.told.PublicationHash)},
+		{"clearance", !bytes.Equal(n.ClearanceHash, a.told.Hash)},
+		{"content", len(a.raw.Blinding) != exchange.BlindingSize ||
+			!bytes.Equal(n.Commitment, exchange.Commitment(a.raw.Blinding, a.raw.Content))},
 	} {
-		if wrong {
-			return fmt.Errorf("it is for another %s", what)
+		if is.wrong {
+			return fmt.Errorf("it is for another %s", is.what)
 		}
 	}
 	ok, err := desk.Signed(opened, from.Institution)

@@ -49,12 +49,23 @@ type unresolved struct {
 	sequence uint64
 	kept     *nodepb.KeptPublication
 	*asking
+	keys []string // numbers under which its order is kept, once it was decided on
 }
 
 // resolve has pending publications cleared, in order and in batches.
 func (p *Publisher) resolve(ctx context.Context) {
 	b := backoff{first: p.cfg.RetryFirst, most: p.cfg.RetryMost / 10}
 	for ctx.Err() == nil {
+		if wait := p.full(); wait > 0 {
+			t := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+			case <-p.wake:
+			case <-t.C:
+			}
+			t.Stop()
+			continue
+		}
 		batch, err := p.takePending()
 		if err == nil && len(batch) == 0 {
 			select {
@@ -78,6 +89,14 @@ func (p *Publisher) resolve(ctx context.Context) {
 	}
 }
 
+// full says for how long, at most, nothing should be cleared: 0 when it should.
+func (p *Publisher) full() (wait time.Duration) {
+	for _, c := range p.all() {
+		wait = max(wait, c.full())
+	}
+	return wait
+}
+
 // takePending reads the first pending publications; they stay pending until they are
 // settled. Those whose life ended are dropped: Settled or not, nobody is told any more.
 func (p *Publisher) takePending() (batch []*unresolved, err error) {
@@ -93,7 +112,7 @@ func (p *Publisher) takePending() (batch []*unresolved, err error) {
 		if err != nil {
 			return nil, err
 		}
-		batch = append(batch, &unresolved{n, kept, &asking{raw: kept.Publication}})
+		batch = append(batch, &unresolved{sequence: n, kept: kept, asking: &asking{raw: kept.Publication}})
 	}
 	return batch, nil
 }
@@ -125,21 +144,21 @@ func (p *Publisher) resolveBatch(ctx context.Context, batch []*unresolved) error
 	var settled []*unresolved
 	blocked := map[string]bool{}
 	for _, u := range batch {
-		publication, keys, err := u.read()
+		publication, err := u.read()
 		if err != nil {
 			return err
 		}
 		held := !u.done
-		for _, k := range keys {
+		for _, k := range u.keys {
 			held = held || blocked[k]
 		}
 		if held {
-			for _, k := range keys {
+			for _, k := range u.keys {
 				blocked[k] = true
 			}
 			continue
 		}
-		cs, err := p.settle(u, publication, keys)
+		cs, err := p.settle(u, publication)
 		if err != nil {
 			return err
 		}
@@ -166,19 +185,20 @@ func (p *Publisher) resolveBatch(ctx context.Context, batch []*unresolved) error
 	return trouble
 }
 
-// read gives what was published, and the numbers under which its order is kept.
-func (u *unresolved) read() (*registrypb.Publication, []string, error) {
-	publication, err := readPublication(u.raw)
-	if err != nil {
-		return nil, nil, err
+// read gives what was published, and notes the numbers under which its order is kept.
+func (u *unresolved) read() (publication *registrypb.Publication, err error) {
+	if len(u.permits) > 0 {
+		publication = u.permits[0].Publication
+	} else if publication, err = readPublication(u.raw); err != nil {
+		return nil, err
 	}
-	keys := []string{keyOf(publication.Subject)}
+	u.keys = []string{keyOf(publication.Subject)}
 	for _, s := range u.family {
-		if k := keyOf(s); !contains(keys, k) {
-			keys = append(keys, k)
+		if k := keyOf(s); !contains(u.keys, k) {
+			u.keys = append(u.keys, k)
 		}
 	}
-	return publication, keys, nil
+	return publication, nil
 }
 
 func keyOf(s *registrypb.Subject) string {
@@ -196,13 +216,13 @@ func (u *unresolved) says() string {
 }
 
 // settle gives the rows of a publication that was decided on.
-func (p *Publisher) settle(u *unresolved, publication *registrypb.Publication, keys []string) ([]outbox.Change, error) {
+func (p *Publisher) settle(u *unresolved, publication *registrypb.Publication) ([]outbox.Change, error) {
 	until := time.UnixMilli(u.kept.UntilUnixMs)
 	audience := &nodepb.KeptAudience{Outcome: u.outcome, Reason: u.reason, Ticket: string(names.TicketOf(u.raw)), TimeUnixMs: publication.TimeUnixMs, Incomplete: u.incomplete}
 	var changes []outbox.Change
 	for _, k := range u.permits {
 		audience.Addresses = append(audience.Addresses, k.Address())
-		row, err := changeOf(deliveryKey(k.Address(), u.sequence), p.queued(keys), time.Time{})
+		row, err := changeOf(deliveryKey(k.Address(), u.sequence), p.queued(u.keys), time.Time{})
 		if err != nil {
 			return nil, err
 		}
@@ -221,12 +241,8 @@ func (p *Publisher) queued(keys []string) *nodepb.KeptDelivery {
 func (p *Publisher) address(settled []*unresolved) {
 	done := map[uint64]bool{}
 	for _, u := range settled {
-		_, keys, err := u.read()
-		if err != nil {
-			continue // it was read before
-		}
 		for _, k := range u.permits {
-			p.courier(k.Address()).add(&delivery{sequence: u.sequence, kept: p.queued(keys), permit: k})
+			p.courier(k.Address()).add(&delivery{sequence: u.sequence, kept: p.queued(u.keys), permit: k})
 		}
 		done[u.sequence] = true
 	}

@@ -287,6 +287,19 @@ func (j *journal) Append(ctx context.Context, e *nodepb.Entry) (uint64, error) {
 	return uint64(len(j.entries) - 1), nil
 }
 
+// AppendAll writes what it can: where one fails, others may stand.
+func (j *journal) AppendAll(ctx context.Context, entries []*nodepb.Entry) error {
+	if j.real != nil {
+		return j.real.AppendAll(ctx, entries)
+	}
+	var failed error
+	for _, e := range entries {
+		_, err := j.Append(ctx, e)
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
 func (j *journal) count(events ...nodepb.Event) (n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

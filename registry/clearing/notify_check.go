@@ -2,6 +2,7 @@ package clearing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -55,7 +56,8 @@ type Desk struct {
 	mesh    names.MeshID
 
 	keys     map[names.KeyID]*registrypb.Key
-	verdicts map[verdictKey]verdict
+	verdicts map[string]verdict       // by all that they depend on
+	key      []byte                   // of the verdict in hand
 	grants   map[string]*lease.Signed // that stand; by their bytes
 	last     struct {                 // the publication read last: one goes to many
 		raw    []byte
@@ -65,18 +67,7 @@ type Desk struct {
 	}
 }
 
-// verdictKey is all that the standing of a notification's parties and rights depends on,
-// beside what its messages say of their own times.
-type verdictKey struct {
-	publisher, clearer, leader                 names.NodeID
-	recipient, dataset, purpose, authorization string
-	mode                                       string
-	published, issued                          names.Date
-	fields, qualities, publisherQualities      string
-	period                                     names.Period
-}
-
-// verdict is what came of a verdictKey.
+// verdict is what came of the standing of a notification's parties and rights.
 type verdict struct {
 	refusal      *Refusal
 	deliberation names.Deliberation
@@ -84,7 +75,7 @@ type verdict struct {
 
 // Desk begins to check in one view.
 func (m *Checker) Desk(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID) *Desk {
-	return &Desk{checker: m, v: v, now: now, bounds: b, mesh: mesh, keys: map[names.KeyID]*registrypb.Key{}, verdicts: map[verdictKey]verdict{}, grants: map[string]*lease.Signed{}}
+	return &Desk{checker: m, v: v, now: now, bounds: b, mesh: mesh, keys: map[names.KeyID]*registrypb.Key{}, verdicts: map[string]verdict{}, grants: map[string]*lease.Signed{}}
 }
 
 // Check is everything that publisher and recipient can verify of a clearance: that a
@@ -239,37 +230,44 @@ func (d *Desk) Stands(t *Told) *Refusal {
 			return invalid("no key in force of %s signed the %s", s.by, s.what)
 		}
 	}
-	c := t.Clearance
-	k := verdictKey{
-		publisher: t.Publisher, clearer: t.Clearer, leader: record.NodeID(t.grant.Grant.Leader), recipient: c.Recipient, dataset: c.Dataset,
-		purpose: c.Purpose, mode: c.Mode, authorization: c.Authorization, published: dayOf(t.Publication.TimeUnixMs), issued: dayOf(c.IssuedUnixMs),
-		fields: joinAll(c.Fields, t.Publication.Fields), qualities: joinAll(c.Qualities), publisherQualities: joinAll(c.PublisherQualities), period: record.Period(c.Period),
-	}
-	s, known := d.verdicts[k]
+	d.key = t.appendVerdictKey(d.key[:0])
+	s, known := d.verdicts[string(d.key)]
 	if !known {
 		s.refusal = d.rightsStand(t)
 		if z, err := d.v.Authorization(t.authorizedBy); err == nil && z != nil {
 			s.deliberation = names.Deliberation(z.Deliberation)
 		}
-		d.verdicts[k] = s
+		d.verdicts[string(d.key)] = s
 	}
 	t.Deliberation = s.deliberation
 	return s.refusal
 }
 
-func dayOf(unixMs int64) names.Date { return names.DateOf(time.UnixMilli(unixMs).UTC()) }
-
-// joinAll makes lists of names one string; no name holds these bytes.
-func joinAll(lists ...[]string) string {
-	var b []byte
-	for _, l := range lists {
-		for _, s := range l {
-			b = append(append(b, s...), ' ')
-		}
-		b = append(b, '/')
+// appendVerdictKey appends all that the standing of parties and rights depends on, beside
+// what the messages say of their own times; everything with its length, for who sends it is
+// not to be trusted to send names.
+func (t *Told) appendVerdictKey(b []byte) []byte {
+	c, p, leader := t.Clearance, t.Publication, t.grant.Grant.GetLeader()
+	text := func(s string) { b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) }
+	for _, s := range [...]string{
+		string(t.Publisher.Institution), string(t.Publisher.Node), string(t.Clearer.Institution), string(t.Clearer.Node), leader.GetInstitution(), leader.GetNode(),
+		c.Recipient, c.Dataset, c.Purpose, c.Mode, c.Authorization,
+	} {
+		text(s)
 	}
-	return string(b)
+	for _, n := range [...]int32{int32(dayOf(p.TimeUnixMs)), int32(dayOf(c.IssuedUnixMs)), c.Period.GetFrom(), c.Period.GetUntil()} {
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+	}
+	for _, list := range [...][]string{c.Fields, p.Fields, c.Qualities, c.PublisherQualities} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
+		for _, s := range list {
+			text(s)
+		}
+	}
+	return b
 }
+
+func dayOf(unixMs int64) names.Date { return names.DateOf(time.UnixMilli(unixMs).UTC()) }
 
 // Signed reports whether a key of the institution that is not retired signed; roots of
 // groups that verified are remembered.

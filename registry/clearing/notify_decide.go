@@ -62,7 +62,15 @@ type Notifier struct {
 	self     names.InstitutionID
 	schemes  subject.Schemes
 	at       time.Time
+	sources  map[names.NodeID]*source
 	datasets map[string]*audience
+}
+
+// source is what a Notifier knows of a node that publishes.
+type source struct {
+	stands            bool
+	institution, self *registrypb.Institution // of the node, and the Notifier's own
+	offerings         map[string]*registrypb.Offering
 }
 
 // audience is what a Notifier knows of a dataset.
@@ -80,7 +88,7 @@ type candidate struct {
 
 // NewNotifier makes a Notifier for a clearing peer of an institution.
 func NewNotifier(v record.View, self names.InstitutionID, schemes subject.Schemes, at time.Time) *Notifier {
-	return &Notifier{v: v, self: self, schemes: schemes, at: at, datasets: map[string]*audience{}}
+	return &Notifier{v: v, self: self, schemes: schemes, at: at, sources: map[names.NodeID]*source{}, datasets: map[string]*audience{}}
 }
 
 // Decide says who is to be told. The steps are those of the preventive check, with the
@@ -95,21 +103,14 @@ func (n *Notifier) Decide(c NotificationCase) (Notification, error) {
 	}
 
 	// The publisher is admitted, and this peer no party.
-	stands, err := n.v.NodeStands(from)
+	src, err := n.source(from)
 	if err != nil {
 		return Notification{}, err
 	}
-	if !stands {
+	if !src.stands {
 		return no(registrypb.Reason_REQUESTER_NOT_ADMITTED)
 	}
-	publisher, err := n.v.Institution(from.Institution)
-	if err != nil {
-		return Notification{}, err
-	}
-	self, err := n.v.Institution(n.self)
-	if err != nil {
-		return Notification{}, err
-	}
+	publisher, self := src.institution, src.self
 	if self == nil || party(self, publisher) {
 		return Notification{Recused: true}, nil
 	}
@@ -122,9 +123,12 @@ func (n *Notifier) Decide(c NotificationCase) (Notification, error) {
 	if p.Mode == string(names.Submission) {
 		return n.submission(c, id, publisher, self)
 	}
-	offering, err := n.v.Offering(names.DatasetID(p.Dataset), from.Institution)
-	if err != nil {
-		return Notification{}, err
+	offering, known := src.offerings[p.Dataset]
+	if !known {
+		if offering, err = n.v.Offering(names.DatasetID(p.Dataset), from.Institution); err != nil {
+			return Notification{}, err
+		}
+		src.offerings[p.Dataset] = offering
 	}
 	if offering == nil || offering.Withdrawn || !record.Period(offering.Period).Overlaps(record.Period(p.Period)) {
 		return no(registrypb.Reason_NOT_ALLOWED)
@@ -167,6 +171,26 @@ func (n *Notifier) Decide(c NotificationCase) (Notification, error) {
 		}
 	}
 	return d, nil
+}
+
+// source reads who publishes.
+func (n *Notifier) source(from names.NodeID) (*source, error) {
+	if s := n.sources[from]; s != nil {
+		return s, nil
+	}
+	s := &source{offerings: map[string]*registrypb.Offering{}}
+	var err error
+	if s.stands, err = n.v.NodeStands(from); err != nil {
+		return nil, err
+	}
+	if s.institution, err = n.v.Institution(from.Institution); err != nil {
+		return nil, err
+	}
+	if s.self, err = n.v.Institution(n.self); err != nil {
+		return nil, err
+	}
+	n.sources[from] = s
+	return s, nil
 }
 
 // audience reads who subscribed to a publication's dataset and may have a right to it.
