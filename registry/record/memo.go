@@ -8,8 +8,9 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
-// Memo holds what views of one state have read and decoded of the public tables, what
-// is absent too. It is safe for concurrent use, and bounded.
+// Memo holds what views have read and decoded of the public tables (OfCatalogue), what
+// is absent too; of one state, or of several that do not differ in these. It is safe for
+// concurrent use, and bounded.
 type Memo struct {
 	mu   sync.RWMutex
 	size int
@@ -51,6 +52,13 @@ func NewMemo() *Memo {
 		authorization:  map[names.AuthorizationID]*registrypb.Authorization{},
 		authorizations: map[grantOf][]*registrypb.Authorization{},
 	}
+}
+
+// Full reports whether it takes nothing more.
+func (m *Memo) Full() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.size >= maxMemo
 }
 
 // Remembering gives the same view for whoever asks much the same of the public tables

@@ -27,8 +27,8 @@ type View struct {
 func NewView(g Getter) View { return View{g: g} }
 
 // NewCachedView makes a view that remembers in names what packed rows hold as
-// small numbers, and whose Remembering remembers in memo, which may be nil. Both must be
-// of this very state.
+// small numbers, and whose Remembering remembers in memo, which may be nil. Names must be
+// of this very state, memo of one with the same public tables.
 func NewCachedView(g Getter, names *Interned, memo *Memo) View {
 	return View{g: g, names: names, shared: memo}
 }

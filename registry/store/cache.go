@@ -13,21 +13,26 @@ import (
 // institutions fits.
 const maxCached = 1 << 16
 
-// cache holds rows of the small public tables as they are in one version of the
-// tables, absent ones too. It is filled by views of that version alone, and dropped
-// whole with the next commit; see generation.view.
+// cache belongs to one version of the tables, and is filled by views of that version
+// alone; see generation.view. The next commit puts another in its place.
 type cache struct {
-	mu    sync.RWMutex
-	rows  map[string][]byte // nil: there is none
-	scans map[string][]pair // by prefix
-	size  int
-	runs  uint64 // id of the version of the runs
-
-	decoded *record.Memo
+	*catalogue
+	runs uint64 // id of the version of the runs
 
 	resting sync.Mutex // guards what follows
 	free    []*reading // that nobody uses
 	over    bool       // another cache came in its place
+}
+
+// catalogue holds rows of the small public tables, absent ones too. Versions between
+// which none of them was written share it.
+type catalogue struct {
+	mu    sync.RWMutex
+	rows  map[string][]byte // nil: there is none
+	scans map[string][]pair // by prefix
+	size  int
+
+	decoded *record.Memo
 }
 
 // maxResting is how many transactions of a cache wait for the next view.
@@ -79,17 +84,36 @@ func (c *cache) retire() {
 	}
 }
 
-// replaceCache puts another cache, or none, in place of what was there.
-func (g *generation) replaceCache(by *cache) {
-	if old := g.cache.Swap(by); old != nil {
+// replaceCache puts another cache, or none, in place of what was there, which it gives.
+func (g *generation) replaceCache(by *cache) (old *cache) {
+	if old = g.cache.Swap(by); old != nil {
 		old.retire()
 	}
+	return old
 }
 
 type pair struct{ k, v []byte }
 
-func newCache(runs uint64) *cache {
-	return &cache{rows: make(map[string][]byte), scans: make(map[string][]pair), runs: runs, decoded: record.NewMemo()}
+func newCatalogue() *catalogue {
+	return &catalogue{rows: make(map[string][]byte), scans: make(map[string][]pair), decoded: record.NewMemo()}
+}
+
+// full reports whether nothing more is remembered, as when many names are asked that
+// nobody has.
+func (c *catalogue) full() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.size >= maxCached || c.decoded.Full()
+}
+
+func newCache(runs uint64) *cache { return &cache{catalogue: newCatalogue(), runs: runs} }
+
+// after gives the cache of the version that w made of the one that c is of; c may be nil.
+func (c *cache) after(w *writer, runs uint64) *cache {
+	if c == nil || w.public || c.catalogue.full() {
+		return newCache(runs)
+	}
+	return &cache{catalogue: c.catalogue, runs: runs}
 }
 
 // view calls fn with a view. A cache may be used only by a transaction that

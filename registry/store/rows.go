@@ -145,6 +145,7 @@ func (r rows) scanDatabase(prefix, start []byte, fn func(k, v []byte) error) err
 type writer struct {
 	rows
 	bytes, count int
+	public       bool // a row of the small public tables was written
 
 	hash    *hasher                // as before the transaction
 	touched map[string]*change     // rows read and written
@@ -188,6 +189,7 @@ func (w *writer) Set(k, v []byte) error {
 	if waits, err := w.note(k, v); err != nil || waits {
 		return err
 	}
+	w.public = w.public || record.OfCatalogue(k)
 	w.bytes += len(k) + min(len(v), valueLog) + 16
 	w.count++
 	return w.txn.Set(k, v)
@@ -198,6 +200,7 @@ func (w *writer) Delete(k []byte) error {
 	if waits, err := w.note(k, nil); err != nil || waits {
 		return err
 	}
+	w.public = w.public || record.OfCatalogue(k)
 	w.bytes += len(k) + 16
 	w.count++
 	return w.txn.Delete(k)

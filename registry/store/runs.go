@@ -179,11 +179,11 @@ func (l *layers) await() {
 func (g *generation) commit(w *writer, index uint64) error {
 	defer w.discard()
 	if g.layers == nil {
-		g.replaceCache(nil)
+		before := g.replaceCache(nil)
 		if err := w.commit(index); err != nil {
 			return err
 		}
-		g.replaceCache(newCache(0))
+		g.replaceCache(before.after(w, 0))
 		return nil
 	}
 	run, err := g.spill(w)
@@ -202,7 +202,7 @@ func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
 	if failed := l.failed.Load(); failed != nil {
 		return *failed
 	}
-	g.replaceCache(nil)
+	before := g.replaceCache(nil)
 	now := l.tree.Current()
 	defer now.Release()
 	if run != nil {
@@ -212,7 +212,7 @@ func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
 		}
 		l.recent, l.recentBytesNow = 0, 0
 		l.tree.Install(next)
-		g.replaceCache(newCache(next.ID()))
+		g.replaceCache(before.after(w, next.ID()))
 		l.wake()
 		return nil
 	}
@@ -229,7 +229,7 @@ func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
 	if err := w.commit(index); err != nil {
 		return err
 	}
-	g.replaceCache(newCache(now.ID()))
+	g.replaceCache(before.after(w, now.ID()))
 	return nil
 }
 
