@@ -155,39 +155,3 @@ func TestNoCrowdOverSeconds(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
-
-// What a dirty index is read again from lies behind all that its database could still
-// have held in memory, and goes forward.
-func TestSafeAgainstLossOfPower(t *testing.T) {
-	x := new(index)
-	for first := uint64(0); first < 1000; first++ {
-		at := x.written
-		safe := x.settle(first)
-		if at >= 2*buffered && safe == 0 {
-			t.Fatal("it never goes forward")
-		}
-		if safe > 0 && at-int64(safe)<<20 < buffered {
-			t.Fatalf("entry %d is safe after %d MB, %d after its own", safe, at>>20, (at-int64(safe)<<20)>>20)
-		}
-		x.written += 1 << 20 // an entry takes one MiB
-	}
-	if len(x.marks) > buffered>>20+2 {
-		t.Errorf("%d marks are kept", len(x.marks))
-	}
-	dir := t.TempDir()
-	j := open(t, Config{Dir: dir})
-	for i := range 300 {
-		add(t, j, entry(i))
-	}
-	find(t, j, Query{})
-	if _, safe, dirty, err := j.index.state(); err != nil || safe != 0 || !dirty {
-		t.Errorf("safe before %d, dirty %t, %v: nothing was synced", safe, dirty, err)
-	}
-	j.Close()
-	j = open(t, Config{Dir: dir})
-	add(t, j, entry(300))
-	find(t, j, Query{})
-	if _, safe, _, err := j.index.state(); err != nil || safe != 300 {
-		t.Errorf("safe before %d, %v: it was closed cleanly", safe, err)
-	}
-}

@@ -24,12 +24,6 @@ var (
 	metaMonth = []byte("\xffmonth") // ‖ period (4): the index has rows of that month
 )
 
-// Badger writes its tables behind; without a sync a loss of power can take rows out of
-// the middle, but none older than its write buffers hold: three of 8 MiB, each with a
-// transaction more. Behind this many bytes of keys and values a row is in a table that
-// was synced.
-const buffered = 48 << 20
-
 // How much goes into the index together.
 const (
 	maxRows    = 16 << 10               // entries
@@ -46,9 +40,9 @@ type index struct {
 	keys *keyRing
 
 	// Of whoever writes: Open, and then the indexer.
-	written int64  // bytes of rows since it was opened
-	marks   []mark // of the last rows, the oldest first
-	safe    uint64 // as metaSafe
+	safe uint64 // as metaSafe
+
+	flusher flusher
 
 	mu      sync.Mutex
 	next    uint64        // all entries before it can be found
@@ -67,7 +61,7 @@ func openIndex(dir string, keys *keyRing, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; the index can be deleted, it is rebuilt from the log", err)
 	}
-	return &index{db: db, keys: keys, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
+	return &index{db: db, keys: keys, flusher: flusher{dir: dir}, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
 }
 
 // catchUp brings the index up to the log, before anything else uses it.
@@ -158,25 +152,6 @@ func (x *index) state() (next, safe uint64, dirty bool, err error) {
 	return next, safe, dirty, err
 }
 
-// mark says how many bytes of rows had been written before those of an entry.
-type mark struct {
-	sequence uint64
-	written  int64
-}
-
-// settle notes that the rows of the entries from first on are about to be written, and
-// gives the entry before which all rows outlive a loss of power.
-func (x *index) settle(first uint64) uint64 {
-	x.marks = append(x.marks, mark{first, x.written})
-	for len(x.marks) > 1 && x.written-x.marks[1].written >= buffered {
-		x.marks = x.marks[1:]
-	}
-	if m := x.marks[0]; x.written-m.written >= buffered {
-		x.safe = max(x.safe, m.sequence)
-	}
-	return x.safe
-}
-
 // sameForm tells whether what rows there are have the form of now.
 func (x *index) sameForm() (same bool, err error) {
 	err = x.db.View(func(tx *badger.Txn) error {
@@ -214,13 +189,18 @@ func (x *index) checkKeys() error {
 // run is the indexer: it writes what the writer made durable, and ends when work
 // is closed and done. A failure stops the journal too.
 func (x *index) run(work <-chan []row, fail func(error) error) {
+	defer x.flusher.wait()
 	for rows := range work {
 		if x.err != nil {
 			continue
 		}
 		rows = x.gather(rows, work)
 		err := x.put(rows)
-		x.advance(rows[len(rows)-1].sequence+1, err)
+		next := rows[len(rows)-1].sequence + 1
+		if err == nil {
+			err = x.flusher.begin(next)
+		}
+		x.advance(next, err)
 		if err != nil {
 			fail(fmt.Errorf("write the index: %w", err))
 		}

@@ -161,9 +161,8 @@ func (x *index) put(rows []row) error {
 	made, months := x.postings(rows)
 	tx := x.db.NewTransaction(true)
 	defer func() { tx.Discard() }()
-	safe := x.settle(rows[0].sequence)
+	x.safe = max(x.safe, x.flusher.safe.Load())
 	set := func(n int, key, value []byte) error {
-		x.written += int64(len(key) + len(value))
 		if n > 0 && n%rowsPerTxn == 0 { // writing twice after a crash does no harm
 			if err := tx.Commit(); err != nil {
 				return err
@@ -187,7 +186,7 @@ func (x *index) put(rows []row) error {
 		}
 		n++
 	}
-	if err := set(n, metaSafe, binary.BigEndian.AppendUint64(nil, safe)); err != nil {
+	if err := set(n, metaSafe, binary.BigEndian.AppendUint64(nil, x.safe)); err != nil {
 		return err
 	}
 	if err := set(n+1, metaNext, binary.BigEndian.AppendUint64(nil, rows[len(rows)-1].sequence+1)); err != nil {
