@@ -18,7 +18,7 @@ import (
 func (n *Node) openAnchoring() (err error) {
 	cfg := anchor.Config{
 		Mesh: n.cfg.Mesh, Self: n.self, Log: n.tree, Registry: n.registry, Peers: n.peers,
-		Dir: n.dir("anchor"), Now: n.deps.Now, Logger: n.log,
+		Declaration: n.declaration, Dir: n.dir("anchor"), Now: n.deps.Now, Logger: n.log,
 	}
 	if n.cfg.Member {
 		n.witness, err = witness.Open(witness.Config{
@@ -50,7 +50,7 @@ func (n *Node) handleAnchoring() {
 	if n.witness == nil {
 		return
 	}
-	notes := witness.MaxAnchorNotes * checkpoint.MaxNote
+	notes := witness.MaxAnchorBytes
 	serve(n, witness.MethodAddCheckpoint, small, who.listed, n.witness.HandleAddCheckpoint)
 	serve(n, witness.MethodLatest, mesh.Limits{Request: maxSmall, Response: notes}, who.listed, n.witness.HandleLatest)
 	serve(n, witness.MethodAnchor, mesh.Limits{Request: notes, Response: maxSmall}, who.listed, n.witness.HandleAnchor)

@@ -122,6 +122,9 @@ func TestRestoredDisk(t *testing.T) {
 		if err != nil || len(found.Items) > 0 {
 			t.Errorf("%s accuses: %+v, %v", site.ID, found, err)
 		}
+		if d := found.Declared; len(d) != 1 || !d[0].Accepted || d[0].Epoch != 2 || d[0].ResumesAt != int64(epoch.ResumesAt) || d[0].Anchored < int64(lost) {
+			t.Errorf("%s tells of the epoch: %+v; it resumes at %d, and %d were anchored", site.ID, d, epoch.ResumesAt, lost)
+		}
 	}
 }
 

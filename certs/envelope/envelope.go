@@ -68,8 +68,10 @@ const (
 	NodeMeta  Type = "application/vnd.crossroads.node-meta.v1+protobuf"
 	Tombstone Type = "application/vnd.crossroads.tombstone.v1+protobuf"
 	Epoch     Type = "application/vnd.crossroads.epoch.v1+protobuf"
-	Archive   Type = "application/vnd.crossroads.archive.v1+protobuf"
-	StateHash Type = "application/vnd.crossroads.state-hash.v1+protobuf"
+	// EpochDeclaration tells the registry's members of an Epoch.
+	EpochDeclaration Type = "application/vnd.crossroads.epoch-declaration.v1+protobuf"
+	Archive          Type = "application/vnd.crossroads.archive.v1+protobuf"
+	StateHash        Type = "application/vnd.crossroads.state-hash.v1+protobuf"
 
 	// Of lots.
 	LotOrder     Type = "application/vnd.crossroads.lot-order.v1+protobuf"

@@ -132,7 +132,10 @@ func newJournalRestoreDeclared() *cobra.Command {
 node refuses to work. When it was restored on purpose, say so here, before the node is
 started: a new epoch begins, signed by the institution and written into the journal. What
 the journal held after the backup is lost, and told to be; clearances that were issued
-before the epoch are refused, for the node cannot know which of them it has seen.`,
+before the epoch are refused, for the node cannot know which of them it has seen.
+
+The registry's members are told when the node starts. They accept three such epochs of a
+journal within 30 days, and keep all of them, for everybody to see.`,
 		Example: `  crossroads journal restore-declared --config /etc/crossroads/node.yaml --reason "disk replaced, backup of 3 May"`,
 		Args:    cobra.NoArgs,
 	}

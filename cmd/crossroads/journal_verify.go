@@ -5,12 +5,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crossroads-mesh/crossroads/node"
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
+	"github.com/crossroads-mesh/crossroads/registry/record"
 )
 
 func newJournalVerify() *cobra.Command {
@@ -75,6 +77,14 @@ func printReport(w io.Writer, r *tlog.Report) error {
 		if _, err := d.WriteTo(w); err != nil {
 			return err
 		}
+	}
+	var times []time.Time
+	for _, d := range r.Declared {
+		if record.TooMany(times, d.Started) {
+			fmt.Fprintf(w, "epoch %d was declared although members accept no more than %d within %d days: ask for `crossroads registry evidence`\n",
+				d.Epoch, record.MaxDeclared, record.DeclaredPeriod/(24*time.Hour))
+		}
+		times = append(times, d.Started)
 	}
 	if r.Running {
 		fmt.Fprintln(w, "the node is running: entries after its last checkpoint were left out")

@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/crossroads-mesh/crossroads/node/api"
 )
 
 func newRegistryEvidence() *cobra.Command {
@@ -17,7 +20,11 @@ clearing peers that cleared or refused what they must not, as the member asked f
 them. What a journal signed stands by itself: with -o json, the text that anybody with
 the public keys can judge. Ask several members: each tells what it found.
 
-Anyone may read this: no token is needed. Exits with 5 when there is anything.`,
+Lists also the epochs that journals declared because a disk was restored. Those that were
+accepted accuse nobody; members accept few of them, and what they refused stands here.
+
+Anyone may read this: no token is needed. Exits with 5 when anything was found against
+anybody, or an epoch refused.`,
 		Example: "  crossroads registry evidence --endpoints net.json --as neo\n  crossroads registry evidence --api http://127.0.0.1:7480 -o json",
 		Args:    cobra.NoArgs,
 	}
@@ -33,7 +40,7 @@ Anyone may read this: no token is needed. Exits with 5 when there is anything.`,
 			return err
 		}
 		err = out.print(c.OutOrStdout(), list, func(w io.Writer) error {
-			if len(list.Items)+len(list.Decisions) == 0 {
+			if len(list.Items)+len(list.Decisions)+len(list.Declared) == 0 {
 				_, err := fmt.Fprintln(w, "nothing was found")
 				return err
 			}
@@ -44,9 +51,13 @@ Anyone may read this: no token is needed. Exits with 5 when there is anything.`,
 			for _, d := range list.Decisions {
 				t.add(d.Found.Format(time.RFC3339), d.Clearer, fmt.Sprintf("ticket %s, as of index %d: %s", d.Ticket, d.RegistryIndex, d.Says))
 			}
+			for _, d := range list.Declared {
+				t.add(d.Time.Format(time.RFC3339), d.Journal, fmt.Sprintf("epoch %d was declared: %s", d.Epoch, d.Says))
+			}
 			return t.write(w)
 		})
-		if err == nil && len(list.Items)+len(list.Decisions) > 0 {
+		refused := slices.ContainsFunc(list.Declared, func(d api.DeclaredEpoch) bool { return !d.Accepted })
+		if err == nil && (refused || len(list.Items)+len(list.Decisions) > 0) {
 			return &exit{exitFindings, nil}
 		}
 		return err

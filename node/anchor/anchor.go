@@ -65,6 +65,10 @@ type Config struct {
 	Registry Registry
 	Peers    Peers
 	Local    Member // nil on a node that is no member
+	// Declaration gives the signed declaration of the journal's present epoch, or nil when
+	// the registry holds a checkpoint of it. It is asked for in a later epoch than the
+	// first, until it gives nil. Nil: the journal is in its first.
+	Declaration func(ctx context.Context) ([]byte, error)
 	// Dir keeps the last anchored checkpoint. Made if absent.
 	Dir string
 	// AskFor bounds one question to one member. 0: 3s.
@@ -104,6 +108,7 @@ type Anchorer struct {
 	last    *Anchored
 	moved   chan struct{}                // closed and replaced when last changes
 	members map[names.NodeID]*memberView // what is known of each
+	settled bool                         // the registry knows the present epoch
 	seen    int64                        // size of the newest checkpoint shown
 	behind  time.Time                    // since when seen is above last; zero: it is not
 	lag     time.Duration
@@ -146,6 +151,10 @@ func Open(cfg Config) (*Anchorer, error) {
 	if a.last, err = load(cfg.Dir, a.origin); err != nil {
 		return nil, fmt.Errorf("anchored checkpoint: %w", err)
 	}
+	if now, err := checkpoint.Parse(cfg.Log.Checkpoint()); err == nil && a.last != nil && now.Epoch > a.last.Epoch {
+		a.last = nil // it covers entries that were lost
+	}
+	a.settled = cfg.Declaration == nil
 	return a, nil
 }
 

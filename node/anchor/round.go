@@ -25,6 +25,10 @@ func (a *Anchorer) round(ctx context.Context, note *checkpoint.Note) error {
 		return err
 	}
 	answers := make(chan []byte, len(members))
+	declaration, err := a.declaration(ctx, note)
+	if err != nil {
+		return err
+	}
 	bare := note.Only(0, nil) // what is shown: cosignatures are added to note meanwhile
 	asked := 0
 	for _, m := range members {
@@ -36,7 +40,7 @@ func (a *Anchorer) round(ctx context.Context, note *checkpoint.Note) error {
 			defer a.free(m)
 			asking, cancel := context.WithTimeout(ctx, a.cfg.AskFor)
 			defer cancel()
-			line, err := a.ask(asking, m, bare)
+			line, err := a.ask(asking, m, bare, declaration)
 			if err != nil && ctx.Err() == nil {
 				a.cfg.Logger.Debug("no cosignature", "member", m.String(), "size", note.Size, "err", err)
 			}
@@ -66,6 +70,29 @@ gather:
 		return fmt.Errorf("%w: %d of %d", errNoMajority, have, len(members))
 	}
 	return a.anchored(note, lag)
+}
+
+// declaration gives what must come with a checkpoint whose epoch the registry does not know.
+func (a *Anchorer) declaration(ctx context.Context, note *checkpoint.Note) ([]byte, error) {
+	if note.Epoch <= 1 || a.knownEpoch() {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.AskFor)
+	defer cancel()
+	raw, err := a.cfg.Declaration(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("declare the journal's epoch: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settled = raw == nil
+	return raw, nil
+}
+
+func (a *Anchorer) knownEpoch() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settled
 }
 
 func (a *Anchorer) voters() (members []names.NodeID, err error) {
@@ -114,7 +141,7 @@ func (a *Anchorer) learn(m names.NodeID, size int64) {
 }
 
 // ask gives the line by which m cosigns bare, verified.
-func (a *Anchorer) ask(ctx context.Context, m names.NodeID, bare *checkpoint.Note) ([]byte, error) {
+func (a *Anchorer) ask(ctx context.Context, m names.NodeID, bare *checkpoint.Note, declaration []byte) ([]byte, error) {
 	for range 3 {
 		old := a.knows(m)
 		if old > bare.Size {
@@ -124,7 +151,7 @@ func (a *Anchorer) ask(ctx context.Context, m names.NodeID, bare *checkpoint.Not
 		if err != nil {
 			return nil, err
 		}
-		resp, err := a.add(ctx, m, &registrypb.AddCheckpointRequest{Body: body})
+		resp, err := a.add(ctx, m, &registrypb.AddCheckpointRequest{Body: body, Declaration: declaration})
 		if err != nil {
 			return nil, err
 		}
@@ -209,7 +236,7 @@ func (a *Anchorer) handOver(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			last, ok := a.Anchored()
-			if !ok || last.Size <= a.handed && time.Since(a.handedAt) < handAgain {
+			if !ok || last.Size <= a.handed && time.Since(a.handedAt) < handAgain && (last.Epoch <= 1 || a.knownEpoch()) {
 				continue
 			}
 			if err := a.hand(ctx, last); err != nil {
@@ -230,6 +257,17 @@ func (a *Anchorer) hand(ctx context.Context, last Anchored) error {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.AskFor)
 	defer cancel()
 	req, resp := &registrypb.AnchorRequest{Notes: [][]byte{last.Note}}, new(registrypb.AnchorResponse)
+	note, err := checkpoint.Parse(last.Note)
+	if err != nil {
+		return err
+	}
+	declaration, err := a.declaration(ctx, note)
+	if err != nil {
+		return err
+	}
+	if declaration != nil {
+		req.Declarations = [][]byte{declaration}
+	}
 	if a.cfg.Local != nil {
 		if _, err := a.cfg.Local.HandleAnchor(ctx, a.cfg.Self, req); err != nil {
 			return err

@@ -34,6 +34,24 @@ type EvidenceList struct {
 	Items []Evidence `json:"items"`
 	// Decisions are those that clearing peers must not have taken.
 	Decisions []WrongDecision `json:"decisions"`
+	// Declared are the epochs that journals declared because a disk was restored. One that
+	// was accepted accuses nobody.
+	Declared []DeclaredEpoch `json:"declared"`
+}
+
+// DeclaredEpoch is an epoch that a journal declared.
+type DeclaredEpoch struct {
+	Journal string    `json:"journal"` // institution/node
+	Epoch   int64     `json:"epoch"`
+	Time    time.Time `json:"time"` // when members cosigned, or this one refused
+	// Accepted: a majority of members did, and it stands in the registry.
+	Accepted  bool  `json:"accepted"`
+	ResumesAt int64 `json:"resumes_at"` // entries that the restored log held
+	Anchored  int64 `json:"anchored"`   // entries that were anchored before; those from ResumesAt on are lost
+	// Says in plain words what was lost, or why it was refused.
+	Says string `json:"says"`
+	// Declaration is what the institution signed: an envelope of an EpochDeclaration.
+	Declaration []byte `json:"declaration"`
 }
 
 // WrongDecision is a clearance that its clearing peer must not have given. The signed
@@ -92,7 +110,7 @@ func nodeNames(ids []names.NodeID) []string {
 // evidence lists the contradictions that this node found as registry member. It is
 // public, so that whoever is accused sees it too.
 func (s *Server) evidence(*request) (response, error) {
-	out := EvidenceList{Items: []Evidence{}, Decisions: []WrongDecision{}}
+	out := EvidenceList{Items: []Evidence{}, Decisions: []WrongDecision{}, Declared: []DeclaredEpoch{}}
 	if s.cfg.Decisions != nil {
 		out.Decisions = append(out.Decisions, s.cfg.Decisions()...)
 	}
@@ -103,6 +121,11 @@ func (s *Server) evidence(*request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
+	declared, err := s.cfg.Witnessing.Declared()
+	if err != nil {
+		return nil, err
+	}
+	out.Declared = append(out.Declared, declared...)
 	return out, s.cfg.Registry.View(func(v record.View) error {
 		for _, e := range all {
 			says, err := judged(v, e)

@@ -17,11 +17,13 @@ import (
 type witness struct {
 	notes    []*checkpoint.Note
 	evidence []*checkpoint.Evidence
+	declared []DeclaredEpoch
 	err      error
 }
 
 func (w *witness) Anchors(context.Context) ([]*checkpoint.Note, error) { return w.notes, w.err }
 func (w *witness) Evidence() ([]*checkpoint.Evidence, error)           { return w.evidence, w.err }
+func (w *witness) Declared() ([]DeclaredEpoch, error)                  { return w.declared, w.err }
 
 func noteOf(t *testing.T, size int64, root byte) *checkpoint.Note {
 	t.Helper()
@@ -49,7 +51,8 @@ func witnessed(t *testing.T) func(*Config) {
 	a, b := noteOf(t, 5, 1), noteOf(t, 5, 2)
 	w := &witness{notes: []*checkpoint.Note{a}, evidence: []*checkpoint.Evidence{
 		checkpoint.NewEvidence(a, b, nil, names.NodeID{Institution: "neo", Node: "n1"}, time.Unix(1_780_000_000, 0)),
-	}}
+	}, declared: []DeclaredEpoch{{Journal: "nsso/n1", Epoch: 2, Time: time.Unix(1_780_000_000, 0).UTC(), Accepted: true, ResumesAt: 3, Anchored: 5,
+		Says: "entries 3 to 4 were lost", Declaration: []byte("signed")}}}
 	return func(c *Config) {
 		c.Witnessing = w
 		c.Metrics = func(context.Context) ([]byte, error) { return []byte("crossroads_up 1\n"), nil }

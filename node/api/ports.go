@@ -62,6 +62,9 @@ type Witnessing interface {
 	Anchors(ctx context.Context) ([]*checkpoint.Note, error)
 	// Evidence gives the contradictions that this node found, as registry member.
 	Evidence() ([]*checkpoint.Evidence, error)
+	// Declared gives the epochs that journals declared, as this node knows of them as
+	// registry member: those that members accepted, and those that this one did not.
+	Declared() ([]DeclaredEpoch, error)
 }
 
 // Receipts makes the receipt of a ticket that this node's journal holds.

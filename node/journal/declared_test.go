@@ -90,7 +90,7 @@ func TestDeclaredRestore(t *testing.T) {
 			}
 			return c.Size
 		}
-		if d.Epoch != 2 || d.Lost != size(lost) || d.Proven != size(before) || d.At < size(before) || d.At >= size(lost) || d.Who != "operator" {
+		if d.Epoch != 2 || d.Lost != size(lost) || d.Proven != size(before) || d.At < size(before) || d.At >= size(lost) || d.Who != "operator" || !d.Shown {
 			t.Fatalf("seed %d: %+v; before %d, lost %d", seed, d, size(before), size(lost))
 		}
 		var text strings.Builder

@@ -28,7 +28,8 @@ type Epoch struct {
 	Number      uint64 // from 1
 	ID          [16]byte
 	Started     time.Time
-	ResumesAt   uint64 // entries that the log held
+	ResumesAt   uint64            // entries that the log held
+	ResumesRoot [sha256.Size]byte // of the tree over them
 	Reason, Who string
 	Statement   []byte // signed: an envelope of a nodepb.Epoch
 }
@@ -128,7 +129,7 @@ func decodeEpoch(raw []byte) (*nodepb.Epoch, error) {
 		return nil, err
 	}
 	p := new(nodepb.Epoch)
-	if err := proto.Unmarshal(opened.Payload, p); err != nil || len(p.Id) != 16 || p.Number == 0 {
+	if err := proto.Unmarshal(opened.Payload, p); err != nil || len(p.Id) != 16 || p.Number == 0 || len(p.ResumesRoot) != sha256.Size {
 		return nil, errors.New("no epoch statement")
 	}
 	return p, nil
@@ -137,7 +138,7 @@ func decodeEpoch(raw []byte) (*nodepb.Epoch, error) {
 func epochOf(p *nodepb.Epoch, raw []byte) *Epoch {
 	return &Epoch{
 		Number: p.Number, ID: [16]byte(p.Id), Started: time.UnixMilli(p.StartedUnixMs),
-		ResumesAt: p.ResumesAt, Reason: p.Reason, Who: p.Who, Statement: raw,
+		ResumesAt: p.ResumesAt, ResumesRoot: [sha256.Size]byte(p.ResumesRoot), Reason: p.Reason, Who: p.Who, Statement: raw,
 	}
 }
 

@@ -153,6 +153,39 @@ func parse(s string) (_ *Note, why string) {
 	if !ok || signatures == "" {
 		return nil, "no empty line between text and signatures"
 	}
+	n, why := parseText(text)
+	if why != "" {
+		return nil, why
+	}
+	for l := range strings.Lines(signatures) {
+		if len(n.lines) == MaxSignatures {
+			return nil, fmt.Sprintf("more than %d signatures", MaxSignatures)
+		}
+		sig, ok := parseLine(l)
+		if !ok {
+			return nil, "line of signature"
+		}
+		n.lines = append(n.lines, sig)
+	}
+	return n, ""
+}
+
+// ParseText reads the text of a note alone, as Note.Text holds it. The error wraps
+// ErrMalformed.
+func ParseText(s string) (*Note, error) {
+	text, ok := strings.CutSuffix(s, "\n")
+	n, why := parseText(text)
+	if len(s) > MaxNote || !ok {
+		why = "no text of a note"
+	}
+	if why != "" {
+		return nil, fmt.Errorf("%w: %s", ErrMalformed, why)
+	}
+	return n, nil
+}
+
+func parseText(text string) (_ *Note, why string) {
+	ok := true
 	n := &Note{Text: text + "\n", Epoch: 1}
 	head := strings.Split(text, "\n")
 	if len(head) == 4 {
@@ -174,16 +207,6 @@ func parse(s string) (_ *Note, why string) {
 	}
 	if n.Root, ok = ParseHash(head[2]); !ok {
 		return nil, "root"
-	}
-	for l := range strings.Lines(signatures) {
-		if len(n.lines) == MaxSignatures {
-			return nil, fmt.Sprintf("more than %d signatures", MaxSignatures)
-		}
-		sig, ok := parseLine(l)
-		if !ok {
-			return nil, "line of signature"
-		}
-		n.lines = append(n.lines, sig)
 	}
 	return n, ""
 }

@@ -32,19 +32,33 @@ var ErrNotAnchored = errors.New("not an anchored checkpoint")
 // is in order, which every replica of whatever part of the tables judges alike.
 //
 // What it leaves behind is bounded: a command of which no note is anything's last
-// one any more is forgotten, so there are never more of them than journals.
+// one any more is forgotten, so there are never more of them than journals; but for those
+// that stand for a declared epoch, and for the last one before it, which are kept.
 func (a *applier) setAnchors(set *registrypb.Anchors) error {
 	if len(set.GetNotes()) == 0 || len(set.Notes) > MaxAnchors {
 		return refuse("%d anchors, want 1 to %d", len(set.GetNotes()), MaxAnchors)
 	}
+	if len(set.Declarations) > 0 {
+		if len(set.Declarations) > len(set.Notes) {
+			return refuse("%d declarations for %d anchors", len(set.Declarations), len(set.Notes))
+		}
+		if err := a.reached(2, "a declaration of an epoch"); err != nil {
+			return err
+		}
+	}
+	declarations := DeclarationsOf(set.Declarations)
 	if ok, err := a.votes(names.InstitutionID(a.author)); err != nil || !ok {
 		return cmp.Or(err, refuse("%s has no voting member; the member that leads writes anchors", a.author))
 	}
 	var first error
-	inOrder, grown := 0, uint32(0)
+	inOrder, stand := 0, uint32(0) // stand: of its notes, and of the epochs that they begin
 	touched := make(map[string]bool)
 	for _, raw := range set.Notes {
 		note, err := a.view.CheckAnchor(a.rules.Mesh, raw)
+		var begins *Declared
+		if err == nil && !touched[note.Node.String()] {
+			begins, err = a.declares(note, declarations)
+		}
 		if errors.Is(err, ErrNotAnchored) || errors.Is(err, checkpoint.ErrMalformed) {
 			if first == nil {
 				first = err
@@ -55,22 +69,28 @@ func (a *applier) setAnchors(set *registrypb.Anchors) error {
 			return err
 		}
 		inOrder++
-		took, err := a.setAnchor(note, raw, touched)
+		took, err := a.setAnchor(note, raw, begins, touched)
 		if err != nil {
 			return err
 		}
 		if took {
-			grown++
+			stand++
+		}
+		if took && begins != nil {
+			stand++
+			if err := a.setDeclared(begins); err != nil {
+				return err
+			}
 		}
 	}
 	if inOrder == 0 {
 		return refuse("none of the anchors is in order; the first: %v", first)
 	}
-	if grown == 0 {
+	if stand == 0 {
 		a.forget = true
 		return nil
 	}
-	return a.Set(indexKey(tabAnchored, a.index), binary.BigEndian.AppendUint32(nil, grown))
+	return a.Set(indexKey(tabAnchored, a.index), binary.BigEndian.AppendUint32(nil, stand))
 }
 
 // votes reports whether a node of inst is a voting member that stands.
@@ -90,8 +110,9 @@ func (a *applier) votes(inst names.InstitutionID) (bool, error) {
 	return false, nil
 }
 
-// setAnchor makes note the last one of its journal if it is larger, or of a later epoch.
-func (a *applier) setAnchor(note *checkpoint.Note, raw []byte, touched map[string]bool) (bool, error) {
+// setAnchor makes note the last one of its journal if it is larger, or of a later epoch. The
+// one before a declared epoch is not let go, for the declaration names it.
+func (a *applier) setAnchor(note *checkpoint.Note, raw []byte, begins *Declared, touched map[string]bool) (bool, error) {
 	if touched[note.Node.String()] { // one note of each journal: the first counts, also when it does not grow
 		return false, nil
 	}
@@ -103,7 +124,7 @@ func (a *applier) setAnchor(note *checkpoint.Note, raw []byte, touched map[strin
 	if was != nil && !note.After(was.Checkpoint) {
 		return false, nil
 	}
-	if was != nil {
+	if was != nil && begins == nil {
 		if err := a.release(was.Index); err != nil {
 			return false, err
 		}
@@ -111,7 +132,7 @@ func (a *applier) setAnchor(note *checkpoint.Note, raw []byte, touched map[strin
 	return true, a.Set(anchorKey(note.Node), append(binary.BigEndian.AppendUint64(nil, a.index), bytes.Clone(raw)...))
 }
 
-// release takes one note off the count of those that still stand of a command, and
+// release takes one note off the count of what still stands of a command, and
 // forgets the command with its last.
 func (a *applier) release(index uint64) error {
 	k := indexKey(tabAnchored, index)

@@ -22,7 +22,7 @@
 //
 // Anchors are the exception to history: they come every second, only the last of each
 // journal matters, and they are of no chain. A command of which no anchor stands any
-// more is forgotten; applying what is left, in order, still gives the same rows.
+// more, and no declared epoch, is forgotten; applying what is left, in order, still gives the same rows.
 //
 // # Rows
 //
@@ -32,6 +32,7 @@
 //	b                         fingerprint of the Rules
 //	C index                   envelope of an accepted command, as sent
 //	c                         counts of subjects and references
+//	D institution/node 0 number  epoch of that journal: index of the command, Unix time, declaration as sent
 //	d id                      dataset, as sent
 //	E institution 0 index     that command is in this institution's directory chain
 //	F group 0 public key      it signed for this group once
@@ -47,7 +48,7 @@
 //	l institution 0 id        index of keys
 //	M scheme 0 number 0 id    mandate, as sent
 //	m                         the voting members, as sent
-//	N index                   how many anchors stand of that command
+//	N index                   how many anchors, and declared epochs, stand of that command
 //	n institution/node        node, as sent
 //	o dataset 0 institution   offering, as sent
 //	P index                   that command is public; the hash of the public history with it (past.go)

@@ -15,6 +15,7 @@ const (
 	tabCommand       byte = 'C'
 	tabCounts        byte = 'c'
 	tabDataset       byte = 'd'
+	tabDeclared      byte = 'D' // epochs of journals
 	tabDirectory     byte = 'E'
 	tabHead          byte = 'e'
 	tabGrantIndex    byte = 'G'

@@ -1968,9 +1968,13 @@ func (x *NumberEvents) GetEvents() []*NumberEvent {
 
 // Anchors are checkpoints of journals, each a signed note (C2SP tlog-checkpoint) with
 // cosignatures (tlog-cosignature v1) of a majority of the voting members. At most 256.
+//
+// A checkpoint of a later epoch than the one before it takes the journal's declaration, from
+// level 2 on: in any order, envelopes of an EpochDeclaration.
 type Anchors struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Notes         [][]byte               `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	Declarations  [][]byte               `protobuf:"bytes,2,rep,name=declarations,proto3" json:"declarations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2008,6 +2012,13 @@ func (*Anchors) Descriptor() ([]byte, []int) {
 func (x *Anchors) GetNotes() [][]byte {
 	if x != nil {
 		return x.Notes
+	}
+	return nil
+}
+
+func (x *Anchors) GetDeclarations() [][]byte {
+	if x != nil {
+		return x.Declarations
 	}
 	return nil
 }
@@ -2167,9 +2178,10 @@ const file_registry_registrypb_record_proto_rawDesc = "" +
 	"references\x18\x01 \x03(\v2!.crossroads.registry.v1.ReferenceR\n" +
 	"references\"K\n" +
 	"\fNumberEvents\x12;\n" +
-	"\x06events\x18\x01 \x03(\v2#.crossroads.registry.v1.NumberEventR\x06events\"\x1f\n" +
+	"\x06events\x18\x01 \x03(\v2#.crossroads.registry.v1.NumberEventR\x06events\"C\n" +
 	"\aAnchors\x12\x14\n" +
-	"\x05notes\x18\x01 \x03(\fR\x05notes*/\n" +
+	"\x05notes\x18\x01 \x03(\fR\x05notes\x12\"\n" +
+	"\fdeclarations\x18\x02 \x03(\fR\fdeclarations*/\n" +
 	"\x05Chain\x12\n" +
 	"\n" +
 	"\x06PUBLIC\x10\x00\x12\r\n" +

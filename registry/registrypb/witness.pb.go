@@ -26,8 +26,12 @@ const (
 // witness.add-checkpoint: a node to every registry member. Request and answer are
 // those of C2SP tlog-witness, carried as they would be over HTTP.
 type AddCheckpointRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Body          []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"` // "old N", consistency proof lines, empty line, checkpoint note
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"` // "old N", consistency proof lines, empty line, checkpoint note
+	// Envelope of an EpochDeclaration, while the registry holds no checkpoint of the epoch
+	// that this one is of. "old N" begins then with what the declaration says that it
+	// goes on from: see EpochDeclaration.
+	Declaration   []byte `protobuf:"bytes,2,opt,name=declaration,proto3" json:"declaration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -69,6 +73,128 @@ func (x *AddCheckpointRequest) GetBody() []byte {
 	return nil
 }
 
+func (x *AddCheckpointRequest) GetDeclaration() []byte {
+	if x != nil {
+		return x.Declaration
+	}
+	return nil
+}
+
+// EpochDeclaration is the payload of "application/vnd.crossroads.epoch-declaration.v1+protobuf",
+// signed by the institution whose journal it is: its disk was restored, and a new epoch of
+// the journal begins. Members accept few of them (see package registry/record), and keep all.
+//
+// If after_size <= resumes_at, nothing that was anchored was lost: the new epoch's first
+// checkpoint is proven to continue the one named in after. Else it is proven to continue
+// the first resumes_at entries, under resumes_root.
+type EpochDeclaration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Node          *NodeRef               `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Number        int64                  `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"` // of the epoch that begins, from 2
+	Id            []byte                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`          // its 16 random bytes
+	StartedUnixMs int64                  `protobuf:"varint,5,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"`
+	ResumesAt     int64                  `protobuf:"varint,6,opt,name=resumes_at,json=resumesAt,proto3" json:"resumes_at,omitempty"`            // entries that the restored log held
+	ResumesRoot   []byte                 `protobuf:"bytes,7,opt,name=resumes_root,json=resumesRoot,proto3" json:"resumes_root,omitempty"`       // the tree's root over them (RFC 6962)
+	After         string                 `protobuf:"bytes,8,opt,name=after,proto3" json:"after,omitempty"`                                      // text of the journal's last anchored checkpoint; empty: it has none
+	StatementHash []byte                 `protobuf:"bytes,9,opt,name=statement_hash,json=statementHash,proto3" json:"statement_hash,omitempty"` // SHA-256 of the signed statement in the journal (crossroads.node.v1.Epoch)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochDeclaration) Reset() {
+	*x = EpochDeclaration{}
+	mi := &file_registry_registrypb_witness_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochDeclaration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochDeclaration) ProtoMessage() {}
+
+func (x *EpochDeclaration) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_witness_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochDeclaration.ProtoReflect.Descriptor instead.
+func (*EpochDeclaration) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EpochDeclaration) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *EpochDeclaration) GetNode() *NodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *EpochDeclaration) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *EpochDeclaration) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *EpochDeclaration) GetStartedUnixMs() int64 {
+	if x != nil {
+		return x.StartedUnixMs
+	}
+	return 0
+}
+
+func (x *EpochDeclaration) GetResumesAt() int64 {
+	if x != nil {
+		return x.ResumesAt
+	}
+	return 0
+}
+
+func (x *EpochDeclaration) GetResumesRoot() []byte {
+	if x != nil {
+		return x.ResumesRoot
+	}
+	return nil
+}
+
+func (x *EpochDeclaration) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *EpochDeclaration) GetStatementHash() []byte {
+	if x != nil {
+		return x.StatementHash
+	}
+	return nil
+}
+
 type AddCheckpointResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 200: body is a cosignature line. 409: body is the size last cosigned, on a line.
@@ -81,7 +207,7 @@ type AddCheckpointResponse struct {
 
 func (x *AddCheckpointResponse) Reset() {
 	*x = AddCheckpointResponse{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[1]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -93,7 +219,7 @@ func (x *AddCheckpointResponse) String() string {
 func (*AddCheckpointResponse) ProtoMessage() {}
 
 func (x *AddCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[1]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -106,7 +232,7 @@ func (x *AddCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*AddCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{1}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AddCheckpointResponse) GetStatus() uint32 {
@@ -133,7 +259,7 @@ type LatestRequest struct {
 
 func (x *LatestRequest) Reset() {
 	*x = LatestRequest{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[2]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -145,7 +271,7 @@ func (x *LatestRequest) String() string {
 func (*LatestRequest) ProtoMessage() {}
 
 func (x *LatestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[2]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -158,7 +284,7 @@ func (x *LatestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatestRequest.ProtoReflect.Descriptor instead.
 func (*LatestRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{2}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LatestRequest) GetAfter() string {
@@ -180,7 +306,7 @@ type LatestResponse struct {
 
 func (x *LatestResponse) Reset() {
 	*x = LatestResponse{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[3]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -192,7 +318,7 @@ func (x *LatestResponse) String() string {
 func (*LatestResponse) ProtoMessage() {}
 
 func (x *LatestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[3]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -205,7 +331,7 @@ func (x *LatestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatestResponse.ProtoReflect.Descriptor instead.
 func (*LatestResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{3}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LatestResponse) GetNotes() [][]byte {
@@ -225,15 +351,17 @@ func (x *LatestResponse) GetNext() string {
 // witness.anchor: notes that a majority cosigned, from their journal's node to any
 // member, or from a member to the leader, to be written into the registry.
 type AnchorRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Notes         [][]byte               `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Notes [][]byte               `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Of those notes that begin an epoch, in any order: envelopes of an EpochDeclaration.
+	Declarations  [][]byte `protobuf:"bytes,2,rep,name=declarations,proto3" json:"declarations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnchorRequest) Reset() {
 	*x = AnchorRequest{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[4]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +373,7 @@ func (x *AnchorRequest) String() string {
 func (*AnchorRequest) ProtoMessage() {}
 
 func (x *AnchorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[4]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,12 +386,19 @@ func (x *AnchorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorRequest.ProtoReflect.Descriptor instead.
 func (*AnchorRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{4}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AnchorRequest) GetNotes() [][]byte {
 	if x != nil {
 		return x.Notes
+	}
+	return nil
+}
+
+func (x *AnchorRequest) GetDeclarations() [][]byte {
+	if x != nil {
+		return x.Declarations
 	}
 	return nil
 }
@@ -277,7 +412,7 @@ type AnchorResponse struct {
 
 func (x *AnchorResponse) Reset() {
 	*x = AnchorResponse{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[5]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +424,7 @@ func (x *AnchorResponse) String() string {
 func (*AnchorResponse) ProtoMessage() {}
 
 func (x *AnchorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[5]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +437,7 @@ func (x *AnchorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorResponse.ProtoReflect.Descriptor instead.
 func (*AnchorResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{5}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AnchorResponse) GetTaken() uint32 {
@@ -324,7 +459,7 @@ type AnchorsRequest struct {
 
 func (x *AnchorsRequest) Reset() {
 	*x = AnchorsRequest{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[6]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +471,7 @@ func (x *AnchorsRequest) String() string {
 func (*AnchorsRequest) ProtoMessage() {}
 
 func (x *AnchorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[6]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +484,7 @@ func (x *AnchorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorsRequest.ProtoReflect.Descriptor instead.
 func (*AnchorsRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{6}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AnchorsRequest) GetAfter() string {
@@ -376,7 +511,7 @@ type AnchorsResponse struct {
 
 func (x *AnchorsResponse) Reset() {
 	*x = AnchorsResponse{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[7]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +523,7 @@ func (x *AnchorsResponse) String() string {
 func (*AnchorsResponse) ProtoMessage() {}
 
 func (x *AnchorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[7]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +536,7 @@ func (x *AnchorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorsResponse.ProtoReflect.Descriptor instead.
 func (*AnchorsResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{7}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AnchorsResponse) GetNotes() [][]byte {
@@ -430,7 +565,7 @@ type ConsistencyRequest struct {
 
 func (x *ConsistencyRequest) Reset() {
 	*x = ConsistencyRequest{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[8]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +577,7 @@ func (x *ConsistencyRequest) String() string {
 func (*ConsistencyRequest) ProtoMessage() {}
 
 func (x *ConsistencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[8]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +590,7 @@ func (x *ConsistencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsistencyRequest.ProtoReflect.Descriptor instead.
 func (*ConsistencyRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{8}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConsistencyRequest) GetOldSize() int64 {
@@ -481,7 +616,7 @@ type ConsistencyResponse struct {
 
 func (x *ConsistencyResponse) Reset() {
 	*x = ConsistencyResponse{}
-	mi := &file_registry_registrypb_witness_proto_msgTypes[9]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +628,7 @@ func (x *ConsistencyResponse) String() string {
 func (*ConsistencyResponse) ProtoMessage() {}
 
 func (x *ConsistencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_witness_proto_msgTypes[9]
+	mi := &file_registry_registrypb_witness_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +641,7 @@ func (x *ConsistencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsistencyResponse.ProtoReflect.Descriptor instead.
 func (*ConsistencyResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{9}
+	return file_registry_registrypb_witness_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConsistencyResponse) GetProof() [][]byte {
@@ -520,9 +655,21 @@ var File_registry_registrypb_witness_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_witness_proto_rawDesc = "" +
 	"\n" +
-	"!registry/registrypb/witness.proto\x12\x16crossroads.registry.v1\"*\n" +
+	"!registry/registrypb/witness.proto\x12\x16crossroads.registry.v1\x1a registry/registrypb/record.proto\"L\n" +
 	"\x14AddCheckpointRequest\x12\x12\n" +
-	"\x04body\x18\x01 \x01(\fR\x04body\"C\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\x12 \n" +
+	"\vdeclaration\x18\x02 \x01(\fR\vdeclaration\"\xaa\x02\n" +
+	"\x10EpochDeclaration\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x123\n" +
+	"\x04node\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x03R\x06number\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\fR\x02id\x12&\n" +
+	"\x0fstarted_unix_ms\x18\x05 \x01(\x03R\rstartedUnixMs\x12\x1d\n" +
+	"\n" +
+	"resumes_at\x18\x06 \x01(\x03R\tresumesAt\x12!\n" +
+	"\fresumes_root\x18\a \x01(\fR\vresumesRoot\x12\x14\n" +
+	"\x05after\x18\b \x01(\tR\x05after\x12%\n" +
+	"\x0estatement_hash\x18\t \x01(\fR\rstatementHash\"C\n" +
 	"\x15AddCheckpointResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\"%\n" +
@@ -530,9 +677,10 @@ const file_registry_registrypb_witness_proto_rawDesc = "" +
 	"\x05after\x18\x01 \x01(\tR\x05after\":\n" +
 	"\x0eLatestResponse\x12\x14\n" +
 	"\x05notes\x18\x01 \x03(\fR\x05notes\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"%\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"I\n" +
 	"\rAnchorRequest\x12\x14\n" +
-	"\x05notes\x18\x01 \x03(\fR\x05notes\"&\n" +
+	"\x05notes\x18\x01 \x03(\fR\x05notes\x12\"\n" +
+	"\fdeclarations\x18\x02 \x03(\fR\fdeclarations\"&\n" +
 	"\x0eAnchorResponse\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\rR\x05taken\"@\n" +
 	"\x0eAnchorsRequest\x12\x14\n" +
@@ -559,25 +707,28 @@ func file_registry_registrypb_witness_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_witness_proto_rawDescData
 }
 
-var file_registry_registrypb_witness_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_registry_registrypb_witness_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_registry_registrypb_witness_proto_goTypes = []any{
 	(*AddCheckpointRequest)(nil),  // 0: crossroads.registry.v1.AddCheckpointRequest
-	(*AddCheckpointResponse)(nil), // 1: crossroads.registry.v1.AddCheckpointResponse
-	(*LatestRequest)(nil),         // 2: crossroads.registry.v1.LatestRequest
-	(*LatestResponse)(nil),        // 3: crossroads.registry.v1.LatestResponse
-	(*AnchorRequest)(nil),         // 4: crossroads.registry.v1.AnchorRequest
-	(*AnchorResponse)(nil),        // 5: crossroads.registry.v1.AnchorResponse
-	(*AnchorsRequest)(nil),        // 6: crossroads.registry.v1.AnchorsRequest
-	(*AnchorsResponse)(nil),       // 7: crossroads.registry.v1.AnchorsResponse
-	(*ConsistencyRequest)(nil),    // 8: crossroads.registry.v1.ConsistencyRequest
-	(*ConsistencyResponse)(nil),   // 9: crossroads.registry.v1.ConsistencyResponse
+	(*EpochDeclaration)(nil),      // 1: crossroads.registry.v1.EpochDeclaration
+	(*AddCheckpointResponse)(nil), // 2: crossroads.registry.v1.AddCheckpointResponse
+	(*LatestRequest)(nil),         // 3: crossroads.registry.v1.LatestRequest
+	(*LatestResponse)(nil),        // 4: crossroads.registry.v1.LatestResponse
+	(*AnchorRequest)(nil),         // 5: crossroads.registry.v1.AnchorRequest
+	(*AnchorResponse)(nil),        // 6: crossroads.registry.v1.AnchorResponse
+	(*AnchorsRequest)(nil),        // 7: crossroads.registry.v1.AnchorsRequest
+	(*AnchorsResponse)(nil),       // 8: crossroads.registry.v1.AnchorsResponse
+	(*ConsistencyRequest)(nil),    // 9: crossroads.registry.v1.ConsistencyRequest
+	(*ConsistencyResponse)(nil),   // 10: crossroads.registry.v1.ConsistencyResponse
+	(*NodeRef)(nil),               // 11: crossroads.registry.v1.NodeRef
 }
 var file_registry_registrypb_witness_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	11, // 0: crossroads.registry.v1.EpochDeclaration.node:type_name -> crossroads.registry.v1.NodeRef
+	1,  // [1:1] is the sub-list for method output_type
+	1,  // [1:1] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_witness_proto_init() }
@@ -585,13 +736,14 @@ func file_registry_registrypb_witness_proto_init() {
 	if File_registry_registrypb_witness_proto != nil {
 		return
 	}
+	file_registry_registrypb_record_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_witness_proto_rawDesc), len(file_registry_registrypb_witness_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

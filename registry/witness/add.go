@@ -41,19 +41,25 @@ func (w *Witness) HandleAddCheckpoint(_ context.Context, from names.NodeID, req 
 	}
 	mu := w.lock(n.Origin)
 	defer mu.Unlock()
-	return w.add(r, n)
+	return w.add(r, n, req.GetDeclaration())
 }
 
 // add decides on n and remembers it. The caller holds the journal's lock.
-func (w *Witness) add(r *checkpoint.AddRequest, n *checkpoint.Note) (*registrypb.AddCheckpointResponse, error) {
-	last, err := w.latest(n.Origin)
-	if err == nil && last == nil {
-		last, err = w.anchored(n.Node)
-	}
+func (w *Witness) add(r *checkpoint.AddRequest, n *checkpoint.Note, declaration []byte) (*registrypb.AddCheckpointResponse, error) {
+	last, err := w.last(n)
 	if err != nil {
 		return nil, err
 	}
-	if refusal, err := w.consistent(r, n, last); refusal != nil || err != nil {
+	if last != nil && n.Epoch < last.Epoch {
+		return answer(http.StatusUnprocessableEntity, "a later epoch of the journal was declared"), nil
+	}
+	var begun *begun
+	if n.Epoch > epochOf(last) {
+		var refusal *registrypb.AddCheckpointResponse
+		if begun, refusal, err = w.begin(r, n, declaration); refusal != nil || err != nil {
+			return refusal, err
+		}
+	} else if refusal, err := w.consistent(r, n, last); refusal != nil || err != nil {
 		return refusal, err
 	}
 	line, err := n.Cosign(w.cfg.Self, w.cfg.Now(), w.cfg.Signer)
@@ -64,43 +70,67 @@ func (w *Witness) add(r *checkpoint.AddRequest, n *checkpoint.Note) (*registrypb
 	if err := kept.Add(line); err != nil {
 		return nil, err
 	}
-	if err := w.remember(kept); err != nil {
+	if err := w.remember(kept, begun); err != nil {
 		return nil, err
 	}
-	if n.Epoch > 1 && (last == nil || last.Epoch < n.Epoch) {
+	if begun != nil {
 		w.cfg.Log.Warn("a journal declares a new epoch: its disk was restored, entries may be lost",
-			"journal", n.Node.String(), "epoch", n.Epoch, "size", n.Size)
+			"journal", n.Node.String(), "epoch", n.Epoch, "size", n.Size, "resumes", begun.declaration.ResumesAt)
 	}
 	return answer(http.StatusOK, string(line)), nil
 }
 
-// consistent gives nil when n continues last, and else what to answer. What
-// contradicts is kept before anything is answered.
+// last gives what n must continue: the note that this member cosigned last, or what
+// is anchored when it remembers none or the journal's epoch has gone on without it.
+func (w *Witness) last(n *checkpoint.Note) (*checkpoint.Note, error) {
+	own, err := w.latest(n.Origin)
+	if err != nil {
+		return nil, err
+	}
+	anchored, err := w.anchored(n.Node)
+	if own == nil || anchored != nil && anchored.Epoch > own.Epoch {
+		own = anchored
+	}
+	return own, err
+}
+
+// epochOf gives the epoch of a note; a journal of which nothing is known is in its first.
+func epochOf(n *checkpoint.Note) int64 {
+	if n == nil {
+		return 1
+	}
+	return n.Epoch
+}
+
+// consistent gives nil when n continues last, of the same epoch, and else what to answer.
+// What contradicts is kept before anything is answered.
 func (w *Witness) consistent(r *checkpoint.AddRequest, n, last *checkpoint.Note) (*registrypb.AddCheckpointResponse, error) {
-	if last != nil && n.Epoch < last.Epoch {
-		return answer(http.StatusUnprocessableEntity, "a later epoch of the journal was declared"), nil
+	if last != nil && n.Size == last.Size && n.Root != last.Root {
+		return conflict(last.Size), w.accuse(last, n, nil)
 	}
-	if last != nil && n.Epoch > last.Epoch {
-		last = nil // a declared restore: what was lost is told, and the new epoch begins anew
+	refusal, forked := follows(r, n, last)
+	if forked {
+		return refusal, w.accuse(last, n, r.Proof)
 	}
+	return refusal, nil
+}
+
+// follows gives nil when the request proves that n continues last, nil: nothing, and
+// else what to answer, and whether the proof is not one.
+func follows(r *checkpoint.AddRequest, n, last *checkpoint.Note) (refusal *registrypb.AddCheckpointResponse, forked bool) {
 	size := int64(0)
 	if last != nil {
 		size = last.Size
 	}
 	switch {
-	case last != nil && n.Size == size && n.Root != last.Root:
-		return conflict(size), w.accuse(last, n, nil)
 	case r.Old != size:
-		return conflict(size), nil
+		return conflict(size), false
 	case size == 0 && len(r.Proof) > 0:
-		return answer(http.StatusUnprocessableEntity, "there is no proof from nothing"), nil
-	case last == nil:
-		return nil, nil
+		return answer(http.StatusUnprocessableEntity, "there is no proof from nothing"), false
+	case last == nil || checkpoint.Compare(last, n, r.Proof) == checkpoint.Consistent:
+		return nil, false
 	}
-	if checkpoint.Compare(last, n, r.Proof) == checkpoint.Consistent {
-		return nil, nil
-	}
-	return answer(http.StatusUnprocessableEntity, "the proof does not join the checkpoints"), w.accuse(last, n, r.Proof)
+	return answer(http.StatusUnprocessableEntity, "the proof does not join the checkpoints"), true
 }
 
 func answer(status uint32, body string) *registrypb.AddCheckpointResponse {

@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ import (
 // MaxAnchorNotes is how many notes one call hands over.
 const MaxAnchorNotes = record.MaxAnchors
 
+// MaxAnchorBytes bounds the bytes of one call that hands over notes.
+const MaxAnchorBytes = MaxAnchorNotes * (checkpoint.MaxNote + record.MaxDeclaration)
+
 // maxAnchorBytes keeps a command below what the registry accepts, see record.MaxWrite.
 const maxAnchorBytes = 1 << 20
 
@@ -31,29 +35,31 @@ type pending struct {
 }
 
 type waiting struct {
-	note  *checkpoint.Note
-	since time.Time
+	note *checkpoint.Note
+	// declaration of the epoch that the note begins, if it does.
+	declaration []byte
+	since       time.Time
 }
 
-func (p *pending) put(n *checkpoint.Note, now time.Time) bool {
+func (p *pending) put(n *checkpoint.Note, declaration []byte, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.notes == nil {
 		p.notes = make(map[string]waiting)
 	}
 	have, ok := p.notes[n.Origin]
-	if ok && !n.After(have.note) {
+	if ok && !n.After(have.note) && !(n.Same(have.note) && !bytes.Equal(declaration, have.declaration)) {
 		return false
 	}
 	if ok {
 		now = have.since // a journal that grows goes on waiting in its place
 	}
-	p.notes[n.Origin] = waiting{n, now}
+	p.notes[n.Origin] = waiting{n, declaration, now}
 	return true
 }
 
 // first gives those that wait longest, within the limits of one command.
-func (p *pending) first() (notes []*checkpoint.Note) {
+func (p *pending) first() (some []waiting) {
 	p.mu.Lock()
 	all := make([]waiting, 0, len(p.notes))
 	for _, w := range p.notes {
@@ -63,22 +69,22 @@ func (p *pending) first() (notes []*checkpoint.Note) {
 	slices.SortFunc(all, func(a, b waiting) int { return a.since.Compare(b.since) })
 	size := 0
 	for _, w := range all {
-		size += len(w.note.Bytes())
-		if len(notes) == record.MaxAnchors || size > maxAnchorBytes {
+		size += len(w.note.Bytes()) + len(w.declaration)
+		if len(some) == record.MaxAnchors || size > maxAnchorBytes {
 			break
 		}
-		notes = append(notes, w.note)
+		some = append(some, w)
 	}
-	return notes
+	return some
 }
 
 // done drops what was written, unless a larger one came meanwhile.
-func (p *pending) done(notes []*checkpoint.Note) {
+func (p *pending) done(some []waiting) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, n := range notes {
-		if have, ok := p.notes[n.Origin]; ok && !have.note.After(n) {
-			delete(p.notes, n.Origin)
+	for _, w := range some {
+		if have, ok := p.notes[w.note.Origin]; ok && !have.note.After(w.note) && bytes.Equal(have.declaration, w.declaration) {
+			delete(p.notes, w.note.Origin)
 		}
 	}
 }
@@ -90,6 +96,10 @@ func (w *Witness) HandleAnchor(_ context.Context, from names.NodeID, req *regist
 	if n := len(req.GetNotes()); n > MaxAnchorNotes {
 		return nil, fmt.Errorf("%w: %d notes, at most %d", checkpoint.ErrMalformed, n, MaxAnchorNotes)
 	}
+	if len(req.Declarations) > len(req.Notes) {
+		return nil, fmt.Errorf("%w: more declarations than notes", checkpoint.ErrMalformed)
+	}
+	declarations := record.DeclarationsOf(req.Declarations)
 	resp := new(registrypb.AnchorResponse)
 	return resp, w.view(func(v record.View) error {
 		member, err := v.IsMember(from)
@@ -97,7 +107,7 @@ func (w *Witness) HandleAnchor(_ context.Context, from names.NodeID, req *regist
 			return err
 		}
 		for _, raw := range req.GetNotes() {
-			took, err := w.take(v, from, member, raw)
+			took, err := w.take(v, from, member, raw, declarations)
 			if err != nil {
 				return err
 			}
@@ -109,7 +119,7 @@ func (w *Witness) HandleAnchor(_ context.Context, from names.NodeID, req *regist
 	})
 }
 
-func (w *Witness) take(v record.View, from names.NodeID, member bool, raw []byte) (bool, error) {
+func (w *Witness) take(v record.View, from names.NodeID, member bool, raw []byte, declarations map[names.NodeID][]byte) (bool, error) {
 	n, err := checkpoint.Parse(raw)
 	if err != nil || !member && n.Node != from {
 		return false, nil
@@ -118,11 +128,19 @@ func (w *Witness) take(v record.View, from names.NodeID, member bool, raw []byte
 	if err != nil || was != nil && !n.After(was.Checkpoint) {
 		return false, err
 	}
-	n, err = Trim(v, w.cfg.Mesh, n)
+	var declaration []byte
+	begins, err := v.BeginsEpoch(n)
+	if begins && err == nil {
+		declaration = declarations[n.Node]
+		_, err = v.CheckDeclared(w.cfg.Mesh, n, declaration)
+	}
+	if err == nil {
+		n, err = Trim(v, w.cfg.Mesh, n)
+	}
 	if errors.Is(err, record.ErrNotAnchored) {
 		return false, nil
 	}
-	return err == nil && w.pending.put(n, w.cfg.Now()), err
+	return err == nil && w.pending.put(n, declaration, w.cfg.Now()), err
 }
 
 // Trim gives n with the journal's signature and a bare majority of good cosignatures:
@@ -155,34 +173,47 @@ func Trim(v record.View, mesh names.MeshID, n *checkpoint.Note) (*checkpoint.Not
 // Flush writes the anchors that wait, if this member leads the registry, and else
 // hands them to the one that does. What fails waits on.
 func (w *Witness) Flush(ctx context.Context) {
-	notes := w.pending.first()
+	some := w.pending.first()
 	leader, ok := w.cfg.Registry.Leader()
-	if len(notes) == 0 || !ok {
+	if len(some) == 0 || !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	raw := make([][]byte, len(notes))
-	for i, n := range notes {
-		raw[i] = n.Bytes()
+	req := new(registrypb.AnchorRequest)
+	for _, s := range some {
+		req.Notes = append(req.Notes, s.note.Bytes())
+		if s.declaration != nil {
+			req.Declarations = append(req.Declarations, s.declaration)
+		}
 	}
 	var err error
 	if leader == w.cfg.Self {
-		err = w.propose(ctx, raw)
+		err = w.propose(ctx, req)
 	} else {
-		err = w.cfg.Peers.Call(ctx, leader, MethodAnchor, &registrypb.AnchorRequest{Notes: raw}, new(registrypb.AnchorResponse))
+		err = w.cfg.Peers.Call(ctx, leader, MethodAnchor, req, new(registrypb.AnchorResponse))
 	}
 	if err != nil {
-		w.cfg.Log.Debug("anchors not written yet", "anchors", len(notes), "leader", leader.String(), "error", err)
+		w.cfg.Log.Debug("anchors not written yet", "anchors", len(some), "leader", leader.String(), "error", err)
 		return
 	}
-	w.pending.done(notes)
+	w.pending.done(some)
 }
 
-func (w *Witness) propose(ctx context.Context, notes [][]byte) error {
+func (w *Witness) propose(ctx context.Context, req *registrypb.AnchorRequest) error {
+	set := &registrypb.Anchors{Notes: req.Notes, Declarations: req.Declarations}
+	if err := w.view(func(v record.View) error {
+		level, err := v.FeatureLevel()
+		if level < 2 { // members that know of none would refuse the command
+			set.Declarations = nil
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	payload, err := proto.Marshal(&registrypb.Command{
 		Mesh: string(w.cfg.Mesh), Author: string(w.cfg.Self.Institution), Chain: registrypb.Chain_ANCHORS,
-		TimeUnixMs: w.cfg.Now().UnixMilli(), Body: &registrypb.Command_SetAnchors{SetAnchors: &registrypb.Anchors{Notes: notes}},
+		TimeUnixMs: w.cfg.Now().UnixMilli(), Body: &registrypb.Command_SetAnchors{SetAnchors: set},
 	})
 	if err != nil {
 		return err

@@ -15,7 +15,8 @@ import (
 )
 
 // The rows of the memory: under 'c' and the origin the last note cosigned, with this
-// member's cosignature; under 'e', the origin, 0 and a hash the text of an evidence.
+// member's cosignature; under 'e', the origin, 0 and a hash the text of an evidence; and
+// those of epochs, see epoch.go.
 const (
 	rowLatest   = 'c'
 	rowEvidence = 'e'
@@ -51,9 +52,15 @@ func (w *Witness) latest(origin string) (n *checkpoint.Note, err error) {
 	return n, nil
 }
 
-// remember makes n the last one of its journal, durably. The caller holds the lock.
-func (w *Witness) remember(n *checkpoint.Note) error {
-	err := w.db.Update(func(txn *badger.Txn) error { return txn.Set(latestKey(n.Origin), n.Bytes()) })
+// remember makes n the last one of its journal, and with it the epoch that it begins, if
+// any, durably. The caller holds the lock.
+func (w *Witness) remember(n *checkpoint.Note, b *begun) error {
+	err := w.db.Update(func(txn *badger.Txn) error {
+		if err := b.put(txn, n.Origin); err != nil {
+			return err
+		}
+		return txn.Set(latestKey(n.Origin), n.Bytes())
+	})
 	if err != nil {
 		return fmt.Errorf("witness memory of %s: %w", n.Origin, err)
 	}
@@ -188,12 +195,16 @@ func (w *Witness) Evidence() (all []*checkpoint.Evidence, err error) {
 }
 
 func scan(txn *badger.Txn, prefix []byte, fn func(value []byte) error) error {
+	return scanRows(txn, prefix, func(_, b []byte) error { return fn(b) })
+}
+
+func scanRows(txn *badger.Txn, prefix []byte, fn func(key, value []byte) error) error {
 	opts := badger.DefaultIteratorOptions
 	opts.Prefix = prefix
 	it := txn.NewIterator(opts)
 	defer it.Close()
 	for it.Seek(prefix); it.Valid(); it.Next() {
-		if err := it.Item().Value(fn); err != nil {
+		if err := it.Item().Value(func(b []byte) error { return fn(it.Item().Key(), b) }); err != nil {
 			return err
 		}
 	}

@@ -14,8 +14,15 @@
 // what the registry has anchored of it, not with whatever it is shown.
 //
 // A disk that was restored from a backup has lost entries, and its journal declares a
-// new epoch in its checkpoints. Members begin anew with it, say so in their logs, and
-// cosign nothing of an earlier one any more.
+// new epoch in its checkpoints. The first of them that a member is shown comes with a
+// declaration, signed by the journal's institution, that names what is anchored last of it.
+// If nothing anchored was lost the checkpoint must be proven to continue that, and else
+// what the declaration says the restored log held. Members accept record.MaxDeclared of a
+// journal within record.DeclaredPeriod, counting what the registry holds and what they
+// accepted themselves; the declaration is remembered in one write with the checkpoint,
+// before the cosignature leaves, and stands in the registry for good once it is
+// anchored. From then on they cosign nothing of an earlier epoch. What is
+// declared beyond that is refused and kept: GET /v1/evidence shows both.
 //
 // # Finding two histories
 //

@@ -299,48 +299,7 @@ func (w *world) size(inst string) int64 {
 	return size
 }
 
-// A declared restore begins a new epoch: nobody is accused, the members go on with it,
-// and with no earlier one.
-func TestDeclaredRestoreAccusesNobody(t *testing.T) {
-	w := newWorld(t)
-	before, after := newJournal(t, "office", 9, 9, ""), newJournal(t, "office", 9, 4, " after the restore")
-	in2 := func(size int) []byte {
-		raw, err := checkpoint.SignIn(2, checkpoint.Origin(mesh, node("office")), int64(size), rootOf(t, after, size), recordtest.Key("office"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return raw
-	}
-	for _, m := range []string{"alpha", "beta"} {
-		w.cosigned(m, before, 0, 9)
-	}
-	w.journals[node("office")] = after
-	if resp := w.showRaw("alpha", "office", (&checkpoint.AddRequest{Note: in2(5)}).Bytes()); resp.Status != 200 {
-		t.Fatalf("%d %s", resp.Status, resp.Body)
-	}
-	if resp := w.showRaw("alpha", "office", (&checkpoint.AddRequest{Old: 5, Proof: after.proof(5, 7), Note: in2(7)}).Bytes()); resp.Status != 200 {
-		t.Fatalf("%d %s", resp.Status, resp.Body)
-	}
-	if resp := w.show("alpha", before, 9, 9); resp.Status == 200 {
-		t.Error("an epoch that is over is cosigned")
-	}
-	for range 4 {
-		for _, m := range w.members {
-			m.Compare(t.Context())
-		}
-	}
-	for m := range w.members {
-		if f := w.findings(string(m.Institution)); len(f) > 0 {
-			t.Errorf("%s: %q", m, f)
-		}
-	}
-	// Within the epoch a second history is caught as ever.
-	if resp := w.show("alpha", newJournal(t, "office", 9, 2, "!"), 7, 9); resp.Status == 200 {
-		t.Error("cosigned")
-	}
-}
-
-func rootOf(t *testing.T, j *journal, size int) checkpoint.Hash {
+func rootOf(t testing.TB, j *journal, size int) checkpoint.Hash {
 	t.Helper()
 	n, err := checkpoint.Parse(j.note(size))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,8 @@ func node(inst string) names.NodeID {
 type world struct {
 	t        testing.TB
 	w        *recordtest.World
-	mu       sync.Mutex // guards state, index, leader and proposals
+	now      atomic.Int64 // Unix seconds
+	mu       sync.Mutex   // guards state, index, leader and proposals
 	state    record.MapState
 	index    uint64
 	leader   names.NodeID
@@ -46,6 +48,7 @@ func newWorld(t testing.TB) *world {
 		t: t, w: recordtest.New(t, "alpha", "beta", "gamma"), leader: node("alpha"),
 		members: map[names.NodeID]*witness.Witness{}, journals: map[names.NodeID]*journal{},
 	}
+	w.now.Store(1_780_000_000)
 	if err := record.Bootstrap(&w.state, w.w.Rules); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +64,7 @@ func (w *world) open(member, dir string) *witness.Witness {
 	w.t.Helper()
 	m, err := witness.Open(witness.Config{
 		Mesh: mesh, Self: node(member), Signer: recordtest.Key(member), Dir: dir, Registry: w, Peers: peers{w, node(member)},
-		Now: func() time.Time { return time.Unix(1_780_000_000, 0) }, Log: slog.New(slog.DiscardHandler),
+		Now: w.clock, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -90,6 +93,10 @@ func (w *world) View(fn func(record.View) error) error {
 	defer w.mu.Unlock()
 	return fn(record.NewView(&w.state))
 }
+
+func (w *world) clock() time.Time { return time.Unix(w.now.Load(), 0) }
+
+func (w *world) pass(d time.Duration) { w.now.Add(int64(d / time.Second)) }
 
 func (w *world) Leader() (names.NodeID, bool) {
 	w.mu.Lock()

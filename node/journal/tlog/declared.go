@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/journal"
@@ -26,6 +27,9 @@ type Declared struct {
 	// Lost is the size of the largest log that others saw before the epoch: the entries
 	// from At to there are gone. Not above At: nobody is known to have seen more.
 	Lost int64 `json:"lost"`
+	// Shown tells that a checkpoint of this epoch that others kept was given: members
+	// accepted it then, of which they do few.
+	Shown bool `json:"shown"`
 	// Statement is what the holder signed: an envelope of a nodepb.Epoch.
 	Statement []byte `json:"statement"`
 }
@@ -55,6 +59,7 @@ func (v *verification) declared(r journal.Audited) {
 	v.report.Declared = append(v.report.Declared, Declared{
 		Epoch: p.GetNumber(), At: v.tree.n, Started: time.UnixMilli(p.GetStartedUnixMs()).UTC(),
 		Reason: p.GetReason(), Who: p.GetWho(), Proven: v.anchored, Lost: v.tree.n, Statement: raw,
+		Shown: slices.ContainsFunc(v.wanted, func(w wanted) bool { return w.anchor && uint64(w.epoch) == p.GetNumber() }),
 	})
 }
 
@@ -87,6 +92,14 @@ func (d Declared) WriteTo(w io.Writer) (int64, error) {
 		if n += m; err == nil {
 			err = e
 		}
+	}
+	says := "  nothing that was given shows that members accepted it\n"
+	if d.Shown {
+		says = "  a checkpoint of it that others kept was given\n"
+	}
+	m, e := fmt.Fprint(w, says)
+	if n += m; err == nil {
+		err = e
 	}
 	return int64(n), err
 }
