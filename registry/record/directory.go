@@ -75,6 +75,11 @@ func (a *applier) declareReferences(refs *registrypb.References) error {
 // declare takes rows in order of subject, and reads and writes each subject's row
 // once, however many references of the command are on that subject.
 func (a *applier) declare(rows []declared, qualities []string) error {
+	if slices.ContainsFunc(rows, func(r declared) bool { return !r.withdrawn }) {
+		if err := a.forItself(a.author, "a file in the directory"); err != nil {
+			return err
+		}
+	}
 	self, err := a.intern('i', a.author)
 	if err != nil {
 		return err

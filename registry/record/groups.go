@@ -189,3 +189,29 @@ func (a *applier) manages(body, member string) (bool, error) {
 	m, err := a.view.Institution(names.InstitutionID(member))
 	return m != nil && m.Sector == b.Sector, err
 }
+
+// forItself refuses what would name a cooperating institution beside a subject: with whom
+// of a sector somebody is, is no business of the directory, which holds the sector. What it
+// wrote before it was behind a managing body it may take back.
+func (a *applier) forItself(inst, what string) error {
+	i, err := a.view.Institution(names.InstitutionID(inst))
+	if err != nil || i == nil || i.Sector == "" || i.ManagingBody {
+		return err
+	}
+	if level, err := a.view.FeatureLevel(); err != nil || level < 2 {
+		return err
+	}
+	return a.view.scan([]byte{tabInstitution}, func(_, b []byte) error {
+		if !bytes.Contains(b, []byte(i.Sector)) { // most are not worth decoding
+			return nil
+		}
+		o := new(registrypb.Institution)
+		if err := decodeRow(b, o); err != nil {
+			return err
+		}
+		if o.ManagingBody && o.Sector == i.Sector {
+			return refuse("%s is behind %s, the managing body of sector %s: %s is the sector's, and names no member of it", inst, o.Id, o.Sector, what)
+		}
+		return nil
+	})
+}

@@ -17,7 +17,7 @@ import (
 //	1  the kinds of command up to set_anchors
 //	2  feature levels; groups that change their keys and recovery; law in place of a
 //	   committee; a managing body writes its sector's offerings; merged numbers;
-//	   autopilot; and every other kind of command
+//	   autopilot; no file or mandate of a cooperating institution's own; and every other kind of command
 const Level = 2
 
 // ErrOldProgram means that operators raised the mesh to a feature level whose rules

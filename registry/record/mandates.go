@@ -100,6 +100,11 @@ func (a *applier) checkTerms(t *registrypb.MandateTerms) error {
 	if holder == nil {
 		return refuse("the holder %s is not admitted", t.Holder)
 	}
+	for _, inst := range []string{a.author, t.Holder} {
+		if err := a.forItself(inst, "a mandate"); err != nil {
+			return err
+		}
+	}
 	if t.OnBehalf != nil {
 		if _, err := a.subject(t.OnBehalf, 1); err != nil {
 			return err
