@@ -46,7 +46,7 @@ be compared with an earlier release's by benchstat.`,
 	f.StringVar(&benchFile, "bench-format", "", "write ratios to this file, as Go's benchmarks print theirs")
 	_ = c.MarkFlagDirname("profile")
 	_ = c.MarkFlagDirname("loaded")
-	c.AddCommand(newBenchRegistry(), newBenchSubject(), newBenchLots())
+	c.AddCommand(newBenchRegistry(), newBenchSubject(), newBenchLots(), newBenchNotices())
 	out := addFormat(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if onTerminal(c.ErrOrStderr()) {
