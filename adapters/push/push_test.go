@@ -51,6 +51,15 @@ func (j *journal) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
 	return 0, nil
 }
 
+func (j *journal) AppendAll(ctx context.Context, entries []*nodepb.Entry) error {
+	for _, e := range entries {
+		if _, err := j.Append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (j *journal) set(down bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
