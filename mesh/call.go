@@ -24,7 +24,7 @@ func (e *Endpoint) Call(ctx context.Context, to Peer, method string, req, resp p
 		ctx, cancel = context.WithTimeout(ctx, e.cfg.CallTimeout)
 		defer cancel()
 	}
-	r, err := e.OpenStream(ctx, to, method, req)
+	r, err := e.open(ctx, to, &meshpb.CallHeader{Method: method, Keep: true}, req)
 	if err != nil {
 		return err
 	}
@@ -35,10 +35,9 @@ func (e *Endpoint) Call(ctx context.Context, to Peer, method string, req, resp p
 		}
 		return err
 	}
-	// The end comes with the reply; having read it, nothing need be cancelled.
-	var more [1]byte
-	_, err = r.s.Read(more[:])
-	r.ended = err == io.EOF
+	// Unless ctx has just ended, and the stream with it, the next call may have it.
+	r.ended = r.stop()
+	r.keep = r.ended
 	return nil
 }
 
@@ -46,7 +45,11 @@ func (e *Endpoint) Call(ctx context.Context, to Peer, method string, req, resp p
 // deadline, if it has one, travels along. The Receiver must be closed. OpenStream does
 // not wait for an answer: a refusal comes with the first Receive.
 func (e *Endpoint) OpenStream(ctx context.Context, to Peer, method string, req proto.Message) (*Receiver, error) {
-	hdr := &meshpb.CallHeader{Method: method}
+	return e.open(ctx, to, &meshpb.CallHeader{Method: method}, req)
+}
+
+// open sends a request, on a stream that was kept if hdr says that it is to be kept.
+func (e *Endpoint) open(ctx context.Context, to Peer, hdr *meshpb.CallHeader, req proto.Message) (*Receiver, error) {
 	if d, ok := ctx.Deadline(); ok {
 		hdr.TimeoutMs = millis(time.Until(d))
 		if hdr.TimeoutMs == 0 {
@@ -60,11 +63,11 @@ func (e *Endpoint) OpenStream(ctx context.Context, to Peer, method string, req p
 	if err != nil {
 		return nil, unsendable(to, err)
 	}
-	s, release, err := e.calls.openStream(ctx, to)
+	s, l, err := e.calls.openStream(ctx, to, hdr.Keep)
 	if err != nil {
 		return nil, err
 	}
-	r := &Receiver{ctx: ctx, s: s, to: to, limit: e.cfg.MaxMessage, release: release}
+	r := &Receiver{ctx: ctx, s: s, to: to, limit: e.cfg.MaxMessage, link: l}
 	r.stop = context.AfterFunc(ctx, r.reset)
 	if _, err := s.Write(buf); err != nil {
 		var refused *quic.StreamError
@@ -74,7 +77,9 @@ func (e *Endpoint) OpenStream(ctx context.Context, to Peer, method string, req p
 		}
 		return r, nil // the peer does not want the rest; its reply says why
 	}
-	s.Close()
+	if !hdr.Keep {
+		s.Close()
+	}
 	return r, nil
 }
 
@@ -90,15 +95,16 @@ func unsendable(to Peer, err error) *Error {
 // Receiver is the caller's end of a stream of messages. One goroutine may receive at a
 // time; Close may be called by any.
 type Receiver struct {
-	ctx     context.Context
-	s       *quic.Stream
-	to      Peer
-	limit   int
-	release func()
-	stop    func() bool
-	begun   bool
-	ended   bool // both sides have ended well
-	once    sync.Once
+	ctx   context.Context
+	s     *quic.Stream
+	to    Peer
+	limit int
+	link  *link
+	stop  func() bool
+	begun bool
+	ended bool // all was read, and nobody resets the stream any more
+	keep  bool // the next call may have it
+	once  sync.Once
 }
 
 // Receive waits for the next message. It returns io.EOF when the peer ended the stream
@@ -143,7 +149,11 @@ func (r *Receiver) Close() {
 		if r.stop(); !r.ended {
 			r.reset()
 		}
-		r.release()
+		if r.keep {
+			r.link.pool.keep(r.link, r.s)
+		} else {
+			r.link.pool.release(r.link)
+		}
 	})
 }
 

@@ -14,10 +14,13 @@
 // # On the wire
 //
 // The protocol of calls is ALPN "crossroads/1". Each call has a bidirectional QUIC
-// stream of its own. A message on it is a big-endian uint32 length and that many
+// stream for itself. A message on it is a big-endian uint32 length and that many
 // bytes of protobuf (package meshpb). The caller sends a CallHeader and the request
 // and ends its side; the other side sends a ReplyHeader and, if its status is OK, its
-// message or messages, and ends. For example, a call of method "m" with a timeout of
+// message or messages, and ends. Where CallHeader.keep is set and one message is the
+// answer, neither ends its side: once the answer was read, the caller may send another
+// call on the stream, or end it. An answer that is an error ends the stream all the same.
+// For example, a call of method "m" with a timeout of
 // one second and an empty request is, in hexadecimal,
 //
 //	00000006  0a016d 10e807  00000000  FIN

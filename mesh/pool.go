@@ -47,7 +47,8 @@ type link struct {
 	fresh time.Time   // until when new streams may start: well before a certificate ends
 	stop  func() bool // ends the expiry timer
 
-	streams int // in use; owned by pool.mu, like what follows
+	streams int            // in use; owned by pool.mu, like what follows
+	kept    []*quic.Stream // whose last call ended well, for the next
 	retired bool
 	idle    time.Time // since when streams is 0
 }
@@ -160,9 +161,43 @@ func (p *pool) discard(l *link) {
 func (p *pool) release(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.put(l)
+}
+
+// put gives back one use of a link. The caller holds p.mu.
+func (p *pool) put(l *link) {
 	l.streams--
 	l.idle = time.Now()
 	p.finish(l)
+}
+
+// maxKept is how many streams of a connection wait for the next call: as many as the peer
+// has room for beside its quota.
+const maxKept = 16
+
+// keep releases a link, and has the stream wait for the next call.
+func (p *pool) keep(l *link, s *quic.Stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(l.kept) < maxKept {
+		l.kept = append(l.kept, s)
+	} else {
+		s.Close()
+	}
+	p.put(l)
+}
+
+// take gives a stream that waits, or nil.
+func (p *pool) take(l *link) *quic.Stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(l.kept)
+	if n == 0 {
+		return nil
+	}
+	s := l.kept[n-1]
+	l.kept = l.kept[:n-1]
+	return s
 }
 
 func (p *pool) dial(l *link) {
@@ -262,17 +297,23 @@ func (l *link) open(ctx context.Context) (*quic.Stream, error) {
 	return s, nil
 }
 
-// openStream gives a new stream to the peer and the func that gives it back. Should a
-// connection of the pool turn out to be dead, a new one is dialled: nothing was sent yet.
-func (p *pool) openStream(ctx context.Context, peer Peer) (*quic.Stream, func(), error) {
+// openStream gives a stream to the peer, a kept one if that will do, and its link, which
+// must be released. Should a connection of the pool turn out to be dead, a new one is
+// dialled: nothing was sent yet.
+func (p *pool) openStream(ctx context.Context, peer Peer, kept bool) (*quic.Stream, *link, error) {
 	for {
 		l, old, err := p.acquire(ctx, peer)
 		if err != nil {
 			return nil, nil, failure(ctx, peer, "dial", err)
 		}
+		if kept && l.conn.Context().Err() == nil {
+			if s := p.take(l); s != nil {
+				return s, l, nil
+			}
+		}
 		s, err := l.open(ctx)
 		if err == nil {
-			return s, func() { p.release(l) }, nil
+			return s, l, nil
 		}
 		dead := l.conn.Context().Err() != nil
 		if dead {
@@ -298,7 +339,7 @@ func (p *pool) sweep(unused time.Duration) {
 	}
 }
 
-func (p *pool) take(match func(spiffeid.ID) bool) (out []*link) {
+func (p *pool) matching(match func(spiffeid.ID) bool) (out []*link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.live {
@@ -312,7 +353,7 @@ func (p *pool) take(match func(spiffeid.ID) bool) (out []*link) {
 // drop closes connections at once, as far as they exist; what is being dialled is seen
 // to by acquire.
 func (p *pool) drop(match func(spiffeid.ID) bool) {
-	for _, l := range p.take(match) {
+	for _, l := range p.matching(match) {
 		select {
 		case <-l.ready:
 			l.shut(closeRefused, "not admitted")
@@ -326,7 +367,7 @@ func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	for _, l := range p.take(func(spiffeid.ID) bool { return true }) {
+	for _, l := range p.matching(func(spiffeid.ID) bool { return true }) {
 		l.shut(closeGoingAway, "going away")
 	}
 }

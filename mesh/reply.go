@@ -20,6 +20,8 @@ type reply struct {
 	disarm func() bool
 
 	mu    sync.Mutex
+	keep  bool // an answer that is not an error leaves the stream to the next call
+	kept  bool // and so it was
 	begun bool // the header is out
 	ended bool
 }
@@ -28,7 +30,7 @@ type reply struct {
 var errEnded = errors.New("the call has ended")
 
 // send writes a message, and the header before the first one. The last one ends the call
-// in the same breath, so that the end travels in the same packet.
+// in the same breath; unless the stream is kept its end travels in the same packet.
 func (r *reply) send(m proto.Message, limit int, last bool) error {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		return errors.New("handler returned neither a message nor an error")
@@ -72,7 +74,9 @@ func (r *reply) finish(b []byte) error {
 		r.s.CancelWrite(quic.StreamErrorCode(Unavailable))
 		return err
 	}
-	r.s.Close()
+	if r.kept = r.keep; !r.kept {
+		r.s.Close()
+	}
 	return nil
 }
 
@@ -83,7 +87,7 @@ func (r *reply) end(err error) {
 	if r.ended {
 		return
 	}
-	r.ended = true
+	r.ended, r.keep = true, false
 	var last []byte
 	switch {
 	case err != nil && r.begun:

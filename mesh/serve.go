@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ func (e *Endpoint) serveConn(conn *quic.Conn) {
 	defer expire(conn, end)()
 
 	in := &inbound{e: e, conn: conn, peer: id, expires: end, account: acc}
-	serve := in.serveCall
+	serve := in.serveCalls
 	if l := e.layers[conn.ConnectionState().TLS.NegotiatedProtocol]; l != nil {
 		serve = func(s *quic.Stream) { l.serve(in, s) }
 	}
@@ -80,39 +81,61 @@ func (in *inbound) welcome() *Error {
 	return nil
 }
 
-// serveCall serves one call.
-func (in *inbound) serveCall(s *quic.Stream) {
+// serveCalls serves the calls on a stream, one after the other.
+func (in *inbound) serveCalls(s *quic.Stream) {
+	for again := in.serveCall(s, nil); again; {
+		// Between two calls the caller takes the time it likes.
+		s.SetReadDeadline(time.Time{})
+		var prefix [prefixSize]byte
+		n, err := s.Read(prefix[:])
+		if n == 0 {
+			if err == io.EOF {
+				s.Close()
+			} else {
+				s.CancelWrite(quic.StreamErrorCode(Canceled))
+			}
+			return
+		}
+		again = in.serveCall(s, prefix[:n])
+	}
+}
+
+// serveCall serves one call, of which the bytes begun were read. It reports whether the
+// caller may send another on the same stream.
+func (in *inbound) serveCall(s *quic.Stream, begun []byte) (again bool) {
 	e := in.e
 	out := &reply{s: s, patience: e.cfg.ReadTimeout, disarm: func() bool { return true }, log: func(msg string, args ...any) {
 		e.cfg.Log.Error(msg, append(args, "peer", in.peer)...)
 	}}
 	if err := in.welcome(); err != nil {
 		out.end(err)
-		return
+		return false
 	}
 	if !e.begin() {
 		out.end(&Error{Code: Unavailable, Message: "this node is shutting down", RetryAfter: time.Second})
-		return
+		return false
 	}
 	defer e.done()
 	release, busy := in.account.begin()
 	if busy != nil {
 		out.end(busy)
-		return
+		return false
 	}
 	defer release()
 	s.SetReadDeadline(time.Now().Add(e.cfg.ReadTimeout))
-	hdr, m, err := in.readHeader(s)
+	hdr, m, err := in.readHeader(s, begun)
 	if err != nil {
 		out.end(err)
-		return
+		return false
 	}
-	raw, free, err := in.readRequest(s, m.limits.Request)
+	keep := hdr.GetKeep() && !m.streaming
+	raw, free, err := in.readRequest(s, m.limits.Request, keep)
 	if err != nil {
 		out.end(err)
-		return
+		return false
 	}
 	defer free()
+	out.keep = keep
 
 	// The stream's context ends when the caller resets the stream or the connection ends.
 	ctx := s.Context()
@@ -136,6 +159,7 @@ func (in *inbound) serveCall(s *quic.Stream) {
 		out.abort(code)
 	})
 	out.end(in.run(ctx, hdr.GetMethod(), m, raw, out))
+	return out.kept
 }
 
 // least gives the smaller of two durations of which 0 means none.
@@ -161,8 +185,12 @@ func (in *inbound) run(ctx context.Context, name string, m *method, raw []byte, 
 	return err
 }
 
-func (in *inbound) readHeader(s *quic.Stream) (*meshpb.CallHeader, *method, error) {
-	raw, err := readFrame(s, maxHeader)
+func (in *inbound) readHeader(s *quic.Stream, begun []byte) (*meshpb.CallHeader, *method, error) {
+	var from io.Reader = s
+	if len(begun) > 0 {
+		from = io.MultiReader(bytes.NewReader(begun), s)
+	}
+	raw, err := readFrame(from, maxHeader)
 	if err != nil {
 		return nil, nil, badInput("call header", err)
 	}
@@ -177,9 +205,9 @@ func (in *inbound) readHeader(s *quic.Stream) (*meshpb.CallHeader, *method, erro
 	return hdr, m, nil
 }
 
-// readRequest reads the request and the end of the caller's side. Its bytes count against
-// the peer's quota until free is called.
-func (in *inbound) readRequest(s *quic.Stream, limit int) (raw []byte, free func(), err error) {
+// readRequest reads the request and, unless more calls may follow, the end of the caller's
+// side. Its bytes count against the peer's quota until free is called.
+func (in *inbound) readRequest(s *quic.Stream, limit int, more bool) (raw []byte, free func(), err error) {
 	n, err := readLength(s, limit)
 	if err != nil {
 		return nil, nil, badInput("request", err)
@@ -195,14 +223,18 @@ func (in *inbound) readRequest(s *quic.Stream, limit int) (raw []byte, free func
 	if raw, err = readBody(s, n); err != nil {
 		return nil, nil, badInput("request", err)
 	}
-	var more [1]byte
-	if _, err = io.ReadFull(s, more[:]); err == nil {
+	free = func() { in.account.bytes.Release(int64(n)) }
+	if more {
+		return raw, free, nil
+	}
+	var after [1]byte
+	if _, err = io.ReadFull(s, after[:]); err == nil {
 		err = Errorf(InvalidArgument, "there are bytes after the request")
 		return nil, nil, err
 	} else if !errors.Is(err, io.EOF) {
 		return nil, nil, badInput("request", err)
 	}
-	return raw, func() { in.account.bytes.Release(int64(n)) }, nil
+	return raw, free, nil
 }
 
 // badInput says what is wrong with what a caller sent.

@@ -60,11 +60,11 @@ func (e *Endpoint) StreamLayer(alpn string) *StreamLayer {
 // the peer takes the stream shows with the first read. ctx bounds the dialling only. The
 // error is an *Error.
 func (l *StreamLayer) DialPeer(ctx context.Context, to Peer) (net.Conn, error) {
-	s, release, err := l.pool.openStream(ctx, to)
+	s, link, err := l.pool.openStream(ctx, to, false)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{s: s, peer: to, local: l.e.Addr(), release: release}
+	c := &Conn{s: s, peer: to, local: l.e.Addr(), release: func() { l.pool.release(link) }}
 	if _, err := s.Write([]byte{hello}); err != nil {
 		c.Close()
 		return nil, failure(ctx, to, "dial", err)

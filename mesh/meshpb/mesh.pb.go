@@ -30,6 +30,7 @@ type CallHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
 	TimeoutMs     int64                  `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // how long the caller will wait, from now
+	Keep          bool                   `protobuf:"varint,3,opt,name=keep,proto3" json:"keep,omitempty"`                            // once answered, not with an error, another call may follow on the stream
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -76,6 +77,13 @@ func (x *CallHeader) GetTimeoutMs() int64 {
 		return x.TimeoutMs
 	}
 	return 0
+}
+
+func (x *CallHeader) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
 }
 
 type ReplyHeader struct {
@@ -255,12 +263,13 @@ var File_mesh_meshpb_mesh_proto protoreflect.FileDescriptor
 
 const file_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x16mesh/meshpb/mesh.proto\x12\x12crossroads.mesh.v1\"C\n" +
+	"\x16mesh/meshpb/mesh.proto\x12\x12crossroads.mesh.v1\"W\n" +
 	"\n" +
 	"CallHeader\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x02 \x01(\x03R\ttimeoutMs\"A\n" +
+	"timeout_ms\x18\x02 \x01(\x03R\ttimeoutMs\x12\x12\n" +
+	"\x04keep\x18\x03 \x01(\bR\x04keep\"A\n" +
 	"\vReplyHeader\x122\n" +
 	"\x06status\x18\x01 \x01(\v2\x1a.crossroads.mesh.v1.StatusR\x06status\"t\n" +
 	"\x06Status\x12\x12\n" +
