@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -243,5 +242,5 @@ func restoreLog(cfg Config, dir string, info *SnapshotInfo, r io.Reader) (err er
 	if err := sink.Close(); err != nil {
 		return err
 	}
-	return log.Set([]byte("CurrentTerm"), binary.BigEndian.AppendUint64(nil, term))
+	return sealed.CheckedStable{StableStore: log}.SetUint64([]byte("CurrentTerm"), term)
 }

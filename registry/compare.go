@@ -155,7 +155,8 @@ func (r *Registry) compareOnce(ctx context.Context) error {
 
 // keepVerifying reads all rows once after the start, and then each day, and compares them
 // with the hash that was kept as they were written: a disk, or a hand, may have changed
-// what no command did, and the hash alone would not tell.
+// what no command did, and the hash alone would not tell. So it reads what is needed only
+// when another member loses its own: the last snapshot, and the log before it.
 func (r *Registry) keepVerifying(ctx context.Context) error {
 	tick := time.NewTicker(r.cfg.Tuning.VerifyEvery)
 	defer tick.Stop()
@@ -177,8 +178,11 @@ func (r *Registry) keepVerifying(ctx context.Context) error {
 		}
 		if r.member != nil {
 			r.member.verifySnapshot(ctx)
+			if err := r.member.verifyLog(ctx); err != nil {
+				return fmt.Errorf("registry: read the log: %w", err)
+			}
 		}
-		r.cfg.Log.Debug("registry: all rows are what was written", "index", index, "took", time.Since(began))
+		r.cfg.Log.Debug("registry: all files hold what was written", "index", index, "took", time.Since(began))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -157,6 +157,25 @@ func (m *member) verifySnapshot(ctx context.Context) {
 	}
 }
 
+// verifyLog reads every entry of the log. Those before the last snapshot are read otherwise
+// only when this member leads and another one needs them: a damage that shows then takes
+// two members away at once. An entry that cannot be read ends this member, see failStop.
+func (m *member) verifyLog(ctx context.Context) error {
+	first, err := m.logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := m.logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	for i := max(first, 1); i <= last && ctx.Err() == nil && m.logs.err() == nil; i++ {
+		// What is not found was let go of meanwhile; what cannot be read is told by err.
+		_ = m.logs.GetLog(i, new(raft.Log))
+	}
+	return m.logs.err()
+}
+
 // countOpening notes that the tables are being opened, until done is called, and sets them
 // aside when that did not come to an end several times.
 func (r *Registry) countOpening(tables string) (done func(), err error) {

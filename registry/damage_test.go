@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -53,22 +58,31 @@ func (m *mesh) supervise(n names.NodeID, within time.Duration, ready func(*runni
 	return fmt.Errorf("not well within %s; it ended with: %w", within, errors.Join(ends...))
 }
 
-// TestDamagedFilesOfAMinority flips bits in, and cuts, every kind of file that a member
-// keeps. Whatever that does, the member never stands with another state than the others,
-// and comes back, started again as often as it ends. More: REGISTRY_DAMAGES=200
-func TestDamagedFilesOfAMinority(t *testing.T) {
-	t.Parallel()
-	rounds := 12
-	if testing.Short() {
-		rounds = 3
+// verifications counts how often members have read all that they keep.
+type verifications struct {
+	slog.Handler
+	n *atomic.Int32
+}
+
+func (v verifications) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "registry: all files hold what was written" {
+		v.n.Add(1)
 	}
-	if n, err := strconv.Atoi(os.Getenv("REGISTRY_DAMAGES")); err == nil {
-		rounds = n
+	return v.Handler.Handle(ctx, r)
+}
+
+// damagedMesh gives members that told in log of every damage, with a snapshot each.
+func damagedMesh(t *testing.T) (m *mesh, log *syncBuffer, verified *atomic.Int32) {
+	m, log, verified = newMesh(t), new(syncBuffer), new(atomic.Int32)
+	for _, n := range m.members {
+		if err := m.stop(n); err != nil {
+			t.Fatal(err)
+		}
 	}
-	dice := rand.New(rand.NewPCG(uint64(rounds), 7))
-	m := newMesh(t)
-	log := new(syncBuffer)
-	m.log = slog.New(slog.NewTextHandler(log, nil))
+	m.log = slog.New(verifications{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}), verified})
+	for _, n := range m.members {
+		m.start(n)
+	}
 	for i := range 30 {
 		m.admit(fmt.Sprintf("office%d", i))
 	}
@@ -78,10 +92,99 @@ func TestDamagedFilesOfAMinority(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	kinds := []string{".wal", "wal-meta.db", ".mem", ".vlog", "MANIFEST", "KEYREGISTRY", "CURRENT", "state.bin", "meta.json", ".sst", "DISCARD", ".run"}
+	eventually(t, 20*time.Second, "all have read what they keep", func() bool { return int(verified.Load()) == len(m.members) })
+	return m, log, verified
+}
+
+// well reports whether a member stands where another one does, with the same state, and
+// has read all that it keeps since it was started.
+func (m *mesh) well(n names.NodeID, verified *atomic.Int32) func(*running) bool {
+	before, other := verified.Load(), m.at(m.others(n)[0])
+	return func(r *running) bool {
+		if _, err := r.Standing(); err != nil || r.AppliedIndex() < other.AppliedIndex() || verified.Load() == before {
+			return false
+		}
+		mine, err := r.Now()
+		theirs, err2 := other.Now()
+		if err != nil || err2 != nil || mine.Index != theirs.Index {
+			return false
+		}
+		if mine.Root != theirs.Root {
+			m.t.Error("it stands with another state")
+		}
+		return true
+	}
+}
+
+// What lies before its last snapshot a member reads only when it leads and another one
+// needs it: two would fail at once then, and no majority be left. So it is noticed before.
+func TestDamageThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	m, _, verified := damagedMesh(t)
+	first := m.leader()
+	n, cut := m.others(first)[0], m.others(first)[1]
+	if err := m.stop(n); err != nil {
+		t.Fatal(err)
+	}
+	path := m.fileOf(n, ".wal", rand.New(rand.NewPCG(1, 1)))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(bytes.TrimRight(b, "\x00"))/3] ^= 4
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.start(n)
+	if err := m.ended(n); !errors.Is(err, registry.ErrLogDamaged) {
+		t.Fatal(err)
+	}
+	if err := m.supervise(n, 30*time.Second, m.well(n, verified)); err != nil {
+		t.Fatal(err)
+	}
+	// Now it leads, and another one needs everything from it.
+	eventually(t, 20*time.Second, "it leads", func() bool {
+		_ = m.at(m.leader()).HandOver(n)
+		return m.leader() == n
+	})
+	if err := m.stop(cut); err != nil {
+		t.Fatal(err)
+	}
+	path = m.fileOf(cut, ".wal", rand.New(rand.NewPCG(1, 1)))
+	if b, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, int64(len(bytes.TrimRight(b, "\x00"))/2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.supervise(cut, 30*time.Second, m.well(cut, verified)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedFilesOfAMinority flips bits in, and cuts, every kind of file that a member
+// keeps. Whatever that does, the member never stands with another state than the others,
+// and comes back, started again as often as it ends. More: REGISTRY_DAMAGES=200
+func TestDamagedFilesOfAMinority(t *testing.T) {
+	t.Parallel()
+	rounds := 13
+	if testing.Short() {
+		rounds = 3
+	}
+	if n, err := strconv.Atoi(os.Getenv("REGISTRY_DAMAGES")); err == nil {
+		rounds = n
+	}
+	dice := rand.New(rand.NewPCG(uint64(rounds), 7))
+	m, log, verified := damagedMesh(t)
+	kinds := []string{".wal", "wal-meta.db", ".mem", ".vlog", "MANIFEST", "KEYREGISTRY", "CURRENT", "state.bin", "meta.json", ".sst", "DISCARD", ".run", ".wal"}
 	noticed, kept := 0, 0
 	for round := range rounds {
 		kind := kinds[round%len(kinds)]
+		if round%2 == 1 { // each must be able to give others what they lost
+			if err := m.at(m.leader()).HandOver(m.others(m.leader())[dice.IntN(2)]); err != nil {
+				t.Log(err)
+			}
+		}
 		n := m.others(m.leader())[dice.IntN(2)]
 		m.admit(fmt.Sprintf("later%d", round))
 		if err := m.stop(n); err != nil {
@@ -89,28 +192,16 @@ func TestDamagedFilesOfAMinority(t *testing.T) {
 		}
 		path := m.fileOf(n, kind, dice)
 		if path == "" {
-			m.start(n)
+			if err := m.supervise(n, 30*time.Second, m.well(n, verified)); err != nil {
+				t.Fatal(err)
+			}
 			continue
 		}
 		before := len(log.String())
 		how := damage(t, path, dice)
 		m.admitThrough(m.others(n)[0], fmt.Sprintf("after%d", round))
 		m.do(m.operators(m.others(n)[0]), suspend(fmt.Sprintf("after%d", round), true))
-		other := m.at(m.others(n)[0])
-		err := m.supervise(n, 30*time.Second, func(r *running) bool {
-			if _, err := r.Standing(); err != nil || r.AppliedIndex() < other.AppliedIndex() {
-				return false
-			}
-			mine, err := r.Now()
-			theirs, err2 := other.Now()
-			if err != nil || err2 != nil || mine.Index != theirs.Index {
-				return false
-			}
-			if mine.Root != theirs.Root {
-				t.Errorf("%s: it stands with another state", how)
-			}
-			return true
-		})
+		err := m.supervise(n, 30*time.Second, m.well(n, verified))
 		if err != nil {
 			t.Fatalf("round %d, %s: %v", round, how, err)
 		}
@@ -165,6 +256,58 @@ func damage(t *testing.T, path string, dice *rand.Rand) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%s: a bit of byte %d of %d flipped", name, at, used)
+}
+
+// bbolt, which holds how a member voted, trusts its file. Wherever that is cut, and whatever
+// is written over it, the log is opened or an error says why not.
+func TestBookkeepingThatIsDamaged(t *testing.T) {
+	t.Parallel()
+	from := t.TempDir()
+	log, err := registry.Files.OpenLog(from, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.SetUint64([]byte("CurrentTerm"), 3), log.StoreLog(&raft.Log{Index: 1, Data: []byte("x")}), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(from, "wal-meta.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(from, "*.wal"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	refused := 0
+	try := func(meta []byte) {
+		t.Helper()
+		dir := t.TempDir()
+		if err := errors.Join(os.Link(segments[0], filepath.Join(dir, filepath.Base(segments[0]))), os.WriteFile(filepath.Join(dir, "wal-meta.db"), meta, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		log, err := registry.Files.OpenLog(dir, hclog.NewNullLogger())
+		if err != nil {
+			refused++
+			return
+		}
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for size := 1; size < len(whole); size += 1 << 10 {
+		try(whole[:size])
+	}
+	dice := rand.New(rand.NewPCG(3, 3))
+	for range 40 {
+		b := bytes.Clone(whole)
+		for i := range 64 {
+			b[dice.IntN(len(b)/64)*64+i] = byte(dice.Uint32())
+		}
+		try(b)
+	}
+	if refused == 0 {
+		t.Error("everything was opened")
+	}
 }
 
 // Badger ends the process when a table was cut. When that has happened twice, the tables

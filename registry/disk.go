@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -51,11 +52,32 @@ func (files) OpenLog(dir string, log hclog.Logger) (Log, error) {
 		return nil, err
 	}
 	meta := new(metadb.BoltMetaDB)
-	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+	var w *wal.WAL
+	err := survive(func() (err error) {
+		w, err = wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+		return err
+	})
+	if errors.Is(err, errPanicked) { // what it holds is lost to this process: no second try at this file
+		return nil, fmt.Errorf("open raft log %s: %w", dir, err)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", dir, err), closeMeta(meta))
 	}
 	return walLog{w, meta}, nil
+}
+
+var errPanicked = errors.New("the program that reads it does not bear what the file holds")
+
+// survive calls fn and makes an error of a panic: bbolt, which keeps the log's bookkeeping,
+// reads a mapped file without asking whether it ends before what it refers to.
+func survive(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	return fn()
 }
 
 // closeMeta closes what a failed opening left open, if it came so far.

@@ -9,6 +9,9 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/store"
 )
 
+// Files is the Disk that nodes use.
+var Files Disk = files{}
+
 // Propose puts bytes into the log as a leader can, without anybody's check.
 func (r *Registry) Propose(b []byte) (any, error) {
 	f := r.member.raft().Apply(b, time.Second)

@@ -50,7 +50,7 @@ func (f *failStop) do(why error, fn func() error) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	err := fn()
+	err := survive(fn)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
@@ -97,10 +97,22 @@ func (f *failStop) DeleteRange(first, last uint64) error {
 }
 
 // Get implements raft.StableStore.
-func (f *failStop) Get(k []byte) ([]byte, error) { return f.stable.Get(k) }
+func (f *failStop) Get(k []byte) (v []byte, err error) {
+	err = f.do(ErrLogDamaged, func() (err error) {
+		v, err = f.stable.Get(k)
+		return err
+	})
+	return v, err
+}
 
 // GetUint64 implements raft.StableStore.
-func (f *failStop) GetUint64(k []byte) (uint64, error) { return f.stable.GetUint64(k) }
+func (f *failStop) GetUint64(k []byte) (v uint64, err error) {
+	err = f.do(ErrLogDamaged, func() (err error) {
+		v, err = f.stable.GetUint64(k)
+		return err
+	})
+	return v, err
+}
 
 // Set implements raft.StableStore. It never fails, see failStop.
 func (f *failStop) Set(k, v []byte) error {

@@ -121,7 +121,7 @@ func (m *member) openStores(dir string) error {
 			return err
 		}
 	}
-	m.logs = &failStop{LogStore: logs, stable: m.wal, silence: m.silence, fail: m.machine.fail}
+	m.logs = &failStop{LogStore: logs, stable: sealed.CheckedStable{StableStore: m.wal}, silence: m.silence, fail: m.machine.fail}
 	m.snaps = expectingSnapshots{m.snaps}
 	known, err := raft.HasExistingState(m.logs, m.logs, m.snaps)
 	if err != nil {
@@ -192,6 +192,11 @@ func (m *member) checkState() error {
 		// emptied the log. raft-wal takes no entry after such a gap, and in the first case
 		// more is gone than the snapshot holds: nobody can tell which it is.
 		return fmt.Errorf("%w: it ends at index %d, before the last snapshot at %d", ErrLogDamaged, last, snap)
+	}
+	if term, err := m.logs.GetUint64([]byte("CurrentTerm")); err != nil {
+		return err
+	} else if term == 0 && last > 0 { // raft wrote it down before it took the first entry
+		return fmt.Errorf("%w: the term of this member is gone", ErrLogDamaged)
 	}
 	m.conf.NoSnapshotRestoreOnStart = applied >= indexAfter(snap)
 	if applied > indexAfter(max(last, snap)) {

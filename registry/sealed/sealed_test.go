@@ -254,3 +254,58 @@ func TestChecked(t *testing.T) {
 	wrong(later)
 	wrong(other)
 }
+
+func TestCheckedStable(t *testing.T) {
+	below := raft.NewInmemStore()
+	s := sealed.CheckedStable{StableStore: quiet{below}}
+	term, vote := []byte("CurrentTerm"), []byte("LastVoteCand")
+	if n, err := s.GetUint64(term); n != 0 || err != nil {
+		t.Errorf("of nothing: %d, %v", n, err)
+	}
+	if err := errors.Join(s.SetUint64(term, 7), s.Set(vote, []byte("m1/a"))); err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.GetUint64(term)
+	v, err2 := s.Get(vote)
+	if n != 7 || string(v) != "m1/a" || err != nil || err2 != nil {
+		t.Errorf("%d %q %v %v", n, v, err, err2)
+	}
+	// Every flipped bit, every cut, and another key's value.
+	kept, err := below.Get(term)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := func(b []byte, what string) {
+		t.Helper()
+		if err := below.Set(term, b); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.GetUint64(term); !errors.Is(err, sealed.ErrSealed) {
+			t.Errorf("%s: %d, %v", what, n, err)
+		}
+	}
+	for i := range len(kept) * 8 {
+		b := bytes.Clone(kept)
+		b[i/8] ^= 1 << (i % 8)
+		wrong(b, "a bit flipped")
+	}
+	for i := 1; i < len(kept); i++ {
+		wrong(bytes.Clone(kept[:i]), "cut")
+	}
+	other, err := below.Get(vote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong(other, "another's")
+}
+
+// quiet says nothing of keys that are not there, as raft-wal does.
+type quiet struct{ *raft.InmemStore }
+
+func (q quiet) Get(k []byte) ([]byte, error) {
+	v, err := q.InmemStore.Get(k)
+	if err != nil {
+		return nil, nil
+	}
+	return v, nil
+}
