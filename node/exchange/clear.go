@@ -55,18 +55,41 @@ func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRegistryStale, err)
 	}
 	r := &ruling{outcome: registrypb.Outcome_DENY}
-	limited, cancel := context.WithTimeout(until, x.cfg.ClearFor)
+	settled, left, err := x.search(until, candidates, r)
+	if err == nil && !settled {
+		err = ctx.Err()
+	}
+	if err != nil {
+		x.letGo(r.permits)
+		return nil, err
+	}
+	if settled {
+		return r, nil
+	}
+	r.incomplete = true
+	switch {
+	case left > 0:
+		r.reason = registrypb.Reason_CLEARING_UNAVAILABLE
+	case r.stale:
+		r.reason = registrypb.Reason_STALE_REQUEST
+	default:
+		r.reason = registrypb.Reason_NO_ELIGIBLE_CLEARER
+	}
+	return r, nil
+}
+
+// search asks candidates for what r lacks, for as long as clearing may take. It reports
+// whether nothing is left to ask, and else how many may still decide later. Its error
+// wraps ErrJournalUnavailable.
+func (x *consultation) search(ctx context.Context, candidates []names.NodeID, r *ruling) (settled bool, left int, err error) {
+	limited, cancel := context.WithTimeout(ctx, x.cfg.ClearFor)
 	defer cancel()
 	for round := 0; len(candidates) > 0 && limited.Err() == nil; round++ {
 		var again []names.NodeID
 		for _, to := range x.cfg.Peers.Order(candidates) {
 			v, err := x.ask(limited, to, x.cfg.ClearTimeout<<min(round, 4), r)
-			if err != nil {
-				x.letGo(r.permits)
-				return nil, err
-			}
-			if v == decided {
-				return r, nil
+			if err != nil || v == decided {
+				return err == nil, 0, err
 			}
 			if v == failed {
 				again = append(again, to)
@@ -76,20 +99,7 @@ func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 			_ = pause(limited, 25*time.Millisecond<<min(round, 4))
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		x.letGo(r.permits)
-		return nil, err
-	}
-	r.incomplete = true
-	switch {
-	case len(candidates) > 0:
-		r.reason = registrypb.Reason_CLEARING_UNAVAILABLE
-	case r.stale:
-		r.reason = registrypb.Reason_STALE_REQUEST
-	default:
-		r.reason = registrypb.Reason_NO_ELIGIBLE_CLEARER
-	}
-	return r, nil
+	return false, len(candidates), nil
 }
 
 // candidates gives the members that may clear for this node, in the order that the

@@ -42,6 +42,7 @@ type reply struct {
 	commitment []byte // to content
 	envelope   []byte // of the answer
 	detail     string
+	earlier    *reply // of the clearance before, which the supplier found invalid; nil: none
 }
 
 // answered reports whether the supplier replied, with data or a refusal.
@@ -91,18 +92,22 @@ func (c *Consultant) carryOut(ctx context.Context, key outbox.Key, a *asked, kep
 		return nil, err
 	}
 	defer x.letGo(r.permits)
-	return x.finish(ctx, a, r, x.presentAll(until, r.permits))
+	replies := x.presentAll(until, r.permits)
+	for _, p := range allOf(replies) {
+		defer x.letGo([]*permit{p.permit})
+	}
+	return x.finish(ctx, a, r, replies)
 }
 
 // presentAll presents every permit, all at the same time.
 func (x *consultation) presentAll(ctx context.Context, permits []*permit) []*reply {
 	replies := make([]*reply, len(permits))
 	if len(permits) == 1 {
-		return []*reply{x.present(ctx, permits[0])}
+		return []*reply{x.presentAnew(ctx, permits[0], permits)}
 	}
 	var all sync.WaitGroup
 	for i, p := range permits {
-		all.Go(func() { replies[i] = x.present(ctx, p) })
+		all.Go(func() { replies[i] = x.presentAnew(ctx, p, permits) })
 	}
 	all.Wait()
 	slices.SortFunc(replies, func(a, b *reply) int {
@@ -125,7 +130,7 @@ func (x *consultation) finish(ctx context.Context, a *asked, r *ruling, replies 
 	x.kept.Result = result
 	// Clearances that a supplier replied to are settled; the sweeper tells of the others.
 	var settled []outbox.Change
-	for _, p := range replies {
+	for _, p := range allOf(replies) {
 		if p.answered() {
 			settled = append(settled, outbox.Change{Key: clearanceKey(p.permit.clearance.GetId()), Delete: true})
 			if s := p.permit.second; s != nil {
@@ -148,7 +153,7 @@ func (x *consultation) finish(ctx context.Context, a *asked, r *ruling, replies 
 // supplier was asked, which is everything when the request was refused.
 func (x *consultation) outcomes(r *ruling, replies []*reply) []*nodepb.Entry {
 	var entries []*nodepb.Entry
-	for _, p := range replies {
+	for _, p := range allOf(replies) {
 		e := x.entry(nodepb.Event_ANSWERED)
 		addClearance(e, p.permit.clearance, p.permit.hash)
 		e.Evidence = [][]byte{p.permit.envelope}

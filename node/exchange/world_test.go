@@ -327,7 +327,22 @@ func (n *testNode) Standing() (lease.Standing, error) {
 	if n.stale {
 		return lease.Standing{}, lease.ErrStale
 	}
-	return lease.Standing{Grant: n.w.grant(n.id, "alpha"), Index: n.w.index, Until: time.Now().Add(bounds.Lease)}, nil
+	return lease.Standing{Grant: n.w.grant(n.id, n.w.leader()), Index: n.w.index, Until: time.Now().Add(bounds.Lease)}, nil
+}
+
+// leader gives the first of the members that stand. The caller holds mu.
+func (w *world) leader() string {
+	v := record.NewView(&w.state)
+	all, err := v.Members()
+	if err != nil {
+		panic(err)
+	}
+	for _, m := range all {
+		if ok, err := v.IsMember(m); ok && err == nil {
+			return string(m.Institution)
+		}
+	}
+	panic("no member stands")
 }
 
 func (n *testNode) setStale(stale bool) {

@@ -248,6 +248,23 @@ func (m *Checker) grant(mesh names.MeshID, raw []byte, trust lease.Trust) (*leas
 	return s, nil
 }
 
+// grantStands reports, to a clearing peer, whether the grant under which it clears counts:
+// a member that was removed, suspended, or lost its key signs for nobody, and every
+// supplier would refuse what is cleared under its grant. Its error wraps lease.ErrStale.
+func (m *Checker) grantStands(v record.View, mesh names.MeshID, standing lease.Standing) error {
+	index, err := v.AppliedIndex()
+	if err != nil {
+		return err
+	}
+	if index < standing.Index {
+		return fmt.Errorf("%w: index %d is not applied yet", lease.ErrStale, standing.Index)
+	}
+	if _, err := m.grant(mesh, standing.Grant, trust(v)); err != nil {
+		return fmt.Errorf("%w: its grant stands no more: %w", lease.ErrStale, err)
+	}
+	return nil
+}
+
 // Recheck is for the moment just before data leave: whether it is in time, and
 // nothing that the clearance rests on has fallen away.
 func (k *Checked) Recheck(v record.View, now time.Time, _ names.MeshID) *Refusal {

@@ -72,6 +72,7 @@ type NotificationConfig struct {
 type NotificationService struct {
 	cfg      NotificationConfig
 	verifier envelope.Verifier
+	grants   Checker // of the own grants
 }
 
 // NewNotificationService makes one.
@@ -143,12 +144,12 @@ func (s *NotificationService) stillStands(standing lease.Standing) error {
 }
 
 func (s *NotificationService) decide(v record.View, from names.NodeID, standing lease.Standing, cases []*registrypb.NotificationCase, all []Notified) error {
+	if err := s.grants.grantStands(v, s.cfg.Mesh, standing); err != nil {
+		return err
+	}
 	index, err := v.AppliedIndex()
 	if err != nil {
 		return err
-	}
-	if index < standing.Index {
-		return fmt.Errorf("%w: index %d is not applied yet", lease.ErrStale, standing.Index)
 	}
 	member, err := v.IsMember(s.cfg.Self)
 	if err != nil {

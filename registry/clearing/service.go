@@ -90,6 +90,7 @@ type Service struct {
 	cfg      Config
 	group    *envelope.Group
 	verifier envelope.Verifier
+	grants   Checker // of the own grants
 }
 
 // New makes a Service.
@@ -180,8 +181,8 @@ func (s *Service) decide(v record.View, standing lease.Standing, opened *envelop
 	if d.RegistryIndex, err = v.AppliedIndex(); err != nil {
 		return err
 	}
-	if d.RegistryIndex < standing.Index {
-		return fmt.Errorf("%w: index %d is not applied yet", lease.ErrStale, standing.Index)
+	if err := s.grants.grantStands(v, s.cfg.Mesh, standing); err != nil {
+		return err
 	}
 	member, err := v.IsMember(s.cfg.Self)
 	if err != nil {
