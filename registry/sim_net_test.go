@@ -401,6 +401,32 @@ func simServe(ctx context.Context, r *registry.Registry, from names.NodeID, req 
 	return nil, errors.New("no such method")
 }
 
-func (simPeers) Watch(context.Context, names.NodeID, *registrypb.WatchRequest) (registry.WatchStream, error) {
-	return nil, errors.New("no watchers here")
+// Watch brings events one after another; one that is lost ends it.
+func (p simPeers) Watch(ctx context.Context, to names.NodeID, req *registrypb.WatchRequest) (registry.WatchStream, error) {
+	if err := p.travel(ctx, p.self.id, to); err != nil {
+		return nil, err
+	}
+	there := p.net.node(to)
+	if there == nil {
+		return nil, errNoAnswer
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &stream{ctx: ctx, cancel: cancel, events: make(chan *registrypb.WatchEvent), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		cancel(there.reg.HandleWatch(ctx, p.self.id, req, func(e *registrypb.WatchEvent) error {
+			if err := p.travel(ctx, to, p.self.id); err != nil {
+				return err
+			}
+			select {
+			case s.events <- e:
+				return nil
+			case <-there.dead:
+				return errNoAnswer
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}))
+	}()
+	return s, nil
 }

@@ -55,8 +55,11 @@ type sim struct {
 }
 
 type simMember struct {
-	id   names.NodeID
-	disk *simDisk
+	id    names.NodeID
+	disk  *simDisk
+	ahead time.Duration // its wall clock
+	// watches: it follows the members, and is none
+	watches bool
 
 	mu     sync.Mutex
 	node   *simNode
@@ -65,7 +68,8 @@ type simMember struct {
 	done   chan error
 }
 
-func newSim(t *testing.T, seed uint64, members int) *sim {
+// newSim starts members; before that, change may set them up otherwise.
+func newSim(t *testing.T, seed uint64, members int, change ...func(*sim)) *sim {
 	dice := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
 	s := &sim{t: t, seed: seed, dir: t.TempDir(), net: newSimNet(dice(1)), took: map[string]int{}, log: slog.New(slog.DiscardHandler)}
 	if os.Getenv("REGISTRY_TEST_LOG") != "" {
@@ -81,6 +85,9 @@ func newSim(t *testing.T, seed uint64, members int) *sim {
 		})
 		s.members = append(s.members, &simMember{id: node(inst), disk: newSimDisk(dice(uint64(10 + i)))})
 	}
+	for _, c := range change {
+		c(s)
+	}
 	for _, m := range s.members {
 		s.start(m)
 	}
@@ -92,10 +99,14 @@ func (s *sim) start(m *simMember) {
 	m.disk.mu.Lock()
 	m.disk.halted = func() { s.net.crash(node) }
 	m.disk.mu.Unlock()
-	r, err := registry.Open(registry.Config{
+	cfg := registry.Config{
 		Self: m.id, Genesis: s.file, Dir: s.dir + "/" + string(m.id.Institution), Disk: m.disk, Signer: key(string(m.id.Institution)),
-		Raft: layer, Peers: simPeers{s.net, node}, Log: s.log.With("node", m.id.String()), Tuning: simTuning,
-	})
+		Peers: simPeers{s.net, node}, Log: s.log.With("node", m.id.String()), Tuning: simTuning, Now: m.now,
+	}
+	if !m.watches {
+		cfg.Raft = layer
+	}
+	r, err := registry.Open(cfg)
 	if err != nil {
 		s.t.Errorf("seed %d: %s does not start again: %v", s.seed, m.id, err)
 		s.net.crash(node)
@@ -134,6 +145,9 @@ func (s *sim) kill(m *simMember) {
 	cancel()
 	<-done
 }
+
+// now is the member's wall clock.
+func (m *simMember) now() time.Time { return time.Now().Add(m.ahead) }
 
 func (m *simMember) running() *registry.Registry {
 	m.mu.Lock()
