@@ -176,6 +176,15 @@ func (n *testNode) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
 	return 0, n.step(func() error { n.entries = append(n.entries, proto.CloneOf(e)); return nil })
 }
 
+func (n *testNode) AppendAll(ctx context.Context, entries []*nodepb.Entry) error {
+	for _, e := range entries {
+		if _, err := n.Append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (n *testNode) count(event nodepb.Event, ticket names.Ticket) (sum int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
