@@ -19,14 +19,15 @@ import (
 // The store keeps the applied index in the transaction of the change, so raft does
 // not load a snapshot at start (NoSnapshotRestoreOnStart): it takes the snapshot's
 // index as applied and hands over everything that follows it once more. The store
-// gives the old verdict on what it holds already, and changes nothing.
+// gives the old verdict on what it holds already, and changes nothing; what it had decided
+// and not yet settled when it ended (store.Behind), it decides again.
 //
 // When the store fails, it refuses whatever comes next: raft has no word for "no",
 // and to go on with the next entry would make this replica differ from all others.
 // The registry ends with that error, and a restart continues where the store stands.
 type machine struct {
 	store *store.Store
-	fatal chan<- error // buffered
+	fatal func(error) // ends the registry
 	log   *slog.Logger
 	// door says why an honest leader would not have proposed a command, or nothing; leader
 	// names who leads now. Nil: nobody looks.
@@ -69,7 +70,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	}
 	results, err := m.store.ApplyBatch(entries)
 	if err != nil {
-		m.fail(err)
+		m.fatal(err)
 	}
 	m.lookAtRefused(entries, results)
 	answers := make([]any, len(logs))
@@ -107,21 +108,13 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	case err == nil:
 		m.last = entryAt(m.store.AppliedIndex())
 	case errors.Is(err, record.ErrOldProgram):
-		m.fail(err)
+		m.fatal(err)
 	case errors.Is(err, store.ErrBadSnapshot):
 		m.log.Error("registry: a snapshot is not what replicas agreed on; the member that leads is broken or lies", "error", err)
 	case err != nil:
-		m.fail(err)
+		m.fatal(err)
 	}
 	return err
-}
-
-// fail ends the registry, with the first error.
-func (m *machine) fail(err error) {
-	select {
-	case m.fatal <- err:
-	default:
-	}
 }
 
 type snapshot struct{ *store.Frozen }

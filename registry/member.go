@@ -62,7 +62,7 @@ func openMember(r *Registry, dir string) (*member, error) {
 	t := r.cfg.Tuning
 	m := &member{reg: r, log: r.cfg.Log}
 	m.pilot.of, m.newcomer.reg, m.dir = m, r, dir
-	m.machine = &machine{store: r.store, fatal: r.fatal, log: r.cfg.Log, keep: int(t.TrailingLogs)}
+	m.machine = &machine{store: r.store, fatal: r.failed, log: r.cfg.Log, keep: int(t.TrailingLogs)}
 	m.machine.door = func(envelope []byte) string {
 		refusal, err := m.judgeAtDoor(envelope)
 		if err != nil { // a failing state says so elsewhere
@@ -121,7 +121,7 @@ func (m *member) openStores(dir string) error {
 			return err
 		}
 	}
-	m.logs = &failStop{LogStore: logs, stable: sealed.CheckedStable{StableStore: m.wal}, silence: m.silence, fail: m.machine.fail}
+	m.logs = &failStop{LogStore: logs, stable: sealed.CheckedStable{StableStore: m.wal}, silence: m.silence, fail: m.reg.failed}
 	m.snaps = expectingSnapshots{m.snaps}
 	known, err := raft.HasExistingState(m.logs, m.logs, m.snaps)
 	if err != nil {

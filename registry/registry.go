@@ -254,6 +254,9 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	r.store.OnApply(r.applied)
+	if cfg.Raft != nil { // the log holds what the tables are behind with
+		r.store.Behind(r.failed)
+	}
 	if cfg.Raft != nil {
 		r.member, err = openMember(r, dir)
 		if errors.Is(err, ErrLogDamaged) { // the key is the right one: the tables opened with it
@@ -358,6 +361,14 @@ func (r *Registry) enter(ctx context.Context) (_ context.Context, leave func(), 
 		cancel()
 		r.calls.Done()
 	}, nil
+}
+
+// failed ends Run with the first failure.
+func (r *Registry) failed(err error) {
+	select {
+	case r.fatal <- err:
+	default:
+	}
 }
 
 // applied is told of every commit of the store.

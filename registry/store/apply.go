@@ -68,9 +68,12 @@ func (s *Store) takeBatch(entries []Entry, strict bool) ([]record.Result, error)
 		s.failed = err
 		return nil, err
 	}
+	if err != nil && !errors.Is(err, ErrFailed) {
+		err = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
 	if err != nil {
-		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
-		return nil, s.failed
+		s.failed = err
+		return nil, err
 	}
 	return results, nil
 }
@@ -84,7 +87,7 @@ func (s *Store) applyBatch(g *generation, entries []Entry, strict bool) ([]recor
 		if w == nil {
 			return nil
 		}
-		if err := g.commit(w, last); err != nil {
+		if err := g.decide(w, last); err != nil {
 			return err
 		}
 		s.announce(last, changes)

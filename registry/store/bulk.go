@@ -279,7 +279,7 @@ func (s *Store) replayBulk(g *generation, r io.Reader) (index uint64, err error)
 	if err := s.markEnd(w, index); err != nil {
 		return 0, err
 	}
-	return index, g.commitWith(w, run, index)
+	return index, g.commitWith(w, index, spilled{run: run})
 }
 
 func refusedAt(err error) error {

@@ -16,8 +16,19 @@ import (
 // whatever a view says must be as of the index that the same view stands at, in a
 // row and in a scan, and never older than what was applied before the view began.
 func TestCacheIsOfTheView(t *testing.T) {
-	w := recordtest.New(t, "alpha", "beta")
-	s := open(t, "", w)
+	t.Run("in memory", func(t *testing.T) {
+		w := recordtest.New(t, "alpha", "beta")
+		cacheIsOfTheView(t, w, open(t, "", w))
+	})
+	t.Run("settled behind", func(t *testing.T) {
+		w := recordtest.New(t, "alpha", "beta")
+		s := open(t, t.TempDir(), w)
+		s.Behind(func(err error) { t.Error(err) })
+		cacheIsOfTheView(t, w, s)
+	})
+}
+
+func cacheIsOfTheView(t *testing.T, w *recordtest.World, s *Store) {
 	var commands []Entry
 	const last = 300
 	for i := uint64(1); i <= last; i++ {
@@ -54,11 +65,11 @@ func TestCacheIsOfTheView(t *testing.T) {
 		})
 	}
 	for _, e := range commands {
-		before := s.current.cache.Load()
+		before := cacheOf(s)
 		if r := apply(t, s, e); !r[0].Accepted && len(e.Envelope) > 0 {
 			t.Fatal(r[0].Refusal)
 		}
-		if same := before.catalogue == s.current.cache.Load().catalogue; same != (e.Index%3 != 0) {
+		if same := before == cacheOf(s); same != (e.Index%3 != 0) {
 			t.Fatalf("index %d: public rows went on: %v", e.Index, same)
 		}
 	}
@@ -105,47 +116,49 @@ func TestCacheIsBounded(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if c := s.current.cache.Load(); len(c.rows) > maxCached {
+	if c := cacheOf(s); len(c.rows) > maxCached {
 		t.Fatalf("%d rows kept", len(c.rows))
 	}
 }
 
-// TestTransactionsRest: a view takes up the transaction of the one before, never one that
-// is in use or of older tables.
-func TestTransactionsRest(t *testing.T) {
+func cacheOf(s *Store) *cache {
+	p := s.current.acquire()
+	defer s.current.letGo(p.base)
+	return p.cache
+}
+
+// TestViewsShare: views of the same tables share a transaction, which ends with the last
+// of them once there are others.
+func TestViewsShare(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		w := recordtest.New(t, "alpha", "beta")
 		s := open(t, dir, w)
+		g := s.current
+		usersOf := func(b *base) int {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return b.users
+		}
 		look := func(fn func()) {
 			t.Helper()
 			if err := s.View(func(v record.View) error { fn(); return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
-		resting := func(c *cache) int {
-			c.resting.Lock()
-			defer c.resting.Unlock()
-			return len(c.free)
-		}
-		before := s.current.cache.Load()
+		before := g.now.base
 		look(func() {
-			look(func() { // not the same one
-				if n := resting(before); n != 0 {
-					t.Errorf("%d rest while two are in use", n)
+			look(func() {
+				if n := usersOf(before); n != 3 {
+					t.Errorf("%d use what two views and the present do", n)
 				}
 			})
-		})
-		for range 10 {
-			look(func() {})
-		}
-		if n := resting(before); n != 2 {
-			t.Errorf("%d rest after at most two were in use at a time", n)
-		}
-		look(func() {
 			apply(t, s, Entry{1, w.Command("alpha", &registrypb.Command_SetNode{SetNode: recordtest.Node("alpha", "n1")})})
+			if n := usersOf(before); n != 1 || g.now.base == before {
+				t.Errorf("%d use the older tables, one view does", n)
+			}
 		})
-		if n := resting(before); n != 0 {
-			t.Errorf("%d transactions of older tables rest", n)
+		if n := usersOf(before); n != 0 {
+			t.Errorf("%d use the older tables, and nobody does", n)
 		}
 		if err := s.View(func(v record.View) error {
 			n, err := v.Node(names.NodeID{Institution: "alpha", Node: "n1"})
@@ -156,12 +169,11 @@ func TestTransactionsRest(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		now := s.current.cache.Load()
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if n := resting(now); n != 0 {
-			t.Errorf("%d transactions outlive the store", n)
+		if n := usersOf(g.now.base); n != 0 {
+			t.Errorf("%d use the tables of a store that is closed", n)
 		}
 	}
 }

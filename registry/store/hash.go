@@ -50,8 +50,8 @@ type hasher struct {
 // one of a version that kept none. The next commit then writes it.
 func loadHash(g *generation) (*hasher, error) {
 	h := new(hasher)
-	r := newRows(g.db.NewTransaction(false), g.currentRuns())
-	defer r.discard()
+	r := newRows(g.now.base, nil)
+	defer r.close()
 	version, err := r.Get(record.StateHashKey(hashVersion))
 	if err != nil {
 		return nil, err
@@ -104,6 +104,9 @@ type change struct {
 func (w *writer) Get(k []byte) ([]byte, error) {
 	if c, ok := w.touched[string(k)]; ok {
 		return c.now, nil
+	}
+	if v, ok := w.own[string(k)]; ok {
+		return bytes.Clone(orNone(v)), nil
 	}
 	v, err := w.rows.Get(k)
 	if err == nil && record.Hashed(k) {

@@ -17,12 +17,9 @@ func (s *Store) read(fn func(r rows) error) error {
 		return err
 	}
 	defer g.users.Done()
-	r, _, err := g.read()
-	if err != nil {
-		return err
-	}
-	defer r.discard()
-	return fn(r)
+	r, discard := g.view()
+	defer discard()
+	return fn(r.rows)
 }
 
 // Marks gives the marks that are kept, of from and later, in order: a few hundred at

@@ -145,6 +145,7 @@ func meddle(t *testing.T, s *Store, fn func(*badger.Txn) error) {
 	if err := s.current.db.Update(fn); err != nil {
 		t.Fatal(err)
 	}
+	s.current.rebase(0, &writer{public: true}) // all views share what the last commit saw
 }
 
 // TestVerifyFindsAChangedRow writes a row that no command wrote.

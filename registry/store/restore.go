@@ -38,6 +38,7 @@ func (s *Store) Restore(r io.Reader) error {
 		s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 		return errors.Join(fmt.Errorf("restore registry: %w", err), g.close())
 	}
+	g.settleBehind(s.failing)
 	s.mu.Lock()
 	s.current = g
 	s.mu.Unlock()

@@ -3,15 +3,12 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
-
-	"github.com/dgraph-io/badger/v4"
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/runs"
@@ -43,20 +40,19 @@ type layers struct {
 	log  *slog.Logger
 	// turn is held by whoever commits another manifest, or rows above the runs.
 	turn sync.Mutex
-	// rows above the runs, and their bytes; owned by the applier.
+	// rows above the runs, and their bytes; owned by whoever settles.
 	recent, recentBytesNow int
 
 	due    chan struct{} // buffered: a run was added
 	stop   context.CancelFunc
 	merges sync.WaitGroup
-	failed atomic.Pointer[error] // of a commit of the merger
 
 	mu     sync.Mutex
 	merged sync.Cond // a merge ended, or failed
 	stuck  bool      // the last one failed
 }
 
-// openLayers opens the runs that the database names, and begins to merge.
+// openLayers opens the runs that the database names.
 func (g *generation) openLayers(key []byte, limits limits, log *slog.Logger) error {
 	l := &layers{limits: limits, log: log, due: make(chan struct{}, 1)}
 	l.merged.L = &l.mu
@@ -81,17 +77,19 @@ func (g *generation) openLayers(key []byte, limits limits, log *slog.Logger) err
 		return errors.Join(err, l.tree.Close())
 	}
 	g.layers = l
-	ctx, cancel := context.WithCancel(context.Background())
-	l.stop = cancel
-	l.merges.Go(func() { g.mergeRuns(ctx) })
-	l.wake()
 	return nil
 }
 
-func (l *layers) close() error {
+func (g *generation) beginMerging() {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.layers.stop = cancel
+	g.layers.merges.Go(func() { g.mergeRuns(ctx) })
+	g.layers.wake()
+}
+
+func (l *layers) stopMerging() {
 	l.stop()
 	l.merges.Wait()
-	return l.tree.Close()
 }
 
 func (l *layers) wake() {
@@ -109,53 +107,60 @@ func (g *generation) currentRuns() *runs.Version {
 	return g.layers.tree.Current()
 }
 
-// runsOf gives the version that txn sees, acquired; nil: it is gone, begin anew.
-func (g *generation) runsOf(txn *badger.Txn) (*runs.Version, error) {
-	manifest, err := rows{txn: txn}.fromDatabase(manifestKey)
-	if err != nil {
-		return nil, err
-	}
-	id, err := runs.VersionOf(manifest)
-	if err != nil {
-		return nil, err
-	}
-	v, _ := g.layers.tree.Acquire(id)
-	return v, nil
+// changed is rows to be settled; an empty value says that the row is gone.
+type changed struct {
+	plain     iter.Seq2[string, []byte] // not of the directory, or of one in memory
+	directory []string                  // keys, in no order
+	value     func(k string) []byte     // of a key of directory
+	bytes     int                       // of the directory
 }
 
-// spill writes the rows that wait, with those above the runs, as a run, if they are too
-// many for the transaction; else it gives nil.
-func (g *generation) spill(w *writer) (*runs.Run, error) {
+// spilled is a run that takes rows from the database.
+type spilled struct {
+	run  *runs.Run // nil: none
+	from []string  // keys of the rows
+}
+
+// spill writes the rows of the directory, with those above the runs, as a run, if they are
+// too many for the database.
+func (g *generation) spill(c changed) (s spilled, err error) {
 	l := g.layers
-	if l.recent+len(w.pending) <= l.recentRows && l.recentBytesNow+w.pendingBytes <= l.recentBytes {
-		return nil, nil
+	if l.recent+len(c.directory) <= l.recentRows && l.recentBytesNow+c.bytes <= l.recentBytes {
+		return s, nil
 	}
 	older := make(map[string][]byte)
 	if l.recent > 0 {
-		err := w.scanDatabase(record.DirectoryPrefix(), record.DirectoryPrefix(), func(k, v []byte) error {
-			if c := w.touched[string(k)]; c == nil || !c.waits {
-				older[string(k)] = v
-			}
-			return w.txn.Delete(k)
+		p := g.acquire()
+		r := newRows(p.base, nil)
+		err := r.scanDatabase(record.DirectoryPrefix(), record.DirectoryPrefix(), func(k, v []byte) error {
+			older[string(k)] = v
+			return nil
 		})
+		r.close()
+		g.letGo(p.base)
 		if err != nil {
-			return nil, err
+			return s, err
 		}
 	}
+	s.from = slices.Collect(maps.Keys(older))
+	for _, k := range c.directory {
+		delete(older, k)
+	}
 	l.await()
-	keys := slices.AppendSeq(w.pending, maps.Keys(older))
+	keys := slices.AppendSeq(slices.Clone(c.directory), maps.Keys(older))
 	slices.Sort(keys)
-	return l.tree.Write(uint64(len(keys)), func(yield func(k, v []byte) bool) {
+	s.run, err = l.tree.Write(uint64(len(keys)), func(yield func(k, v []byte) bool) {
 		for _, k := range keys {
 			v, ok := older[k]
 			if !ok {
-				v = w.touched[k].now
+				v = c.value(k)
 			}
 			if !yield([]byte(k), v) {
 				return
 			}
 		}
 	})
+	return s, err
 }
 
 // await returns when there are not too many runs, or merging does not help.
@@ -174,63 +179,114 @@ func (l *layers) await() {
 	}
 }
 
-// commit commits w, and with it that index is applied. After an error there is no
-// cache any more, and nothing may be committed.
+// commit settles what w wrote, and with it that index is applied. Nothing else may be
+// waiting to be settled. After an error nothing may be settled any more.
 func (g *generation) commit(w *writer, index uint64) error {
 	defer w.discard()
-	if g.layers == nil {
-		before := g.replaceCache(nil)
-		if err := w.commit(index); err != nil {
+	var s spilled
+	if g.layers != nil {
+		var err error
+		if s, err = g.spill(w.changed()); err != nil {
 			return err
 		}
-		g.replaceCache(before.after(w, 0))
-		return nil
 	}
-	run, err := g.spill(w)
+	return g.commitWith(w, index, s)
+}
+
+// commitWith is commit with a run, the newest, that counts from then on.
+func (g *generation) commitWith(w *writer, index uint64, s spilled) error {
+	defer w.discard()
+	if err := w.finish(index); err != nil {
+		return err
+	}
+	if err := g.write(w.changed(), s, 0, w); err != nil {
+		return err
+	}
+	w.saved()
+	return nil
+}
+
+// settle settles the oldest n deltas above, which c is.
+func (g *generation) settle(c changed, n int) error {
+	s, err := g.spill(c)
 	if err != nil {
 		return err
 	}
-	return g.commitWith(w, run, index)
+	return g.write(c, s, n, nil)
 }
 
-// commitWith is commit with a run, the newest, that counts from then on; nil: none.
-func (g *generation) commitWith(w *writer, run *runs.Run, index uint64) error {
-	defer w.discard()
-	l := g.layers
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	if failed := l.failed.Load(); failed != nil {
-		return *failed
+// rebase makes the database as it stands the base of the present, with n deltas less above
+// it. Without a writer it is the same tables as before. The caller keeps others from
+// committing.
+func (g *generation) rebase(n int, by *writer) {
+	b := g.newBase()
+	g.advance(func(now *present) *present {
+		return &present{base: b, above: now.above[n:], cache: now.cache.after(by)}
+	})
+}
+
+// write commits one transaction, synced, and makes it the base of the present, see rebase.
+func (g *generation) write(c changed, s spilled, n int, by *writer) error {
+	if g.layers != nil {
+		g.layers.turn.Lock()
+		defer g.layers.turn.Unlock()
 	}
-	before := g.replaceCache(nil)
+	if err := g.whole(); err != nil {
+		return err
+	}
+	if err := g.commitRows(c, s); err != nil {
+		return g.fail(err)
+	}
+	g.rebase(n, by)
+	return nil
+}
+
+func (g *generation) commitRows(c changed, s spilled) error {
+	txn := g.db.NewTransaction(true)
+	defer txn.Discard()
+	for k, v := range c.plain {
+		var err error
+		if len(v) == 0 {
+			err = txn.Delete([]byte(k))
+		} else {
+			err = txn.Set([]byte(k), v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	l := g.layers
+	if l == nil {
+		return txn.Commit()
+	}
 	now := l.tree.Current()
 	defer now.Release()
-	if run != nil {
-		next := now.With(run)
-		if err := errors.Join(w.txn.Set(manifestKey, next.Manifest()), w.commit(index)); err != nil {
+	if s.run != nil {
+		for _, k := range s.from {
+			if err := txn.Delete([]byte(k)); err != nil {
+				return err
+			}
+		}
+		next := now.With(s.run)
+		if err := errors.Join(txn.Set(manifestKey, next.Manifest()), txn.Commit()); err != nil {
 			return err
 		}
 		l.recent, l.recentBytesNow = 0, 0
 		l.tree.Install(next)
-		g.replaceCache(before.after(w, next.ID()))
 		l.wake()
 		return nil
 	}
-	if len(w.pending) > 0 {
-		l.recent += len(w.pending)
-		l.recentBytesNow += w.pendingBytes
-	}
-	for _, k := range w.pending {
+	for _, k := range c.directory { // an empty one hides that of a run
 		now.Above.Add([]byte(k))
-		if err := w.txn.Set([]byte(k), w.touched[k].now); err != nil {
+		if err := txn.Set([]byte(k), c.value(k)); err != nil {
 			return err
 		}
 	}
-	if err := w.commit(index); err != nil {
-		return err
+	if len(c.directory) > 0 {
+		l.recent += len(c.directory)
+		l.recentBytesNow += c.bytes
 	}
-	g.replaceCache(before.after(w, now.ID()))
-	return nil
+	return txn.Commit()
 }
 
 // mergeRuns merges until ctx ends. One that fails, as for want of space, changes nothing
@@ -283,11 +339,9 @@ func (g *generation) mergeOne(ctx context.Context, m *runs.Merge) error {
 	defer txn.Discard()
 	if err := errors.Join(txn.Set(manifestKey, next.Manifest()), txn.Commit()); err != nil {
 		// Either manifest may be the one that a reopening finds.
-		err = fmt.Errorf("%w: %w", ErrFailed, err)
-		l.failed.Store(&err)
-		return err
+		return g.fail(err)
 	}
 	l.tree.Install(next)
-	g.replaceCache(newCache(next.ID()))
+	g.rebase(0, nil)
 	return nil
 }

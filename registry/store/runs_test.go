@@ -73,6 +73,9 @@ func TestRunsAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := openTiny(t, filepath.Join(dir, "a"), w)
+		if rapid.Bool().Draw(rt, "behind") {
+			s.Behind(func(err error) { t.Error(err) })
+		}
 		var got []record.Result
 		for rest := entries; len(rest) > 0; {
 			n := rapid.IntRange(1, min(4, len(rest))).Draw(rt, "batch")
@@ -127,8 +130,22 @@ func referencesOf(t testing.TB, s *Store, person int) (qualities []string) {
 // TestReadingWhileRunsMerge: what a view shows is of one index, while commits write runs
 // and runs are merged under it.
 func TestReadingWhileRunsMerge(t *testing.T) {
+	t.Run("settled at once", func(t *testing.T) { readingWhileRunsMerge(t, tiny, false) })
+	wider := tiny
+	wider.recentRows = 25 // a round is settled behind, the third makes a run
+	t.Run("settled behind", func(t *testing.T) { readingWhileRunsMerge(t, wider, true) })
+}
+
+func readingWhileRunsMerge(t *testing.T, limits limits, behind bool) {
 	w := recordtest.New(t, "alpha")
-	s := openTiny(t, t.TempDir(), w)
+	s, err := openWith(badgerdb.Config{Dir: t.TempDir(), Key: bytes.Repeat([]byte{3}, 32)}, w.Rules, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if behind {
+		s.Behind(func(err error) { t.Error(err) })
+	}
 	index := uint64(1)
 	apply(t, s, Entry{1, w.Admit(&registrypb.Institution{Id: "office", Type: "pcsa"})})
 	declare := func(round int) {

@@ -48,10 +48,15 @@ type Frozen struct {
 	release func()
 }
 
-// Freeze holds on to the tables as they are now, for WriteTo.
+// Freeze holds on to the tables as they are now, for WriteTo: everything that was decided
+// before the call is settled, and in it.
 func (s *Store) Freeze() (*Frozen, error) {
 	g, err := s.use()
 	if err != nil {
+		return nil, err
+	}
+	if err := g.settled(); err != nil {
+		g.users.Done()
 		return nil, err
 	}
 	txn := g.db.NewTransaction(false)

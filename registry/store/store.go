@@ -3,8 +3,8 @@
 // It is the same for registry members, whose consensus log feeds it, and for
 // nodes that only follow: ApplyBatch takes commands in order of index, has package
 // record judge each, and commits what they change together with the index itself
-// in one synced transaction. Whatever a crash interrupts, a reopened store stands
-// at exactly one index, and continues from there.
+// in one synced transaction, before it returns, or somewhat later (Behind). Whatever a
+// crash interrupts, a reopened store stands at exactly one index, and continues from there.
 //
 // A snapshot is the history of accepted commands, and restoring one judges every
 // command again. So not even a member that hands out a snapshot can slip in a row
@@ -62,6 +62,8 @@ type Store struct {
 	apply  sync.Mutex // one writer; guards failed and hooks
 	failed error
 	hooks  []func(index uint64, changes []Change)
+	// failing is told when settling behind fails; nil: nothing is settled behind.
+	failing func(error)
 
 	mu      sync.Mutex // guards current and moved
 	current *generation
@@ -73,12 +75,20 @@ type Store struct {
 type generation struct {
 	db    *badger.DB
 	names *record.Interned
-	cache atomic.Pointer[cache] // nil while a commit is under way
-	hash  *hasher               // owned by whoever applies
+	hash  *hasher // owned by whoever applies
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 
 	layers *layers // nil in memory
+
+	mu    sync.Mutex
+	moved sync.Cond // there is another present, or nothing is decided any more
+	now   *present
+
+	// Of what settles behind (behind.go); broken and stopping are guarded by mu.
+	behind, stopping bool
+	broken           error
+	settling         sync.WaitGroup
 }
 
 // Open opens the store in cfg.Dir, founding it under rules when it is new. Its
@@ -125,14 +135,15 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 		return nil, err
 	}
 	g := &generation{db: db, dir: dir, names: new(record.Interned)}
-	g.replaceCache(newCache(0))
+	g.moved.L = &g.mu
 	if dir != "" {
 		if err := g.openLayers(cfg.Key, s.limits, cfg.Log); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
-		v := g.currentRuns()
-		g.replaceCache(newCache(v.ID()))
-		v.Release()
+	}
+	g.now = &present{base: g.newBase(), cache: newCache()}
+	if g.layers != nil {
+		g.beginMerging()
 	}
 	if g.hash, err = loadHash(g); err != nil {
 		return nil, errors.Join(err, g.close())
@@ -140,12 +151,16 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	return g, nil
 }
 
-// close waits for what goes on beside and closes the database.
+// close waits for what goes on beside and closes the database. Nobody reads any more.
 func (g *generation) close() error {
-	g.replaceCache(nil)
+	g.stop()
 	var err error
 	if g.layers != nil {
-		err = g.layers.close()
+		g.layers.stopMerging()
+	}
+	g.letGo(g.now.base)
+	if g.layers != nil {
+		err = g.layers.tree.Close()
 	}
 	return errors.Join(err, g.db.Close())
 }
@@ -202,10 +217,13 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer g.users.Done()
-	return g.view(fn)
+	r, discard := g.view()
+	defer discard()
+	return fn(record.NewCachedView(r, g.names, r.cache.decoded))
 }
 
-// AppliedIndex gives the index up to which everything is decided, durably.
+// AppliedIndex gives the index up to which everything is decided: durably, unless the
+// store settles Behind.
 func (s *Store) AppliedIndex() uint64 { return s.applied.Load() }
 
 // WaitApplied returns when everything up to index is decided, or with the error

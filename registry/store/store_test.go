@@ -36,12 +36,9 @@ func dump(t testing.TB, s *Store) map[string]string {
 		t.Fatal(err)
 	}
 	defer g.users.Done()
-	r, _, err := g.read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.discard()
-	return dumpRows(t, &r)
+	getter, discard := g.view()
+	defer discard()
+	return dumpRows(t, getter)
 }
 
 func dumpRows(t testing.TB, g record.Getter) map[string]string {
