@@ -161,7 +161,7 @@ func (v Verdict) Wrong() bool { return len(v.Against) > len(v.Same) }
 // slander another.
 func (a *Auditor) Examine(ctx context.Context, request, ruling []byte) Verdict {
 	req := &registrypb.RedecideRequest{Request: request}
-	if _, err := envelope.Open(envelope.Decision, ruling); err == nil {
+	if decision(ruling) {
 		req.Decision = ruling
 	} else {
 		req.Clearance = ruling
@@ -307,21 +307,37 @@ func (a *Auditor) sample(ctx context.Context, from, until time.Time) error {
 	return err
 }
 
-// answered tells the entry of a supplier that rests on request and clearance.
+// answered tells the entry of a supplier, or of one who was told of a change, that rests
+// on request or publication and clearance.
 func answered(e *nodepb.Entry) bool {
-	return e.GetEvent() == nodepb.Event_SUPPLIED && len(e.GetEvidence()) >= 2
-}
-
-// refused tells the entry of a consultant that rests on a decision.
-func refused(e *nodepb.Entry) bool {
-	if e.GetEvent() != nodepb.Event_ANSWERED || len(e.GetEvidence()) != 1 {
-		return false
+	switch e.GetEvent() {
+	case nodepb.Event_SUPPLIED, nodepb.Event_NOTICE_RECEIVED:
+		return len(e.GetEvidence()) >= 2
 	}
-	_, err := envelope.Open(envelope.Decision, e.GetEvidence()[0])
-	return err == nil
+	return false
 }
 
-// request finds the request that a refusal answers, nil if the journal does not hold it.
+// refused tells the entry of a consultant or publisher that rests on a decision.
+func refused(e *nodepb.Entry) bool {
+	switch e.GetEvent() {
+	case nodepb.Event_ANSWERED, nodepb.Event_ADDRESSED, nodepb.Event_NOTICE_LAPSED:
+		return len(e.GetEvidence()) == 1 && e.GetReason() != registrypb.Reason_PUBLICATION_INVALID && decision(e.GetEvidence()[0])
+	}
+	return false
+}
+
+// decision tells a decision that cleared nothing.
+func decision(raw []byte) bool {
+	for _, t := range []envelope.Type{envelope.Decision, envelope.NotificationDecision} {
+		if _, err := envelope.Open(t, raw); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// request finds the request or publication that a refusal answers, nil if the journal does
+// not hold it.
 func (a *Auditor) request(ctx context.Context, refusal *nodepb.Entry) ([]byte, error) {
 	found, err := a.cfg.Journal.Find(ctx, journal.Query{Ticket: names.Ticket(refusal.GetTicket()), Limit: maxSample})
 	if err != nil {
@@ -329,7 +345,8 @@ func (a *Auditor) request(ctx context.Context, refusal *nodepb.Entry) ([]byte, e
 	}
 	for _, s := range found {
 		e := s.Entry
-		if e.GetEvent() == nodepb.Event_REQUESTED && bytes.Equal(e.GetRequestHash(), refusal.GetRequestHash()) && len(e.GetEvidence()) > 0 {
+		began := e.GetEvent() == nodepb.Event_REQUESTED || e.GetEvent() == nodepb.Event_PUBLISHED
+		if began && bytes.Equal(e.GetRequestHash(), refusal.GetRequestHash()) && len(e.GetEvidence()) > 0 {
 			return e.GetEvidence()[0], nil
 		}
 	}

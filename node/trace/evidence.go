@@ -314,7 +314,8 @@ func (b *builder) concludeEvidence() {
 	}
 }
 
-// Ruling is a clearance, or a decision that cleared nothing, with its request.
+// Ruling is a clearance, or a decision that cleared nothing, with its request or
+// publication.
 type Ruling struct{ Request, Ruling []byte } // envelopes
 
 // Rulings gives what clearing peers permitted or refused, each once, as far as the
@@ -327,12 +328,12 @@ func Rulings(segments map[names.NodeID]Segment) (all []Ruling) {
 	for _, n := range sorted(segments) {
 		for _, s := range segments[n].Entries[:min(len(segments[n].Entries), MaxEntries)] {
 			e, err := Decode(s)
-			if err != nil || e.Event == nodepb.Event_REFUSED {
+			if err != nil || e.Event == nodepb.Event_REFUSED || e.Event == nodepb.Event_NOTICE_REFUSED {
 				continue
 			}
 			entries = append(entries, e)
 			for _, raw := range e.Evidence {
-				if _, err := envelope.Open(envelope.Request, raw); err == nil {
+				if is(raw, envelope.Request, envelope.Publication) {
 					requests[sha256.Sum256(raw)] = raw
 				}
 			}
@@ -354,9 +355,14 @@ func Rulings(segments map[names.NodeID]Segment) (all []Ruling) {
 }
 
 func rules(e *nodepb.Entry, raw []byte) bool {
-	if _, err := envelope.Open(envelope.Clearance, raw); err == nil {
-		return true
-	}
-	_, err := envelope.Open(envelope.Decision, raw)
-	return err == nil && e.Outcome != registrypb.Outcome_OUTCOME_UNSPECIFIED
+	return is(raw, envelope.Clearance, envelope.NotificationClearance) ||
+		e.Outcome != registrypb.Outcome_OUTCOME_UNSPECIFIED && e.Reason != registrypb.Reason_PUBLICATION_INVALID && is(raw, envelope.Decision, envelope.NotificationDecision)
+}
+
+// is reports whether raw is an envelope of one of these types.
+func is(raw []byte, types ...envelope.Type) bool {
+	return slices.ContainsFunc(types, func(t envelope.Type) bool {
+		_, err := envelope.Open(t, raw)
+		return err == nil
+	})
 }

@@ -42,6 +42,7 @@ type Notified struct {
 	Publication     *registrypb.Publication // not to be changed
 	Envelope        []byte                  // of the publication, as sent
 	PublicationHash []byte
+	Cleared, Only   []string // as the publisher asked, see NotificationCase
 	Notification
 	Clearances    []IssuedNotification // one for each recipient, in their order
 	Signed        []byte               // when there is none: the envelope of a registrypb.Decision
@@ -177,7 +178,7 @@ func (s *NotificationService) decide(v record.View, from names.NodeID, standing 
 		}
 		d := &all[i]
 		*d = Notified{Time: now, Ticket: names.TicketOf(c.Publication), Clearer: s.cfg.Self, Publication: p, Envelope: c.Publication,
-			PublicationHash: sum(c.Publication), RegistryIndex: index}
+			PublicationHash: sum(c.Publication), Cleared: c.Cleared, Only: c.Only, RegistryIndex: index}
 		if !signed { // one key that was retired must not hold up what others signed
 			d.Outcome, d.Reason = registrypb.Outcome_DENY, registrypb.Reason_PUBLICATION_INVALID
 			continue
@@ -214,6 +215,7 @@ func (s *NotificationService) issue(all []Notified, standing lease.Standing) err
 		payload, err := proto.Marshal(&registrypb.Decision{
 			Mesh: string(s.cfg.Mesh), Ticket: string(d.Ticket), RequestHash: d.PublicationHash, Requester: d.Publication.Publisher, Clearer: s.selfRef(),
 			Outcome: d.Outcome, Reason: d.Reason, Recused: d.Recused, RegistryIndex: d.RegistryIndex, TimeUnixMs: d.Time.UnixMilli(),
+			Cleared: d.Cleared, Only: d.Only,
 		})
 		if err != nil {
 			return fmt.Errorf("decision: %w", err)

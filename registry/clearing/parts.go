@@ -45,5 +45,5 @@ func RulingOn(c *registrypb.Clearance, d *registrypb.Decision) *Ruling {
 // of who signed it. The error is record.ErrNotReached, that of stop, or the view's.
 func (r *Redecider) DecideAgain(v record.View, req *registrypb.Request, was *Ruling, stop func() error) (*registrypb.RedecideResponse, error) {
 	resp := &registrypb.RedecideResponse{RegistryIndex: was.RegistryIndex}
-	return resp, r.decideAgain(v, req, was, stop, resp)
+	return resp, r.decideAgain(v, asked{request: req, about: req.GetSubject()}, was, stop, resp)
 }

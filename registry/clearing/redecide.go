@@ -38,7 +38,7 @@ type RedeciderConfig struct {
 }
 
 // Redecider decides again, as of the same state of the registry, what another member
-// has cleared or refused: decisions are deterministic, so one that permitted or refused
+// has cleared or refused, of requests and of publications: decisions are deterministic, so one that permitted or refused
 // what it must not is told by anybody. It works at one at a time. It is safe for concurrent use.
 type Redecider struct {
 	cfg  RedeciderConfig
@@ -57,18 +57,21 @@ func NewRedecider(cfg RedeciderConfig) *Redecider {
 }
 
 // Redecide decides again on the clearance, or the decision, that from shows with its
-// request. From must be a member, or the requester or supplier of what was in truth
-// decided: what never was is not decided here, or the past could be asked for what the
+// request or publication. From must be a member, or the requester or supplier, publisher or
+// recipient, of what was in truth decided: what never was is not decided here, or the past could be asked for what the
 // present refuses.
 //
 // The error wraps ErrMalformed, ErrBadSignature, ErrNotParty, ErrNotMember (this node
 // is none), record.ErrNotReached, or that of ctx when it took too long.
 func (r *Redecider) Redecide(ctx context.Context, from names.NodeID, rr *registrypb.RedecideRequest) (*registrypb.RedecideResponse, error) {
-	req, signed, err := openRequest(r.cfg.Mesh, rr.GetRequest())
+	was, err := OpenRuling(rr)
 	if err != nil {
 		return nil, err
 	}
-	was, err := OpenRuling(rr)
+	if was.published && was.decision.GetReason() == registrypb.Reason_PUBLICATION_INVALID {
+		return nil, fmt.Errorf("%w: which keys were in force then is not kept", ErrMalformed)
+	}
+	asked, err := r.open(rr.GetRequest(), was.published)
 	if err != nil {
 		return nil, err
 	}
@@ -85,10 +88,10 @@ func (r *Redecider) Redecide(ctx context.Context, from names.NodeID, rr *registr
 	}
 	resp := &registrypb.RedecideResponse{RegistryIndex: was.RegistryIndex}
 	err = r.cfg.Registry.View(func(v record.View) error {
-		if err := r.entitled(v, from, req, was, signed); err != nil {
+		if err := r.entitled(v, from, asked, was); err != nil {
 			return err
 		}
-		return r.decideAgain(v, req, was, func() error { return ctx.Err() }, resp)
+		return r.decideAgain(v, asked, was, func() error { return ctx.Err() }, resp)
 	})
 	if err != nil {
 		return nil, err
@@ -100,14 +103,34 @@ func (r *Redecider) Redecide(ctx context.Context, from names.NodeID, rr *registr
 	return resp, nil
 }
 
-func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.Request, was *Ruling, signed *envelope.Opened) error {
+// asked is what was ruled on.
+type asked struct {
+	by          names.InstitutionID // who asked, or published
+	about       *registrypb.Subject
+	signed      *envelope.Opened
+	request     *registrypb.Request // one of the two
+	publication *registrypb.Publication
+}
+
+func (r *Redecider) open(raw []byte, published bool) (a asked, err error) {
+	if published {
+		a.publication, a.signed, err = OpenPublication(r.cfg.Mesh, raw)
+		a.by, a.about = names.InstitutionID(a.publication.GetPublisher().GetInstitution()), a.publication.GetSubject()
+		return a, err
+	}
+	a.request, a.signed, err = openRequest(r.cfg.Mesh, raw)
+	a.by, a.about = names.InstitutionID(a.request.GetRequester().GetInstitution()), a.request.GetSubject()
+	return a, err
+}
+
+func (r *Redecider) entitled(v record.View, from names.NodeID, a asked, was *Ruling) error {
 	if ok, err := v.IsMember(r.cfg.Self); err != nil || !ok {
 		return errors.Join(err, ErrNotMember)
 	}
 	for _, s := range []struct {
 		by names.InstitutionID
 		o  *envelope.Opened
-	}{{names.InstitutionID(req.Requester.GetInstitution()), signed}, {was.Clearer.Institution, was.opened}} {
+	}{{a.by, a.signed}, {was.Clearer.Institution, was.opened}} {
 		keys, err := v.KeysOf(s.by)
 		if err != nil {
 			return err
@@ -116,7 +139,7 @@ func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.R
 			return fmt.Errorf("%w: %s", ErrBadSignature, s.by)
 		}
 	}
-	if string(from.Institution) == req.Requester.GetInstitution() || from.Institution == was.supplier() {
+	if from.Institution == a.by || from.Institution == was.supplier() {
 		return nil
 	}
 	member, err := v.IsMember(from)
@@ -128,8 +151,8 @@ func (r *Redecider) entitled(v record.View, from names.NodeID, req *registrypb.R
 
 // decideAgain decides in the clearer's place, as of its index; of a clearance for its
 // supplier alone, so that the reply tells nothing that the clearance does not.
-func (r *Redecider) decideAgain(v record.View, req *registrypb.Request, was *Ruling, stop func() error, resp *registrypb.RedecideResponse) error {
-	about := subject.Raw(subject.Scheme(req.Subject.GetScheme()), req.Subject.GetNumber())
+func (r *Redecider) decideAgain(v record.View, a asked, was *Ruling, stop func() error, resp *registrypb.RedecideResponse) error {
+	about := subject.Raw(subject.Scheme(a.about.GetScheme()), a.about.GetNumber())
 	past, err := v.AsOf(r.cfg.Rules, was.RegistryIndex, about, stop)
 	if err != nil {
 		return err
@@ -137,6 +160,10 @@ func (r *Redecider) decideAgain(v record.View, req *registrypb.Request, was *Rul
 	if resp.Member, err = past.IsMember(was.Clearer); err != nil {
 		return err
 	}
+	if was.published {
+		return r.publishedAgain(past, a.publication, was, resp)
+	}
+	req := a.request
 	if was.decision != nil && !fresh(was.at, time.UnixMilli(req.TimeUnixMs), r.cfg.Bounds) {
 		resp.Outcome, resp.Reason = registrypb.Outcome_DENY, registrypb.Reason_STALE_REQUEST
 		return nil

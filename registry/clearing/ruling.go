@@ -13,8 +13,8 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
-// Ruling is what a clearing peer signed on a request, and can be held to: a clearance, or
-// a decision that cleared nothing.
+// Ruling is what a clearing peer signed on a request or a publication, and can be held
+// to: a clearance, or a decision that cleared nothing.
 type Ruling struct {
 	Clearer       names.NodeID
 	Ticket        names.Ticket
@@ -24,8 +24,10 @@ type Ruling struct {
 	requestHash []byte
 	at          time.Time // by the clearer's clock
 	opened      *envelope.Opened
-	clearance   *registrypb.Clearance // one of the two
+	clearance   *registrypb.Clearance // one of the three
+	telling     *registrypb.NotificationClearance
 	decision    *registrypb.Decision
+	published   bool // it is on a publication
 }
 
 // OpenRuling reads what is to be decided again. It verifies no signature. The error wraps
@@ -43,15 +45,23 @@ func openRuling(rr *registrypb.RedecideRequest) (*Ruling, error) {
 		return nil, fmt.Errorf("want a clearance or a decision")
 	}
 	if raw := rr.GetDecision(); len(raw) > 0 {
-		d := new(registrypb.Decision)
-		opened, err := open(envelope.Decision, raw, d)
-		if err == nil && len(d.Cleared) > maxCleared {
+		d, kind := new(registrypb.Decision), envelope.Decision
+		_, err := envelope.Open(envelope.NotificationDecision, raw)
+		published := err == nil
+		if published {
+			kind = envelope.NotificationDecision
+		}
+		opened, err := open(kind, raw, d)
+		if err == nil && max(len(d.Cleared), len(d.Only)) > maxCleared {
 			err = fmt.Errorf("more than %d suppliers cleared", maxCleared)
 		}
 		return &Ruling{
 			Clearer: record.NodeID(d.Clearer), Ticket: names.Ticket(d.Ticket), RegistryIndex: d.RegistryIndex,
-			mesh: d.Mesh, requestHash: d.RequestHash, at: time.UnixMilli(d.TimeUnixMs), opened: opened, decision: d,
+			mesh: d.Mesh, requestHash: d.RequestHash, at: time.UnixMilli(d.TimeUnixMs), opened: opened, decision: d, published: published,
 		}, err
+	}
+	if _, err := envelope.Open(envelope.NotificationClearance, rr.GetClearance()); err == nil {
+		return openTelling(rr.Clearance)
 	}
 	c := new(registrypb.Clearance)
 	opened, err := open(envelope.Clearance, rr.GetClearance(), c)
@@ -62,9 +72,13 @@ func openRuling(rr *registrypb.RedecideRequest) (*Ruling, error) {
 }
 
 // Permits tells a clearance from a decision that cleared nothing.
-func (w *Ruling) Permits() bool { return w.clearance != nil }
+func (w *Ruling) Permits() bool { return w.decision == nil }
 
+// supplier gives the other side of what was permitted: of a publication, who is told.
 func (w *Ruling) supplier() names.InstitutionID {
+	if w.telling != nil {
+		return names.InstitutionID(w.telling.Recipient)
+	}
 	return names.InstitutionID(w.clearance.GetSupplier())
 }
 
@@ -73,6 +87,9 @@ func (w *Ruling) supplier() names.InstitutionID {
 func (w *Ruling) Differs(again *registrypb.RedecideResponse) string {
 	if !again.GetMember() {
 		return "it was no registry member in good standing"
+	}
+	if w.published {
+		return w.notificationDiffers(again)
 	}
 	if w.decision != nil {
 		return refusalDiffers(w.decision, again)

@@ -567,6 +567,7 @@ type Decision struct {
 	RegistryIndex uint64                 `protobuf:"varint,12,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
 	TimeUnixMs    int64                  `protobuf:"varint,13,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
 	Cleared       []string               `protobuf:"bytes,14,rep,name=cleared,proto3" json:"cleared,omitempty"` // suppliers that others had cleared, as the requester said
+	Only          []string               `protobuf:"bytes,15,rep,name=only,proto3" json:"only,omitempty"`       // of a publication: addresses beyond which nobody was asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +696,13 @@ func (x *Decision) GetTimeUnixMs() int64 {
 func (x *Decision) GetCleared() []string {
 	if x != nil {
 		return x.Cleared
+	}
+	return nil
+}
+
+func (x *Decision) GetOnly() []string {
+	if x != nil {
+		return x.Only
 	}
 	return nil
 }
@@ -927,8 +935,8 @@ func (x *Clearance) GetMandate() *MandateUse {
 // or refused, as of the same state of the registry.
 type RedecideRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`     // envelope of a Request
-	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a Clearance for it; or
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`     // envelope of a Request, or of a Publication
+	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a Clearance for it, or NotificationClearance; or
 	Decision      []byte                 `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`   // envelope of a Decision on it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1000,8 +1008,11 @@ type RedecideResponse struct {
 	Member            bool                   `protobuf:"varint,9,opt,name=member,proto3" json:"member,omitempty"`                                               // the clearing peer was a member in good standing then
 	Mandate           string                 `protobuf:"bytes,16,opt,name=mandate,proto3" json:"mandate,omitempty"`                                             // that it would rest on
 	Successor         *Subject               `protobuf:"bytes,10,opt,name=successor,proto3" json:"successor,omitempty"`                                         // of a Decision
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of a publication. supplier_qualities are the recipient's then; empty: it was not to be told.
+	PublisherQualities []string `protobuf:"bytes,11,rep,name=publisher_qualities,json=publisherQualities,proto3" json:"publisher_qualities,omitempty"`
+	Told               bool     `protobuf:"varint,12,opt,name=told,proto3" json:"told,omitempty"` // of a Decision: somebody was to be told
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RedecideResponse) Reset() {
@@ -1111,6 +1122,20 @@ func (x *RedecideResponse) GetSuccessor() *Subject {
 	return nil
 }
 
+func (x *RedecideResponse) GetPublisherQualities() []string {
+	if x != nil {
+		return x.PublisherQualities
+	}
+	return nil
+}
+
+func (x *RedecideResponse) GetTold() bool {
+	if x != nil {
+		return x.Told
+	}
+	return false
+}
+
 var File_registry_registrypb_clearing_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_clearing_proto_rawDesc = "" +
@@ -1152,7 +1177,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\rauthorization\x18\b \x01(\tR\rauthorization\x12%\n" +
 	"\x0eregistry_index\x18\t \x01(\x04R\rregistryIndex\x12\x1a\n" +
 	"\bdecision\x18\n" +
-	" \x01(\fR\bdecision\"\xc4\x04\n" +
+	" \x01(\fR\bdecision\"\xd8\x04\n" +
 	"\bDecision\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x129\n" +
@@ -1169,7 +1194,8 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0eregistry_index\x18\f \x01(\x04R\rregistryIndex\x12 \n" +
 	"\ftime_unix_ms\x18\r \x01(\x03R\n" +
 	"timeUnixMs\x12\x18\n" +
-	"\acleared\x18\x0e \x03(\tR\acleared\"\x81\a\n" +
+	"\acleared\x18\x0e \x03(\tR\acleared\x12\x12\n" +
+	"\x04only\x18\x0f \x03(\tR\x04only\"\x81\a\n" +
 	"\tClearance\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x16\n" +
@@ -1199,7 +1225,7 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x0fRedecideRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x1c\n" +
 	"\tclearance\x18\x02 \x01(\fR\tclearance\x12\x1a\n" +
-	"\bdecision\x18\x03 \x01(\fR\bdecision\"\xc0\x03\n" +
+	"\bdecision\x18\x03 \x01(\fR\bdecision\"\x85\x04\n" +
 	"\x10RedecideResponse\x129\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12\x18\n" +
@@ -1212,7 +1238,9 @@ const file_registry_registrypb_clearing_proto_rawDesc = "" +
 	"\x06member\x18\t \x01(\bR\x06member\x12\x18\n" +
 	"\amandate\x18\x10 \x01(\tR\amandate\x12=\n" +
 	"\tsuccessor\x18\n" +
-	" \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor*L\n" +
+	" \x01(\v2\x1f.crossroads.registry.v1.SubjectR\tsuccessor\x12/\n" +
+	"\x13publisher_qualities\x18\v \x03(\tR\x12publisherQualities\x12\x12\n" +
+	"\x04told\x18\f \x01(\bR\x04told*L\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

@@ -731,160 +731,6 @@ func (x *NotificationClearance) GetGrant() []byte {
 	return nil
 }
 
-// clearing.renotify: a member, or a party, has a member decide again what was cleared,
-// as of the same state of the registry.
-type RenotifyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Publication   []byte                 `protobuf:"bytes,1,opt,name=publication,proto3" json:"publication,omitempty"`
-	Clearance     []byte                 `protobuf:"bytes,2,opt,name=clearance,proto3" json:"clearance,omitempty"` // envelope of a NotificationClearance for it
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RenotifyRequest) Reset() {
-	*x = RenotifyRequest{}
-	mi := &file_registry_registrypb_notify_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RenotifyRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RenotifyRequest) ProtoMessage() {}
-
-func (x *RenotifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_notify_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RenotifyRequest.ProtoReflect.Descriptor instead.
-func (*RenotifyRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_notify_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *RenotifyRequest) GetPublication() []byte {
-	if x != nil {
-		return x.Publication
-	}
-	return nil
-}
-
-func (x *RenotifyRequest) GetClearance() []byte {
-	if x != nil {
-		return x.Clearance
-	}
-	return nil
-}
-
-type RenotifyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcome       Outcome                `protobuf:"varint,1,opt,name=outcome,proto3,enum=crossroads.registry.v1.Outcome" json:"outcome,omitempty"`
-	Reason        Reason                 `protobuf:"varint,2,opt,name=reason,proto3,enum=crossroads.registry.v1.Reason" json:"reason,omitempty"`
-	Authorization string                 `protobuf:"bytes,3,opt,name=authorization,proto3" json:"authorization,omitempty"` // of the recipient; empty: it was none
-	Fields        []string               `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
-	Purpose       string                 `protobuf:"bytes,5,opt,name=purpose,proto3" json:"purpose,omitempty"`
-	RegistryIndex uint64                 `protobuf:"varint,6,opt,name=registry_index,json=registryIndex,proto3" json:"registry_index,omitempty"`
-	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"` // the clearing peer was a member in good standing then
-	Party         bool                   `protobuf:"varint,8,opt,name=party,proto3" json:"party,omitempty"`   // and a party, or of a party's sector
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RenotifyResponse) Reset() {
-	*x = RenotifyResponse{}
-	mi := &file_registry_registrypb_notify_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RenotifyResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RenotifyResponse) ProtoMessage() {}
-
-func (x *RenotifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_notify_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RenotifyResponse.ProtoReflect.Descriptor instead.
-func (*RenotifyResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_notify_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *RenotifyResponse) GetOutcome() Outcome {
-	if x != nil {
-		return x.Outcome
-	}
-	return Outcome_OUTCOME_UNSPECIFIED
-}
-
-func (x *RenotifyResponse) GetReason() Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return Reason_REASON_UNSPECIFIED
-}
-
-func (x *RenotifyResponse) GetAuthorization() string {
-	if x != nil {
-		return x.Authorization
-	}
-	return ""
-}
-
-func (x *RenotifyResponse) GetFields() []string {
-	if x != nil {
-		return x.Fields
-	}
-	return nil
-}
-
-func (x *RenotifyResponse) GetPurpose() string {
-	if x != nil {
-		return x.Purpose
-	}
-	return ""
-}
-
-func (x *RenotifyResponse) GetRegistryIndex() uint64 {
-	if x != nil {
-		return x.RegistryIndex
-	}
-	return 0
-}
-
-func (x *RenotifyResponse) GetMember() bool {
-	if x != nil {
-		return x.Member
-	}
-	return false
-}
-
-func (x *RenotifyResponse) GetParty() bool {
-	if x != nil {
-		return x.Party
-	}
-	return false
-}
-
 var File_registry_registrypb_notify_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_notify_proto_rawDesc = "" +
@@ -954,19 +800,7 @@ const file_registry_registrypb_notify_proto_rawDesc = "" +
 	"\x12present_by_unix_ms\x18\x14 \x01(\x03R\x0fpresentByUnixMs\x12+\n" +
 	"\x12release_by_unix_ms\x18\x15 \x01(\x03R\x0freleaseByUnixMs\x12\x12\n" +
 	"\x04mode\x18\x17 \x01(\tR\x04mode\x12\x14\n" +
-	"\x05grant\x18\x16 \x01(\fR\x05grant\"Q\n" +
-	"\x0fRenotifyRequest\x12 \n" +
-	"\vpublication\x18\x01 \x01(\fR\vpublication\x12\x1c\n" +
-	"\tclearance\x18\x02 \x01(\fR\tclearance\"\xb2\x02\n" +
-	"\x10RenotifyResponse\x129\n" +
-	"\aoutcome\x18\x01 \x01(\x0e2\x1f.crossroads.registry.v1.OutcomeR\aoutcome\x126\n" +
-	"\x06reason\x18\x02 \x01(\x0e2\x1e.crossroads.registry.v1.ReasonR\x06reason\x12$\n" +
-	"\rauthorization\x18\x03 \x01(\tR\rauthorization\x12\x16\n" +
-	"\x06fields\x18\x04 \x03(\tR\x06fields\x12\x18\n" +
-	"\apurpose\x18\x05 \x01(\tR\apurpose\x12%\n" +
-	"\x0eregistry_index\x18\x06 \x01(\x04R\rregistryIndex\x12\x16\n" +
-	"\x06member\x18\a \x01(\bR\x06member\x12\x14\n" +
-	"\x05party\x18\b \x01(\bR\x05party*R\n" +
+	"\x05grant\x18\x16 \x01(\fR\x05grant*R\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCHANGED\x10\x01\x12\r\n" +
@@ -986,7 +820,7 @@ func file_registry_registrypb_notify_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_notify_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_registry_registrypb_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_registry_registrypb_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_registry_registrypb_notify_proto_goTypes = []any{
 	(Change)(0),                        // 0: crossroads.registry.v1.Change
 	(*Publication)(nil),                // 1: crossroads.registry.v1.Publication
@@ -995,37 +829,33 @@ var file_registry_registrypb_notify_proto_goTypes = []any{
 	(*ClearNotificationsResponse)(nil), // 4: crossroads.registry.v1.ClearNotificationsResponse
 	(*NotificationOutcome)(nil),        // 5: crossroads.registry.v1.NotificationOutcome
 	(*NotificationClearance)(nil),      // 6: crossroads.registry.v1.NotificationClearance
-	(*RenotifyRequest)(nil),            // 7: crossroads.registry.v1.RenotifyRequest
-	(*RenotifyResponse)(nil),           // 8: crossroads.registry.v1.RenotifyResponse
-	(*NodeRef)(nil),                    // 9: crossroads.registry.v1.NodeRef
-	(*Subject)(nil),                    // 10: crossroads.registry.v1.Subject
-	(*Period)(nil),                     // 11: crossroads.registry.v1.Period
-	(Outcome)(0),                       // 12: crossroads.registry.v1.Outcome
-	(Reason)(0),                        // 13: crossroads.registry.v1.Reason
+	(*NodeRef)(nil),                    // 7: crossroads.registry.v1.NodeRef
+	(*Subject)(nil),                    // 8: crossroads.registry.v1.Subject
+	(*Period)(nil),                     // 9: crossroads.registry.v1.Period
+	(Outcome)(0),                       // 10: crossroads.registry.v1.Outcome
+	(Reason)(0),                        // 11: crossroads.registry.v1.Reason
 }
 var file_registry_registrypb_notify_proto_depIdxs = []int32{
-	9,  // 0: crossroads.registry.v1.Publication.publisher:type_name -> crossroads.registry.v1.NodeRef
-	10, // 1: crossroads.registry.v1.Publication.subject:type_name -> crossroads.registry.v1.Subject
-	11, // 2: crossroads.registry.v1.Publication.period:type_name -> crossroads.registry.v1.Period
+	7,  // 0: crossroads.registry.v1.Publication.publisher:type_name -> crossroads.registry.v1.NodeRef
+	8,  // 1: crossroads.registry.v1.Publication.subject:type_name -> crossroads.registry.v1.Subject
+	9,  // 2: crossroads.registry.v1.Publication.period:type_name -> crossroads.registry.v1.Period
 	0,  // 3: crossroads.registry.v1.Publication.change:type_name -> crossroads.registry.v1.Change
 	3,  // 4: crossroads.registry.v1.ClearNotificationsRequest.cases:type_name -> crossroads.registry.v1.NotificationCase
 	5,  // 5: crossroads.registry.v1.ClearNotificationsResponse.outcomes:type_name -> crossroads.registry.v1.NotificationOutcome
-	12, // 6: crossroads.registry.v1.NotificationOutcome.outcome:type_name -> crossroads.registry.v1.Outcome
-	13, // 7: crossroads.registry.v1.NotificationOutcome.reason:type_name -> crossroads.registry.v1.Reason
-	10, // 8: crossroads.registry.v1.NotificationOutcome.family:type_name -> crossroads.registry.v1.Subject
-	9,  // 9: crossroads.registry.v1.NotificationClearance.clearer:type_name -> crossroads.registry.v1.NodeRef
-	9,  // 10: crossroads.registry.v1.NotificationClearance.publisher:type_name -> crossroads.registry.v1.NodeRef
-	10, // 11: crossroads.registry.v1.NotificationClearance.subject:type_name -> crossroads.registry.v1.Subject
-	11, // 12: crossroads.registry.v1.NotificationClearance.period:type_name -> crossroads.registry.v1.Period
-	10, // 13: crossroads.registry.v1.NotificationClearance.current:type_name -> crossroads.registry.v1.Subject
-	10, // 14: crossroads.registry.v1.NotificationClearance.known_as:type_name -> crossroads.registry.v1.Subject
-	12, // 15: crossroads.registry.v1.RenotifyResponse.outcome:type_name -> crossroads.registry.v1.Outcome
-	13, // 16: crossroads.registry.v1.RenotifyResponse.reason:type_name -> crossroads.registry.v1.Reason
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 6: crossroads.registry.v1.NotificationOutcome.outcome:type_name -> crossroads.registry.v1.Outcome
+	11, // 7: crossroads.registry.v1.NotificationOutcome.reason:type_name -> crossroads.registry.v1.Reason
+	8,  // 8: crossroads.registry.v1.NotificationOutcome.family:type_name -> crossroads.registry.v1.Subject
+	7,  // 9: crossroads.registry.v1.NotificationClearance.clearer:type_name -> crossroads.registry.v1.NodeRef
+	7,  // 10: crossroads.registry.v1.NotificationClearance.publisher:type_name -> crossroads.registry.v1.NodeRef
+	8,  // 11: crossroads.registry.v1.NotificationClearance.subject:type_name -> crossroads.registry.v1.Subject
+	9,  // 12: crossroads.registry.v1.NotificationClearance.period:type_name -> crossroads.registry.v1.Period
+	8,  // 13: crossroads.registry.v1.NotificationClearance.current:type_name -> crossroads.registry.v1.Subject
+	8,  // 14: crossroads.registry.v1.NotificationClearance.known_as:type_name -> crossroads.registry.v1.Subject
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_notify_proto_init() }
@@ -1041,7 +871,7 @@ func file_registry_registrypb_notify_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_notify_proto_rawDesc), len(file_registry_registrypb_notify_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
