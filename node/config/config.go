@@ -186,7 +186,8 @@ type Sector struct {
 	// Prompt is how long after a presentation every answer leaves that is ready by then,
 	// less a fifth: choose it longer than the slowest institution behind takes.
 	Prompt time.Duration `yaml:"prompt,omitempty"`
-	// Late is when all other answers leave, and every failure whatever its cause.
+	// Late is when all other answers leave, and every failure whatever its cause. The same
+	// as Prompt: everything leaves then, and no time tells how slow an institution is.
 	Late time.Duration `yaml:"late,omitempty"`
 }
 

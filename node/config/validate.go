@@ -156,7 +156,9 @@ func (s *Sector) check(v *checker) {
 		return // as they are by default
 	}
 	within(v, "sector.prompt", s.Prompt, 10*time.Millisecond, 10*time.Second)
-	within(v, "sector.late", s.Late, 2*s.Prompt, time.Minute)
+	if s.Late != s.Prompt { // one class for everything
+		within(v, "sector.late", s.Late, 2*s.Prompt, time.Minute)
+	}
 }
 
 func (l Limits) check(v *checker) {

@@ -150,6 +150,33 @@ func TestNobodyCanTell(t *testing.T) {
 	})
 }
 
+// TestOneTimeClass: with prompt and late the same, a fund that takes two thirds of it, one
+// that is quick, and every failure are told at the same instant.
+func TestOneTimeClass(t *testing.T) {
+	w := newWorld(t)
+	only := time.Second
+	w.node("nic").manager.times = veil.Times{Prompt: only, Late: only}
+	var answered, failed []exchange.Question
+	for n := range 12 {
+		answered = append(answered, question(w.person(n+1, funds[n%3]), fmt.Sprintf("T-%04d", n)))
+		failed = append(failed, question(w.person(n+101, funds[n%3]), fmt.Sprintf("F-%04d", n)))
+	}
+	w.bubble(t, func(t *testing.T) {
+		slow := map[string]time.Duration{"fund-a": time.Millisecond, "fund-b": 450 * time.Millisecond, "fund-c": 680 * time.Millisecond}
+		for _, q := range answered {
+			for _, f := range funds {
+				w.node(f).source.set(subject.Raw(q.Scheme, q.Number), yes)
+				w.node(f).source.delay = slow[f]
+			}
+		}
+		compare(t, "answered", w, answered, only, nil)
+		compare(t, "failed", w, failed, only, func(q exchange.Question) {
+			kinds := []string{"dead", "error", "schema", "lie", "late", "suspended"}
+			w.fail(subject.Raw(q.Scheme, q.Number), kinds[rand.IntN(len(kinds))])
+		})
+	})
+}
+
 // fail lets every fund fail in one way.
 func (w *world) fail(id subject.ID, kind string) {
 	w.disturbing(nil)

@@ -105,10 +105,6 @@ func (m *Manager) Veil(next Presented) Presented {
 	}
 }
 
-// room is what is left, before the last time class, for what follows an inner answer:
-// verifying it, and the syncs of outbox and journals.
-func (m *Manager) room() time.Duration { return m.times.Late / 10 }
-
 // resolution is one presentation being resolved. Its goroutine owns it.
 type resolution struct {
 	*Manager
@@ -134,8 +130,8 @@ type reply struct {
 // answer. If one of them has no answer, the sector has none: half an answer would tell
 // that there are two.
 func (m *Manager) Resolve(ctx context.Context, c exchange.SectorCase) (exchange.SectorFound, error) {
-	left := time.Until(c.Arrived.Add(m.times.Late - m.room()))
-	left = min(left, c.Checked.ReleaseBy.Sub(m.Now())-m.room())
+	left := time.Until(c.Arrived.Add(m.times.Late - m.times.Room()))
+	left = min(left, c.Checked.ReleaseBy.Sub(m.Now())-m.times.Room())
 	x := &resolution{Manager: m, SectorCase: c, ids: append([]subject.ID{c.Checked.Subject}, c.Checked.FiledUnder...), answerBy: m.Now().Add(left)}
 	inner, cancel := context.WithTimeout(ctx, left)
 	defer cancel()

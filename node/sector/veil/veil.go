@@ -16,8 +16,10 @@
 // every one of them leaves at t + Prompt. What fails leaves at t + Late whatever the
 // cause, and however soon that was known.
 //
-// What remains: two instants tell an answer that was late from one that was not. See
-// DESIGN.md of package sector.
+// What remains: two instants tell an answer that was late from one that was not. With
+// Prompt and Late the same there is one instant, for answers and failures alike, and
+// nothing remains but whether it failed; everything then takes that long. See DESIGN.md of
+// package sector.
 package veil
 
 import (
@@ -101,12 +103,16 @@ func single(n int) ([]byte, bool) {
 
 // Times are the time classes.
 type Times struct {
-	Prompt, Late time.Duration // 0 < Prompt < Late
+	Prompt, Late time.Duration // 0 < Prompt; Late is the same, or at least twice that
 }
 
 // Lead is how long before its bound something is written down, and so what writing may
 // take.
 func (t Times) Lead() time.Duration { return t.Prompt / 5 }
+
+// Room is how long before Late the institutions behind must have answered, so that what
+// then follows, verifying and writing down, never falls into a later class.
+func (t Times) Room() time.Duration { return t.Lead() + t.Late/10 }
 
 // DefaultTimes answer within half a second, and fail within three: a consultant waits
 // four.
@@ -114,8 +120,8 @@ func DefaultTimes() Times { return Times{Prompt: 500 * time.Millisecond, Late: 3
 
 // Validate says what is wrong with them.
 func (t Times) Validate() error {
-	if t.Prompt <= 0 || t.Late < 2*t.Prompt {
-		return fmt.Errorf("time classes %v and %v: want the first above 0, and the second at least twice that", t.Prompt, t.Late)
+	if t.Prompt <= 0 || t.Late != t.Prompt && t.Late < 2*t.Prompt {
+		return fmt.Errorf("time classes %v and %v: want the first above 0, and the second the same, or at least twice that", t.Prompt, t.Late)
 	}
 	return nil
 }

@@ -93,9 +93,28 @@ func TestHold(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range []Times{{}, {Prompt: time.Second, Late: time.Second}, {Prompt: -1, Late: 5}} {
+	for _, bad := range []Times{{}, {Prompt: time.Second, Late: time.Second * 3 / 2}, {Prompt: time.Second, Late: time.Second - 1}, {Prompt: -1, Late: 5}} {
 		if bad.Validate() == nil {
 			t.Errorf("%v passed", bad)
+		}
+	}
+}
+
+// Whatever is ready before the room that is kept, and every failure that is known by then,
+// leaves in the first or the last class; with both the same, in the only one.
+func TestRoom(t *testing.T) {
+	for _, times := range []Times{DefaultTimes(), {time.Second, time.Second}, {time.Second, 2 * time.Second}} {
+		if err := times.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		last := times.Late - times.Room()
+		for ready := time.Duration(0); ready <= last; ready += last / 100 {
+			if got := times.after(ready+times.Lead(), false); got != times.Prompt && got != times.Late {
+				t.Errorf("%v: ready after %v, it leaves after %v", times, ready, got)
+			}
+			if got := times.after(ready+times.Lead(), true); got != times.Late {
+				t.Errorf("%v: failed after %v, it leaves after %v", times, ready, got)
+			}
 		}
 	}
 }
