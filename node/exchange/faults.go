@@ -50,7 +50,7 @@ func (v *Validator) Faults(dataset names.DatasetID, schema string, r Record) (fa
 		return nil, 0, fmt.Errorf("%w: %w", ErrContent, errNotJSON)
 	}
 	var failed *jsonschema.ValidationError
-	switch err := c.Validate(doc); {
+	switch err := c.schema.Validate(doc); {
 	case err == nil:
 		return nil, 0, nil
 	case !errors.As(err, &failed):

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,8 +24,9 @@ type schemas struct {
 }
 
 type compiledSchema struct {
-	hash   [sha256.Size]byte
+	text   string
 	schema *jsonschema.Schema
+	plain  *plain // nil: it has no such form
 }
 
 // noLoader refuses every reference to elsewhere: a schema comes from the registry
@@ -44,44 +44,47 @@ func (s *schemas) check(dataset names.DatasetID, schema string, records []Record
 		return err
 	}
 	for i, r := range records {
+		if compiled.plain != nil && compiled.plain.accepts(r) {
+			continue
+		}
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(r))
 		if err != nil {
 			return fmt.Errorf("%w: record %d is not JSON", errSchema, i)
 		}
-		if err := compiled.Validate(doc); err != nil {
+		if err := compiled.schema.Validate(doc); err != nil {
 			return fmt.Errorf("%w: record %d: %s", errSchema, i, place(err))
 		}
 	}
 	return nil
 }
 
-func (s *schemas) get(dataset names.DatasetID, schema string) (*jsonschema.Schema, error) {
-	hash := sha256.Sum256([]byte(schema))
+func (s *schemas) get(dataset names.DatasetID, schema string) (c compiledSchema, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.compiled[dataset]; ok && c.hash == hash {
-		return c.schema, nil
+	if c, ok := s.compiled[dataset]; ok && c.text == schema {
+		return c, nil
 	}
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(schema))
 	if err != nil {
-		return nil, fmt.Errorf("%w: the schema of %s is not JSON", errSchema, dataset)
+		return c, fmt.Errorf("%w: the schema of %s is not JSON", errSchema, dataset)
 	}
 	const url = "crossroads:dataset"
-	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft2020)
-	c.UseLoader(noLoader{})
-	if err := c.AddResource(url, doc); err != nil {
-		return nil, fmt.Errorf("%w: the schema of %s: %v", errSchema, dataset, err)
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	compiler.UseLoader(noLoader{})
+	if err := compiler.AddResource(url, doc); err != nil {
+		return c, fmt.Errorf("%w: the schema of %s: %v", errSchema, dataset, err)
 	}
-	compiled, err := c.Compile(url)
+	compiled, err := compiler.Compile(url)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the schema of %s does not compile: %v", errSchema, dataset, err)
+		return c, fmt.Errorf("%w: the schema of %s does not compile: %v", errSchema, dataset, err)
 	}
 	if s.compiled == nil {
 		s.compiled = make(map[names.DatasetID]compiledSchema)
 	}
-	s.compiled[dataset] = compiledSchema{hash, compiled}
-	return compiled, nil
+	c = compiledSchema{schema, compiled, plainOf(compiled)}
+	s.compiled[dataset] = c
+	return c, nil
 }
 
 // maxPlace bounds what is told of a path within a schema, in bytes.
