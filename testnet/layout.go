@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +44,8 @@ type layout struct {
 	authority *authority.Authority
 	genesis   *genesis.File
 	sites     []*site
-	fresh     bool // nothing has been enrolled yet
+	fresh     bool   // nothing has been enrolled yet
+	claims    claims // of the ports, when they were chosen now
 }
 
 // site is one institution's part of the layout.
@@ -58,12 +58,6 @@ type site struct {
 	guard  string // the security officer's token
 	signer crypto.Signer
 	box    *certs.BoxKey
-}
-
-// ports are the loopback addresses of a node.
-type ports struct {
-	Mesh string `json:"mesh"`
-	API  string `json:"api"`
 }
 
 // network is network.json: enough to bring the same network up again.
@@ -166,7 +160,7 @@ func (l *layout) make(o Options) (err error) {
 			token: newToken(), guard: newToken(),
 		})
 	}
-	if err := choosePorts(l.sites); err != nil {
+	if l.claims, err = choosePorts(l.sites); err != nil {
 		return err
 	}
 	if err := l.eachSite((*site).makeKeys); err != nil {
@@ -302,31 +296,6 @@ func (l *layout) eachSite(fn func(*site) error) error {
 		g.Go(func() error { return fn(s) })
 	}
 	return g.Wait()
-}
-
-// choosePorts finds free loopback ports. They are held together, so that none is
-// given twice, and then let go for the nodes to take.
-func choosePorts(sites []*site) error {
-	var held []interface{ Close() error }
-	defer func() {
-		for _, h := range held {
-			_ = h.Close()
-		}
-	}()
-	for _, s := range sites {
-		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		held = append(held, udp)
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		held = append(held, tcp)
-		s.ports = ports{Mesh: udp.LocalAddr().String(), API: tcp.Addr().String()}
-	}
-	return nil
 }
 
 func newToken() string {

@@ -329,6 +329,9 @@ func (n *Network) Close() error {
 	if n.systems != nil {
 		err = errors.Join(err, n.systems.Close())
 	}
+	if n.layout != nil {
+		err = errors.Join(err, n.layout.claims.Close())
+	}
 	if n.options.temporary {
 		err = errors.Join(err, os.RemoveAll(n.options.Dir))
 	}

@@ -1,9 +1,11 @@
 package testnet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -86,6 +88,7 @@ func (r *inProcess) err() error {
 // process runs a node as production does: `crossroads node run --config FILE`.
 type process struct {
 	cmd   *exec.Cmd
+	log   string // file
 	ended chan struct{}
 	why   error
 }
@@ -104,7 +107,7 @@ func startProcess(o Options, s *site) (running, error) {
 	// Nodes end when this process does, however it ends, and Ctrl-C reaches this
 	// process alone, which then ends them in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
+	p := &process{cmd: cmd, log: log.Name(), ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// Linux sends Pdeathsig when the *thread* that started the child ends.
@@ -116,7 +119,9 @@ func startProcess(o Options, s *site) (running, error) {
 			return
 		}
 		started <- nil
-		p.why = cmd.Wait()
+		if err := cmd.Wait(); err != nil {
+			p.why = fmt.Errorf("%w; its log ends with:\n%s", err, lastLines(p.log))
+		}
 	}()
 	return p, <-started
 }
@@ -147,4 +152,29 @@ func (p *process) pid() int              { return p.cmd.Process.Pid }
 func (p *process) err() error {
 	<-p.ended
 	return p.why
+}
+
+// logTail is how much of a node's log an error shows: some lines.
+const logTail = 2 << 10
+
+// lastLines gives the end of a log, so that an error says why a node ended.
+func lastLines(name string) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err.Error()
+	}
+	from := max(0, end-logTail)
+	b := make([]byte, end-from)
+	if _, err := f.ReadAt(b, from); err != nil {
+		return err.Error()
+	}
+	if from > 0 { // not half a line
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	return string(bytes.TrimSpace(b))
 }
