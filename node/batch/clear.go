@@ -47,7 +47,7 @@ func (p *part) clear(ctx context.Context) error {
 		limited, cancel := context.WithTimeout(ctx, p.cfg.ClearTimeout)
 		resp, err := p.cfg.Peers.ClearChunk(limited, to, req)
 		cancel()
-		if ctx.Err() != nil {
+		if p.cfg.Gate.Pass(ctx) != nil {
 			return ctx.Err()
 		}
 		var got *rulings

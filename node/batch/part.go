@@ -207,6 +207,7 @@ func (p *part) present(ctx context.Context, permit *permit) *reply {
 		var busy *Busy
 		switch {
 		case err == nil:
+			_ = p.cfg.Gate.Pass(ctx) // an answer that came is looked at
 			p.judge(r, to, resp)
 			return r
 		case errors.As(err, &refused):

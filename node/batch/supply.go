@@ -23,8 +23,12 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
-// step is how many subjects are worked on before interactive traffic is let through.
-const step = 64
+// step is how many subjects are worked on before interactive traffic is let through, and
+// fetchStep about how many a source is asked between.
+const (
+	step      = 64
+	fetchStep = 256
+)
 
 // guarded is what a passed guard found.
 type guarded struct {
@@ -47,7 +51,7 @@ func (x *supply) answer(ctx context.Context) (*nodepb.ChunkResponse, *clearing.R
 	if same { // it was judged to be in time when it first came
 		presented = time.UnixMilli(mark.PresentedUnixMs)
 	}
-	g, no := x.guard(presented)
+	g, no := x.guard(presented, func() error { return x.cfg.Gate.Pass(ctx) })
 	if no != nil {
 		return nil, no
 	}
@@ -146,14 +150,15 @@ func (x *supply) groupsHash() []byte {
 }
 
 // guard checks the clearance, the time and every right, and each subject's own reference, in
-// this node's own view as it is now.
-func (x *supply) guard(presented time.Time) (g *guarded, no *clearing.Refusal) {
+// this node's own view as it is now. pass lets others go first; it is nil where what was
+// found is to be told at once.
+func (x *supply) guard(presented time.Time, pass func() error) (g *guarded, no *clearing.Refusal) {
 	standing, err := x.cfg.Registry.Standing()
 	if err != nil {
 		return nil, refusal(registrypb.Reason_REGISTRY_STALE, err.Error())
 	}
 	err = x.cfg.Registry.View(func(v record.View) (err error) {
-		g, no, err = x.guardIn(v.Remembering(), presented)
+		g, no, err = x.guardIn(v.Remembering(), presented, pass)
 		return err
 	})
 	if err != nil {
@@ -166,7 +171,7 @@ func (x *supply) guard(presented time.Time) (g *guarded, no *clearing.Refusal) {
 	return g, nil
 }
 
-func (x *supply) guardIn(v record.View, presented time.Time) (*guarded, *clearing.Refusal, error) {
+func (x *supply) guardIn(v record.View, presented time.Time, pass func() error) (*guarded, *clearing.Refusal, error) {
 	var bad *clearing.Refusal
 	if x.checked == nil {
 		x.checked, bad = x.checker.Check(v, presented, x.cfg.Bounds, x.cfg.Mesh, x.cfg.Self, x.from, x.Presented)
@@ -196,6 +201,11 @@ func (x *supply) guardIn(v record.View, presented time.Time) (*guarded, *clearin
 	g := &guarded{schema: dataset.Schema, queries: make([][]exchange.Query, 0, x.count())}
 	for i, group := range x.Clearance.Groups {
 		for at, number := range packed.All(group.Subjects) {
+			if len(g.queries)%step == 0 && pass != nil {
+				if pass() != nil {
+					return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "the requester did not wait"), nil
+				}
+			}
 			q, ok, err := x.queries(v, x.checked.Groups[i], number, chunk.FiledUnder(group, at), member)
 			if err != nil {
 				return nil, nil, err
@@ -256,7 +266,7 @@ func (x *supply) stillStands(g *guarded, presented time.Time) (*guarded, *cleari
 		return nil, refusal(registrypb.Reason_REGISTRY_STALE, err.Error())
 	}
 	if standing.Index != g.index {
-		return x.guard(presented)
+		return x.guard(presented, nil)
 	}
 	return g, x.expired()
 }
@@ -285,16 +295,13 @@ func (x *supply) items(ctx context.Context, g *guarded) ([]content.Item, *cleari
 	if !ok {
 		return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
 	}
-	if err := x.cfg.Gate.Pass(ctx); err != nil {
-		return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "the requester did not wait")
-	}
 	limited, cancel := context.WithTimeout(ctx, x.checked.ReleaseBy.Sub(x.cfg.Now()))
 	defer cancel()
 	var queries []exchange.Query
 	for _, q := range g.queries {
 		queries = append(queries, q...)
 	}
-	found, err := sources.Fetch(limited, source, queries)
+	found, err := x.fetch(limited, source, queries)
 	if err != nil {
 		text := err.Error()
 		for _, q := range queries { // a source should not name a subject; should it do so, the log does not
@@ -312,6 +319,22 @@ func (x *supply) items(ctx context.Context, g *guarded) ([]content.Item, *cleari
 		return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "source failed")
 	}
 	return x.cut(ctx, g, found)
+}
+
+// fetch asks the source about some subjects after others, and lets interactive traffic go
+// before each.
+func (x *supply) fetch(ctx context.Context, source exchange.Source, queries []exchange.Query) (found [][]exchange.Record, err error) {
+	for some := range slices.Chunk(queries, fetchStep) {
+		if err := x.cfg.Gate.Pass(ctx); err != nil {
+			return nil, err
+		}
+		records, err := sources.Fetch(ctx, source, some)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, records...)
+	}
+	return found, nil
 }
 
 // cut takes out what may not leave. A source that gives what must not leave about one

@@ -223,7 +223,7 @@ func (r *LotReport) WriteTable(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Alone.CPUBy)) {
 		line("%s\t%.1f\t%d", name, r.Alone.CPUBy[name], max(r.Alone.PeakKB[name], r.Beside.PeakKB[name])>>10)
 	}
-	line("\nconsultations, %d/s\tp50 ms\tp99 ms\tturned away", r.Rate)
+	line("\nconsultations, %d/s\tp50 ms\tp99 ms\tturned away or late", r.Rate)
 	for _, m := range []struct {
 		when string
 		Measured

@@ -11,16 +11,18 @@ func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gate
 		begun := time.Now()
-		if g.Pass(t.Context()); time.Since(begun) != 0 {
-			t.Error("waited for nobody")
+		if g.Pass(t.Context()); time.Since(begun) != 50*time.Microsecond || g.Waited() != 0 {
+			t.Errorf("waited %v for nobody, want the rest alone", time.Since(begun))
 		}
+		begun = time.Now()
 		leave, other := g.Enter(), g.Enter()
 		go func() { time.Sleep(2 * time.Millisecond); leave(); time.Sleep(time.Millisecond); other() }()
 		if g.Pass(t.Context()); time.Since(begun) != 3*time.Millisecond {
 			t.Errorf("waited %v, want until both had left", time.Since(begun))
 		}
+		g.Rest = 200 * time.Microsecond
 		defer g.Enter()()
-		if begun = time.Now(); g.Pass(t.Context()) != nil || time.Since(begun) != 5*time.Millisecond {
+		if begun = time.Now(); g.Pass(t.Context()) != nil || time.Since(begun) != g.Rest+5*time.Millisecond {
 			t.Errorf("waited %v: a lot must get on, if slowly", time.Since(begun))
 		}
 		ctx, cancel := context.WithCancel(t.Context())

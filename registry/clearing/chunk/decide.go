@@ -16,7 +16,7 @@ import (
 )
 
 // slice is how many subjects are decided before others are let through.
-const slice = 32
+const slice = 64
 
 // rulings are what was decided on the subjects of a chunk.
 type rulings struct {
