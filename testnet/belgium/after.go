@@ -2,11 +2,21 @@ package belgium
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
+
+// quietFor is how long look-ups are measured while nothing else goes on.
+const quietFor = 8 * time.Second
 
 // settle waits until all members hold the same, and what goes on behind has ended.
 func (r *run) settle(ctx context.Context) error {
@@ -63,13 +73,17 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// restart kills a member and times its way back to serving.
+// restart kills a member and times its way back to serving, nothing of its registry in the
+// memory of the operating system.
 func (r *run) restart(ctx context.Context) error {
 	_, follower, err := r.leader(ctx)
 	if err != nil {
 		return err
 	}
 	if err := r.net.KillNode(follower); err != nil {
+		return err
+	}
+	if err := forgetPages(r.registryDir(follower)); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -95,6 +109,31 @@ func (r *run) untilReady(ctx context.Context, id names.InstitutionID) error {
 			return err
 		}
 	}
+}
+
+// snapshot streams a snapshot from a member, as an operator who saves one does, and
+// measures what others feel of it; and the same while nothing goes on, to compare.
+func (r *run) snapshot(ctx context.Context) error {
+	leader, follower, err := r.leader(ctx)
+	if err != nil {
+		return err
+	}
+	quiet := r.probe(leader, follower)
+	if err := pause(ctx, quietFor); err != nil {
+		return err
+	}
+	r.report.Snapshot.QuietReads, _, _ = quiet.end()
+	probes := r.probe(leader, follower)
+	began := time.Now()
+	n, err := r.net.Client(follower).Archive(ctx, "snapshot", io.Discard)
+	r.report.Snapshot.Seconds, r.report.Snapshot.MB = time.Since(began).Seconds(), n>>20
+	r.report.Snapshot.Reads, _, _ = probes.end()
+	if err != nil {
+		return err
+	}
+	r.say("a snapshot of %s was streamed in %.1f s; look-ups meanwhile p99 %.1f ms, before %.1f ms", size(n), r.report.Snapshot.Seconds,
+		r.report.Snapshot.Reads.P99/1000, r.report.Snapshot.QuietReads.P99/1000)
+	return nil
 }
 
 // catchUp makes an empty node a member and times until it holds everything.
@@ -135,8 +174,24 @@ func (r *run) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
+	r.report.CatchUp.DiskMB = diskMB(r.registryDir(r.newcomer))
 	r.report.CatchUp.Seconds, r.report.CatchUp.PeakMemoryMB = time.Since(began).Seconds(), peak
 	r.report.CatchUp.Reads, _, _ = probes.end()
 	r.say("an empty member held everything after %.1f s, with at most %d MB", r.report.CatchUp.Seconds, peak)
 	return nil
+}
+
+// forgetPages has the operating system drop what it keeps in memory of the files in dir.
+func forgetPages(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		// What is not on disk yet cannot be dropped.
+		return errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
 }

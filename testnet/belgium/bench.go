@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -28,6 +29,8 @@ type Options struct {
 	Profile string    // folder for profiles of every process while it loads; empty: none
 	Binary  string    // the crossroads binary that node processes run; default: this one
 	Out     io.Writer // progress; nil: none
+	// Every is how often progress is told while references are loaded. Default 5 s.
+	Every time.Duration
 }
 
 // The network: three members, and a node that becomes the fourth.
@@ -45,8 +48,9 @@ type run struct {
 	net      *testnet.Network
 	members  []names.InstitutionID
 	newcomer names.InstitutionID
-	grown    bool // an earlier run made the newcomer a member
-	report   *Report
+	grown    bool    // an earlier run made the newcomer a member
+	report   *Report // of state
+	state    *state
 	sent     *sent
 }
 
@@ -65,6 +69,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
+	if o.Every <= 0 {
+		o.Every = reportEvery
+	}
 	if o.Dir == "" {
 		if o.Dir, err = os.MkdirTemp("", "crossroads-belgium-"); err != nil {
 			return nil, err
@@ -72,7 +79,13 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
 	}
 	r := &run{Options: o, country: New(FullPersons / o.Scale)}
-	r.report = newReport(o, r.country)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if r.state, err = readState(filepath.Join(o.Dir, "measured.json"), o, r.country); err != nil {
+		return nil, err
+	}
+	r.report = r.state.Report
 	r.say("%s persons, %s references of %s institutions; this needs some %s of disk in %s",
 		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
 		size(int64(r.country.References())*(members+1)*40), o.Dir)
@@ -81,8 +94,21 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, r.net.Close()) }()
 	r.roles()
-	for _, phase := range []func(context.Context) error{r.admit, r.load, r.settle, r.lookups, r.restart, r.catchUp, r.commits} {
-		if err := phase(ctx); err != nil {
+	for _, phase := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"admit", r.admit}, {"load", r.load}, {"settle", r.settle}, {"lookups", r.lookups}, {"restart", r.restart},
+		{"snapshot", r.snapshot}, {"catch up", r.catchUp}, {"commits", r.commits},
+	} {
+		if slices.Contains(r.state.Done, phase.name) {
+			continue
+		}
+		if err := phase.do(ctx); err != nil {
+			return r.report, fmt.Errorf("%s: %w", phase.name, err)
+		}
+		r.state.Done = append(r.state.Done, phase.name)
+		if err := r.state.save(); err != nil {
 			return r.report, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -94,7 +95,7 @@ func (r *run) load(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { r.progress(&l, watch, stop) })
 	l.began = time.Now()
-	processors := usedBy(r.pids())
+	processors, own := usedBy(r.pids()), usedBy([]int{os.Getpid()})
 	g, limited := errgroup.WithContext(limited)
 	g.SetLimit(r.AtOnce)
 	for n := range r.country.Institutions() {
@@ -108,6 +109,7 @@ func (r *run) load(ctx context.Context) error {
 	err = errors.Join(err, r.sent.save())
 	load := &r.report.Load
 	load.References, load.Seconds, load.SentBytes = l.done.Load(), took.Seconds(), l.bytes.Load()
+	load.GeneratorCPUSeconds = usedBy([]int{os.Getpid()}) - own
 	load.AlreadyThere = l.already.Load()
 	load.MemberCPUSeconds = usedBy(r.pids()) - processors
 	load.PeakMemoryMB, load.PeakDiskMB = watch.memory(), watch.disk()
@@ -165,6 +167,7 @@ func (r *run) submit(ctx context.Context, through names.InstitutionID, raw []byt
 // progress tells how far it is.
 func (r *run) progress(l *loading, w *watcher, stop <-chan struct{}) {
 	tick := time.NewTicker(reportEvery)
+	told := time.Now()
 	defer tick.Stop()
 	total := int64(r.country.References())
 	before, at := int64(0), time.Now()
@@ -177,8 +180,12 @@ func (r *run) progress(l *loading, w *watcher, stop <-chan struct{}) {
 		if err := r.sent.save(); err != nil {
 			r.say("what was sent is not written down: %v", err)
 		}
-		done, already := l.done.Load(), l.already.Load()
 		now := time.Now()
+		if now.Sub(told) < r.Every-reportEvery/2 {
+			continue
+		}
+		told = now
+		done, already := l.done.Load(), l.already.Load()
 		rate := float64(done-before) / now.Sub(at).Seconds()
 		mean := float64(done) / now.Sub(l.began).Seconds()
 		before, at = done, now
