@@ -27,31 +27,48 @@ const (
 	commitsFor      = 8 * time.Second
 )
 
-// commits measures small commands, of one reference each, signed by as many institutions
-// as are in flight, in three registries in this process over the mesh on loopback; and
-// entries of the same size in bare consensus with the same log store and transport. They
-// take turns, so that what else the machine does falls on both.
 func (r *run) commits(ctx context.Context) (err error) {
-	dir, err := os.MkdirTemp(r.Dir, "commits-")
-	if err != nil {
+	if r.report.Commits, err = commits(ctx, r.Dir, r.country, commitsFor); err != nil {
 		return err
 	}
+	r.say("commits at %d in flight: %s/s, bare consensus %s/s", commitsInFlight, count(int(r.report.Commits.PerSecond)), count(int(r.report.Commits.BareRaftPerSecond)))
+	return nil
+}
+
+// MeasureCommits measures small commands, of one reference each, signed by as many
+// institutions as are in flight, in three registries in this process over the mesh on
+// loopback; and entries of the same size in bare consensus with the same log store and
+// transport. They take turns, twice each for so long, so that what else the machine does
+// falls on both.
+func MeasureCommits(ctx context.Context, during time.Duration) (Commits, error) {
+	return commits(ctx, "", National(100_000), during)
+}
+
+// comparison of small commands and bare consensus.
+type comparison struct {
+	country *Country
+	during  time.Duration
+}
+
+func commits(ctx context.Context, dir string, country *Country, during time.Duration) (_ Commits, err error) {
+	if dir, err = os.MkdirTemp(dir, "commits-"); err != nil {
+		return Commits{}, err
+	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	r := &comparison{country, during}
 	var ours, bares []float64
 	for turn := range 2 {
 		b, err := r.bareCommits(ctx, filepath.Join(dir, fmt.Sprintf("bare%d", turn)))
 		if err != nil {
-			return fmt.Errorf("bare consensus: %w", err)
+			return Commits{}, fmt.Errorf("bare consensus: %w", err)
 		}
 		o, err := r.ourCommits(ctx, filepath.Join(dir, fmt.Sprintf("ours%d", turn)))
 		if err != nil {
-			return fmt.Errorf("commits: %w", err)
+			return Commits{}, fmt.Errorf("commits: %w", err)
 		}
 		bares, ours = append(bares, b), append(ours, o)
 	}
-	r.report.Commits = Commits{InFlight: commitsInFlight, PerSecond: (ours[0] + ours[1]) / 2, BareRaftPerSecond: (bares[0] + bares[1]) / 2}
-	r.say("commits at %d in flight: %s/s, bare consensus %s/s", commitsInFlight, count(int(r.report.Commits.PerSecond)), count(int(r.report.Commits.BareRaftPerSecond)))
-	return nil
+	return Commits{InFlight: commitsInFlight, PerSecond: (ours[0] + ours[1]) / 2, BareRaftPerSecond: (bares[0] + bares[1]) / 2}, nil
 }
 
 const smallMesh names.MeshID = "commits.belgium.test"
@@ -60,7 +77,7 @@ func smallMember(n int) names.NodeID {
 	return names.NodeID{Institution: names.InstitutionID(fmt.Sprintf("m%d", n+1)), Node: "a"}
 }
 
-func (r *run) bareCommits(ctx context.Context, dir string) (perSecond float64, err error) {
+func (r *comparison) bareCommits(ctx context.Context, dir string) (perSecond float64, err error) {
 	mesh, err := newLoopback(dir, "bare-raft/1")
 	if err != nil {
 		return 0, err
@@ -75,12 +92,12 @@ func (r *run) bareCommits(ctx context.Context, dir string) (perSecond float64, e
 	if err != nil {
 		return 0, err
 	}
-	return bare.Commits(ctx, all, len(raw), commitsInFlight, commitsFor)
+	return bare.Commits(ctx, all, len(raw), commitsInFlight, r.during)
 }
 
 func smallKey(n int) []byte { k := sha256.Sum256([]byte{byte(n)}); return k[:] }
 
-func (r *run) ourCommits(ctx context.Context, dir string) (perSecond float64, err error) {
+func (r *comparison) ourCommits(ctx context.Context, dir string) (perSecond float64, err error) {
 	mesh, err := newLoopback(dir, "crossroads-raft/1")
 	if err != nil {
 		return 0, err
@@ -134,7 +151,7 @@ func waitLeads(ctx context.Context, all []*registry.Registry) (*registry.Registr
 	}
 }
 
-func (r *run) submitSmall(ctx context.Context, leader *registry.Registry) (perSecond float64, err error) {
+func (r *comparison) submitSmall(ctx context.Context, leader *registry.Registry) (perSecond float64, err error) {
 	operators := registry.NewAuthor(leader, smallMesh, record.Operators, Key("@operators"))
 	var senders []*committer
 	for n := range commitsInFlight {
@@ -149,7 +166,7 @@ func (r *run) submitSmall(ctx context.Context, leader *registry.Registry) (perSe
 		}
 		senders = append(senders, c)
 	}
-	limited, cancel := context.WithTimeout(ctx, commitsFor)
+	limited, cancel := context.WithTimeout(ctx, r.during)
 	defer cancel()
 	var done atomic.Int64
 	g, _ := errgroup.WithContext(ctx)

@@ -40,10 +40,12 @@ type Options struct {
 	References int
 	// Loaded is a folder that `crossroads bench registry --dir` filled: its network is
 	// compared with those two. Empty: none.
-	Loaded  string
-	Binary  string    // the crossroads binary that node processes run; default: this one
-	Profile string    // folder for profiles of every process, while 64 are in flight if they ever are; empty: none
-	Out     io.Writer // progress; nil: none
+	Loaded string
+	// DayFraction is what part of a country's day is played; default 0.002, quick 0.0002.
+	DayFraction float64
+	Binary      string    // the crossroads binary that node processes run; default: this one
+	Profile     string    // folder for profiles of every process, while 64 are in flight if they ever are; empty: none
+	Out         io.Writer // progress; nil: none
 }
 
 // institutions of every network that is measured.
@@ -56,14 +58,19 @@ var ErrOptions = errors.New("impossible measurement")
 type part struct {
 	name  string
 	quick bool // of a quick run too
+	mixed bool // on the network that all such parts share
 	run   func(*runner, context.Context) error
 }
 
 var parts = []part{
-	{"consultations", true, (*runner).consultations},
-	{"members", false, (*runner).members},
-	{"references", false, (*runner).directories},
-	{"journal", true, (*runner).journal},
+	{"consultations", true, false, (*runner).consultations},
+	{"lots", true, true, (*runner).lots},
+	{"notifications", true, true, (*runner).notifications},
+	{"day", true, true, (*runner).day},
+	{"members", false, false, (*runner).members},
+	{"references", false, false, (*runner).directories},
+	{"commits", true, false, (*runner).commits},
+	{"journal", true, false, (*runner).journal},
 }
 
 // Parts names what can be measured, in order.
@@ -113,6 +120,15 @@ func (o Options) withDefaults() (Options, error) {
 			o.Persons = 5_000
 		}
 	}
+	if o.DayFraction == 0 {
+		o.DayFraction = 0.002
+		if o.Quick {
+			o.DayFraction = 0.0002
+		}
+	}
+	if !(o.DayFraction > 0 && o.DayFraction <= 1) {
+		return o, fmt.Errorf("%w: %v of a day", ErrOptions, o.DayFraction)
+	}
 	if o.References == 0 {
 		o.References = 1_000_000
 	}
@@ -134,13 +150,18 @@ func (o Options) profileAt() int {
 	return o.InFlight[len(o.InFlight)-1]
 }
 
-func (o Options) say(format string, args ...any) { fmt.Fprintf(o.Out, format+" ...\n", args...) }
-
 // runner is a run under way.
 type runner struct {
 	Options
 	report *Report
 	refs   *references // nil: not needed yet
+	mix    *mixed      // nil: not needed yet, or any more
+	begun  time.Time
+}
+
+// say tells what comes next, and how long it has taken so far.
+func (r *runner) say(format string, args ...any) {
+	fmt.Fprintf(r.Out, "%4.0f s  %s ...\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // Run measures. Its error is of what could not be measured; a slow machine is none.
@@ -148,22 +169,29 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return nil, err
 	}
-	r := &runner{Options: o, report: newReport(o)}
+	r := &runner{Options: o, report: newReport(o), begun: time.Now()}
 	defer func() {
 		if r.refs != nil {
 			r.refs.close()
 		}
+		err = errors.Join(err, r.mix.close())
 	}()
-	begun := time.Now()
 	for _, p := range parts {
 		if !slices.Contains(o.Only, p.name) {
 			continue
+		}
+		if !p.mixed { // its processes shall not disturb
+			closing := r.mix
+			r.mix = nil
+			if err := closing.close(); err != nil {
+				return nil, fmt.Errorf("the mixed network: %w", err)
+			}
 		}
 		if err := p.run(r, ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	r.report.Took = time.Since(begun).Seconds()
+	r.report.Took = time.Since(r.begun).Seconds()
 	return r.report, nil
 }
 

@@ -26,6 +26,9 @@ type Compared struct {
 	Proxy      Measured  `json:"bare_proxy"`
 }
 
+// Ratio is the rate beside that of the bare proxy.
+func (c Compared) Ratio() float64 { return c.Exchanges.PerSecond / c.Proxy.PerSecond }
+
 // members compares networks that differ in how many of them are registry members.
 func (r *runner) members(ctx context.Context) (err error) {
 	var networks []*measured

@@ -61,7 +61,7 @@ func newLoad(n *testnet.Network) (*load, error) {
 	if n.World().Config().Careers {
 		l.asking, err = newCareers(n.World(), n.Endpoints())
 	} else {
-		l.asking, err = prepare(n)
+		l.asking, err = prepare(n, lookAt)
 	}
 	if err != nil {
 		return nil, err
@@ -96,32 +96,37 @@ func overloaded(status int, answer []byte) bool {
 // ask puts the next question of one requester.
 func (l *load) ask(ctx context.Context, by int) error {
 	by %= l.requesters()
-	q := l.question(by, l.next[by].Add(1)-1)
+	ticket, err := l.put(ctx, l.question(by, l.next[by].Add(1)-1))
+	if ticket != "" {
+		l.last[by].Store(&ticket)
+	}
+	return err
+}
+
+// put puts a question, and gives the ticket of the answer that brings data.
+func (l *load) put(ctx context.Context, q question) (names.Ticket, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.url, bytes.NewReader(q.body))
 	if err != nil {
-		return err
+		return "", err
 	}
 	req.Header = q.header
 	resp, err := l.client.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return err
+		return "", err
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK && found(answer):
 	case overloaded(resp.StatusCode, answer):
-		return errTurnedAway
+		return "", errTurnedAway
 	default:
-		return fmt.Errorf("%s: %s: %.300s", q.direction, resp.Status, answer)
+		return "", fmt.Errorf("%s: %s: %.300s", q.direction, resp.Status, answer)
 	}
-	if t := ticketOf(answer); t != "" {
-		l.last[by].Store(&t)
-	}
-	return nil
+	return ticketOf(answer), nil
 }
 
 // ticketOf finds the ticket of an answer.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 	"github.com/crossroads-mesh/crossroads/testnet"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
@@ -20,7 +21,7 @@ import (
 const (
 	wantBytes    = 1024  // of an answer's content
 	perDirection = 400   // questions from one institution to one other, at most
-	lookAt       = 3_000 // persons among whom they are sought
+	lookAt       = 3_000 // persons among whom is sought
 )
 
 // question is one consultation, ready to be sent.
@@ -67,17 +68,18 @@ func (p *prepared) each() int {
 // prepare draws questions, in every direction in which one institution can obtain
 // data of one other, each on another person or dataset or period, so that no two
 // answers are alike; of many it takes those whose answers come nearest to 1 KB. The
-// directions take turns.
-func prepare(n *testnet.Network) (*prepared, error) {
+// directions take turns. It seeks among the first so many persons.
+func prepare(n *testnet.Network, among int) (*prepared, error) {
 	w, on := n.World(), names.DateOf(time.Now().UTC())
 	endpoints := n.Endpoints()
 	byDirection := map[string][]question{}
+	rules := slices.DeleteFunc(w.Authorizations(), func(a *registrypb.Authorization) bool { return a.Purpose == string(data.CareerPurpose) })
 	count, size := 0, 0
 	for p := range w.Persons() {
-		if p.Index == lookAt {
+		if p.Index == among {
 			break
 		}
-		for _, a := range w.Authorizations() {
+		for _, a := range rules {
 			for _, i := range w.Institutions() {
 				if string(i.Type) != a.RequesterType || a.MandateRequired || !slices.Contains(a.Modes, string(names.Consultation)) {
 					continue

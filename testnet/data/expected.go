@@ -63,7 +63,7 @@ func (w *World) Expected(c Consultation, on names.Date) Answer {
 	if id.Scheme() != subject.SSIN { // every dataset here is on persons
 		return refuse(registrypb.Reason_MALFORMED_NUMBER)
 	}
-	p, known := w.Find(id)
+	p, known := w.look(id)
 	if !known || !w.hasFile(p, c.Requester, rule.RequesterQualities, c.Period) {
 		return refuse(registrypb.Reason_NOT_INTEGRATED)
 	}

@@ -3,6 +3,7 @@ package data
 import (
 	"fmt"
 	"iter"
+	"sync/atomic"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -38,6 +39,7 @@ type World struct {
 	datasets     []*Dataset
 	numbers      numbers
 	rules        []*registrypb.Authorization // as Authorizations gives them; for Expected
+	latest       atomic.Pointer[drawn]       // for Expected, which is asked about one person many times
 }
 
 // New makes a world, in which institutions that are named in also take part beside
@@ -59,6 +61,29 @@ func New(cfg Config, also ...names.InstitutionID) (*World, error) {
 	}
 	w.rules = w.Authorizations()
 	return w, nil
+}
+
+// drawn is a block of persons.
+type drawn struct {
+	block  int
+	people []*Person
+}
+
+// look is Find for who changes nothing of the person.
+func (w *World) look(id subject.ID) (*Person, bool) {
+	i, ok := w.numbers.place(id)
+	if !ok || i >= w.cfg.Persons {
+		return nil, false
+	}
+	d := w.latest.Load()
+	if d == nil || d.block != i/blockSize {
+		d = &drawn{i / blockSize, w.block(i / blockSize)}
+		w.latest.Store(d)
+	}
+	if p := d.people[i%blockSize]; p.SSIN == id || p.Former != nil && p.Former.SSIN == id {
+		return p, true
+	}
+	return nil, false
 }
 
 // Config gives what the world was made from.
