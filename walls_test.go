@@ -72,6 +72,7 @@ var sole = map[string]string{
 	"github.com/hashicorp/memberlist": "mesh/gossip",
 	"github.com/quic-go/quic-go":      "mesh",
 	"github.com/jackc/pgx/v5":         "adapters/sql",
+	"github.com/rabbitmq/amqp091-go":  "adapters/push",
 	"github.com/spf13/cobra":          "cmd/crossroads",
 }
 

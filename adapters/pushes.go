@@ -16,7 +16,7 @@ func OpenPushes(cfgs []config.Push) (map[string]port.Target, io.Closer, error) {
 	targets := make(map[string]port.Target, len(cfgs))
 	var opened closers
 	for _, cfg := range cfgs {
-		t, err := push.Open(cfg)
+		t, err := openPush(cfg)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("push %s: %w", cfg.Name, err), opened.Close())
 		}
@@ -24,4 +24,17 @@ func OpenPushes(cfgs []config.Push) (map[string]port.Target, io.Closer, error) {
 		targets[cfg.Name] = t
 	}
 	return targets, opened, nil
+}
+
+// closing is a target that holds connections.
+type closing interface {
+	port.Target
+	io.Closer
+}
+
+func openPush(cfg config.Push) (closing, error) {
+	if cfg.Broker() {
+		return push.OpenBroker(cfg)
+	}
+	return push.Open(cfg)
 }

@@ -1,6 +1,7 @@
-// Package push sends what arrives for an institution to an HTTP service of its own.
+// Package push sends what arrives for an institution to a system of its own: an HTTP
+// service ([Open]), or the queue of an AMQP 0.9.1 broker such as RabbitMQ ([OpenBroker]).
 //
-// # What the service is sent
+// # What an HTTP service is sent
 //
 // One POST to the configured URL for each item. Everything about the subject stands in the
 // body, so that it ends in no access log:
@@ -31,6 +32,23 @@
 // is sent for a while (push.ErrMisconfigured); redirects are not followed, for they would
 // carry the item and the headers elsewhere. No error repeats anything of the item or of
 // the answer but the status.
+//
+// # What a broker is sent
+//
+// One message for each item, to the configured exchange under the configured routing key:
+// persistent, mandatory, with the same body, content-type application/json, and the key
+// as its message-id. The item counts as handed over once the broker has confirmed it
+// (publisher confirms), which it does when it holds it as durably as the queue is declared
+// to. **Declare the queue durable**; on RabbitMQ best as a quorum queue.
+//
+// The broker's consumer keeps the message-id with what it made of the item, in one
+// transaction, before it acknowledges: whatever ends between publishing and confirmation
+// has the same item sent again.
+//
+// No connection, no confirmation in time, and a broker that does not take the message:
+// it is sent again, ever later. Nobody's queue behind the exchange (the message comes
+// back), no such exchange or virtual host, wrong credentials: nothing is sent for a while
+// (push.ErrMisconfigured). Too large for the broker: set aside (push.ErrRefused).
 package push
 
 import (
@@ -63,7 +81,7 @@ const (
 	maxAnswer  = 64 << 10 // of which is read, so that the connection can be used again
 )
 
-// Target is one service. It is safe for concurrent use.
+// Target is one HTTP service. It is safe for concurrent use.
 type Target struct {
 	url     string
 	headers string
@@ -81,16 +99,9 @@ func Open(cfg config.Push) (*Target, error) {
 	if _, err := t.header(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	secure := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		raw, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("%w: ca_file: %w", ErrConfig, err)
-		}
-		secure.RootCAs = x509.NewCertPool()
-		if !secure.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("%w: ca_file %s: holds no certificate (PEM)", ErrConfig, cfg.CAFile)
-		}
+	secure, err := trusting(cfg.CAFile)
+	if err != nil {
+		return nil, err
 	}
 	conns := max(cfg.AtOnce, push.DefaultAtOnce)
 	t.client = &http.Client{
@@ -102,6 +113,23 @@ func Open(cfg config.Push) (*Target, error) {
 		},
 	}
 	return t, nil
+}
+
+// trusting believes certificates of a file; empty: those that this machine trusts.
+func trusting(caFile string) (*tls.Config, error) {
+	secure := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		return secure, nil
+	}
+	raw, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ca_file: %w", ErrConfig, err)
+	}
+	secure.RootCAs = x509.NewCertPool()
+	if !secure.RootCAs.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("%w: ca_file %s: holds no certificate (PEM)", ErrConfig, caFile)
+	}
+	return secure, nil
 }
 
 // Close ends idle connections.

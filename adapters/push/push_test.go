@@ -132,7 +132,7 @@ func open(t *testing.T, dir string, cfg config.Push) *house {
 	if h.box, err = inbox.Open(inbox.Config{Self: self, Store: h.store, Journal: h.journal, Consumers: []inbox.Consumer{{Name: "cases"}}}); err != nil {
 		t.Fatal(err)
 	}
-	target, err := adapter.Open(cfg)
+	target, err := openTarget(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +157,16 @@ func open(t *testing.T, dir string, cfg config.Push) *house {
 	})
 	t.Cleanup(h.end)
 	return h
+}
+
+func openTarget(cfg config.Push) (interface {
+	push.Target
+	io.Closer
+}, error) {
+	if cfg.Broker() {
+		return adapter.OpenBroker(cfg)
+	}
+	return adapter.Open(cfg)
 }
 
 var self = names.NodeID{Institution: "fpd", Node: "n1"}

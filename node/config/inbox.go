@@ -19,10 +19,18 @@ type Inbox struct {
 type Push struct {
 	// Name stands in the journal, as an application's does, and is no application's.
 	Name string `yaml:"name"`
-	// URL gets one POST for each item. https, or http to this machine.
+	// URL is an HTTP service, which gets one POST for each item, or an AMQP 0.9.1 broker
+	// with its virtual host. https or amqps; http or amqp to this machine.
 	URL string `yaml:"url"`
-	// HeadersFile holds further headers, one a line, as "Authorization: Bearer ...". It is
-	// read anew for each item. Empty: none.
+	// Exchange and RoutingKey say where a broker puts items. An empty exchange is the
+	// broker's default one, whose routing key is a queue's name.
+	Exchange   string `yaml:"exchange,omitempty"`
+	RoutingKey string `yaml:"routing_key,omitempty"`
+	// CredentialsFile holds a broker's "user:password", on one line. It is read anew for
+	// each connection. Empty: guest.
+	CredentialsFile string `yaml:"credentials_file,omitempty"`
+	// HeadersFile holds further headers of an HTTP service, one a line, as
+	// "Authorization: Bearer ...". It is read anew for each item. Empty: none.
 	HeadersFile string `yaml:"headers_file,omitempty"`
 	// CAFile holds the certificates (PEM) that the system's may come from. Empty: those
 	// that this machine trusts.
@@ -50,13 +58,7 @@ func (b Inbox) check(v *checker, applications []Application) {
 			v.add(key+".name", "used twice", "give every application and every push its own name")
 		}
 		called[p.Name] = true
-		u, err := url.Parse(p.URL)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			v.add(key+".url", "not an http or https URL", "write it as https://host/path")
-		case u.Scheme == "http" && !isLoopback(u.Hostname()):
-			v.add(key+".url", "personal data would travel here without TLS", "want https (http only to this machine: localhost, 127.0.0.1, [::1])")
-		}
+		p.checkURL(v, key)
 		within(v, key+".timeout", p.Timeout, 0, 5*time.Minute)
 		within(v, key+".at_once", p.AtOnce, 0, 64)
 		for j, k := range p.Kinds {
@@ -68,5 +70,34 @@ func (b Inbox) check(v *checker, applications []Application) {
 		for j, x := range p.Datasets {
 			v.name(fmt.Sprintf("%s.datasets[%d]", key, j), x.Validate(), "use a dataset as the registry names it")
 		}
+	}
+}
+
+// Broker reports whether the system is an AMQP broker.
+func (p Push) Broker() bool {
+	u, err := url.Parse(p.URL)
+	return err == nil && (u.Scheme == "amqp" || u.Scheme == "amqps")
+}
+
+// maxShortString is how long an AMQP name may be, in bytes.
+const maxShortString = 255
+
+func (p Push) checkURL(v *checker, key string) {
+	u, err := url.Parse(p.URL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && !p.Broker():
+		v.add(key+".url", "no http, https, amqp or amqps URL", "write it as https://host/path, or amqps://host/virtual-host")
+	case (u.Scheme == "http" || u.Scheme == "amqp") && !isLoopback(u.Hostname()):
+		v.add(key+".url", "personal data would travel here without TLS", "want https or amqps (http and amqp only to this machine: localhost, 127.0.0.1, [::1])")
+	}
+	switch {
+	case p.Broker() && p.HeadersFile != "":
+		v.add(key+".headers_file", "a broker has no headers", "write user:password into credentials_file")
+	case p.Broker() && p.RoutingKey == "":
+		v.add(key+".routing_key", "missing", "name the queue, or what the exchange routes by")
+	case len(p.RoutingKey) > maxShortString || len(p.Exchange) > maxShortString:
+		v.add(key+".routing_key", "too long, or the exchange is", "AMQP names have at most 255 bytes")
+	case !p.Broker() && (p.Exchange != "" || p.RoutingKey != "" || p.CredentialsFile != ""):
+		v.add(key+".url", "no broker", "exchange, routing_key and credentials_file are for amqps URLs")
 	}
 }

@@ -283,7 +283,7 @@ func (c *Config) resolve(dir string) {
 		}
 	}
 	for i := range c.Inbox.Push {
-		paths = append(paths, &c.Inbox.Push[i].HeadersFile, &c.Inbox.Push[i].CAFile)
+		paths = append(paths, &c.Inbox.Push[i].HeadersFile, &c.Inbox.Push[i].CredentialsFile, &c.Inbox.Push[i].CAFile)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
