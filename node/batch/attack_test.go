@@ -262,6 +262,45 @@ func TestReplacedInMidLot(t *testing.T) {
 	}
 }
 
+// A number that is replaced after its subject was decided on, and before the supplier answers,
+// brings what stands under the number that was asked, once; a line that comes later with the
+// number that replaced it is a subject of its own, and is answered from both files.
+func TestReplacedBetweenDecisionAndAnswer(t *testing.T) {
+	w := newWorld(t, 100)
+	pcsa, office := w.nodes["pcsa"], w.nodes["office"]
+	pcsa.consultant.cfg.AtOnce = 1 // chunks of 50
+	var replaced atomic.Bool
+	w.spoil(func(c call) error {
+		if c.method == "present" && !replaced.Swap(true) {
+			w.apply(w.rec.Command("numbers", &registrypb.Command_SetNumbers{SetNumbers: &registrypb.NumberEvents{Events: []*registrypb.NumberEvent{
+				{Subject: recordtest.SSIN(recordtest.Person(1)), Kind: registrypb.NumberEvent_REPLACED, Successor: recordtest.SSIN(recordtest.Person(97)), Date: 19500},
+				{Subject: recordtest.SSIN(recordtest.Person(3)), Kind: registrypb.NumberEvent_REPLACED, Successor: recordtest.SSIN(recordtest.Person(200)), Date: 19500},
+			}}}))
+		}
+		return nil
+	}, nil)
+	l := w.submit(question("inquiry"), file(0, 100))
+	got := pcsa.run(l.Voucher)
+	for _, i := range []int{1, 3} { // decided before: as asked
+		if r := got[i]; r.Successor != "" || r.SameAs != 0 || len(r.Parts) != 1 || r.Parts[0].Supplier != "office" {
+			t.Errorf("line %d: %v", i+1, r.ResultLine)
+		}
+	}
+	if r := got[97]; r.Successor != "" || r.SameAs != 0 || len(r.Parts) != 1 || r.Parts[0].Supplier != "office" {
+		t.Errorf("the number that replaced it: %v", r.ResultLine)
+	}
+	for i, want := range map[int]int{1: 2, 3: 1, 97: 1} { // the first's file is the other's too, now
+		if k := office.source.times(recordtest.Person(i)); k != want {
+			t.Errorf("the source was asked about number %d %d times, want %d", i, k, want)
+		}
+	}
+	for p, k := range subjectsIn(office.entries(l.Voucher, nodepb.Event_SUPPLIED), personsOf(100)) {
+		if k != 1 {
+			t.Errorf("%s stands %d times in SUPPLIED", p, k)
+		}
+	}
+}
+
 // kill-like crashes: at every durable step of each side the node dies, before it or after,
 // and comes back with its disk. The lot ends as if nothing had been, every subject stands
 // once in the account of each node, and no source was asked twice about anything that was
