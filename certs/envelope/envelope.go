@@ -206,7 +206,8 @@ func publicKey(s crypto.Signer) (ed25519.PublicKey, error) {
 // Opened is an envelope whose form and type were checked and whose signatures
 // were not: call VerifiedBy before believing anything of it.
 //
-// Its bytes must not be changed: which keys signed them is remembered.
+// Its bytes, which may be those that were opened, must not be changed: which keys signed
+// them is remembered.
 type Opened struct {
 	Type    Type
 	Payload []byte
@@ -219,9 +220,15 @@ type Opened struct {
 // Open reads an envelope of the wanted type. It verifies no signature.
 // The error wraps ErrMalformed or ErrWrongType.
 func Open(want Type, raw []byte) (*Opened, error) {
-	env, err := decode(raw)
-	if err != nil {
-		return nil, err
+	env := (*certspb.Envelope)(nil)
+	if len(raw) <= MaxSize {
+		env = quickly(raw)
+	}
+	if env == nil || env.Type == "" {
+		var err error
+		if env, err = decode(raw); err != nil {
+			return nil, err
+		}
 	}
 	if env.Type != string(want) {
 		return nil, fmt.Errorf("%w: want %s", ErrWrongType, want)
