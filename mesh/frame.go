@@ -37,10 +37,15 @@ func appendFrame(b []byte, m proto.Message, limit int) ([]byte, error) {
 }
 
 // readLength reads the length of the next frame and checks it. A clean end gives io.EOF.
-func readLength(r io.Reader, limit int) (int, error) {
+func readLength(r io.Reader, limit int) (int, error) { return readLengthFrom(nil, r, limit) }
+
+// readLengthFrom is readLength of a length of which the bytes begun were read.
+func readLengthFrom(begun []byte, r io.Reader, limit int) (int, error) {
 	var prefix [prefixSize]byte
-	if _, err := io.ReadFull(r, prefix[:]); err != nil {
-		return 0, err
+	if had := copy(prefix[:], begun); had < prefixSize {
+		if _, err := io.ReadFull(r, prefix[had:]); err != nil {
+			return 0, err
+		}
 	}
 	n := binary.BigEndian.Uint32(prefix[:])
 	if uint64(n) > uint64(limit) {

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -186,11 +185,11 @@ func (in *inbound) run(ctx context.Context, name string, m *method, raw []byte, 
 }
 
 func (in *inbound) readHeader(s *quic.Stream, begun []byte) (*meshpb.CallHeader, *method, error) {
-	var from io.Reader = s
-	if len(begun) > 0 {
-		from = io.MultiReader(bytes.NewReader(begun), s)
+	n, err := readLengthFrom(begun, s, maxHeader)
+	var raw []byte
+	if err == nil {
+		raw, err = readBody(s, n)
 	}
-	raw, err := readFrame(from, maxHeader)
 	if err != nil {
 		return nil, nil, badInput("call header", err)
 	}

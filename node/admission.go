@@ -7,7 +7,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -17,7 +16,7 @@ import (
 // admission decides from the registry's records who is let in. A certificate of
 // the mesh alone gives nothing.
 type admission struct {
-	mesh names.MeshID
+	identities *identities
 	// registry is set once it is open. The socket is there before it, since
 	// consensus runs over the mesh; who knocks until then is refused.
 	registry atomic.Pointer[registry.Registry]
@@ -37,7 +36,7 @@ func (a *admission) view(fn func(record.View) error) error {
 // suspended. It does not ask for a node record, since a new node must reach the
 // registry to have itself recorded.
 func (a *admission) institution(id spiffeid.ID) error {
-	node, err := certs.NodeOf(a.mesh, id)
+	node, err := a.identities.node(id)
 	if err != nil {
 		return err
 	}
@@ -64,7 +63,7 @@ func (a *admission) institution(id spiffeid.ID) error {
 
 // listed lets in the nodes that the registry lists, and gives the caller's name.
 func (a *admission) listed(id spiffeid.ID) (names.NodeID, error) {
-	node, err := certs.NodeOf(a.mesh, id)
+	node, err := a.identities.node(id)
 	if err != nil {
 		return node, err
 	}

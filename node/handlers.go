@@ -6,7 +6,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/registry"
@@ -75,7 +74,7 @@ func serve[Req, Resp any, PReq mesh.Message[Req], PResp mesh.Message[Resp]](
 	})
 }
 
-func (n *Node) anyNode(id spiffeid.ID) (names.NodeID, error) { return certs.NodeOf(n.cfg.Mesh, id) }
+func (n *Node) anyNode(id spiffeid.ID) (names.NodeID, error) { return n.admission.identities.node(id) }
 
 // unexpected logs what the caller is not told.
 func (n *Node) unexpected(ctx context.Context, method string, from names.NodeID, err error) {

@@ -147,7 +147,7 @@ func (n *Node) openMesh() (err error) {
 	if err != nil {
 		return err
 	}
-	n.admission = &admission{mesh: n.cfg.Mesh}
+	n.admission = &admission{identities: newIdentities(n.cfg.Mesh)}
 	n.endpoint, err = mesh.Listen(mesh.Config{
 		Packets:         socket,
 		Credentials:     certs.NewTLS(n.identity, n.cfg.Mesh, n.admission.institution),
@@ -164,7 +164,7 @@ func (n *Node) openMesh() (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	n.opened = append(n.opened, n.endpoint)
-	n.peers = &peers{mesh: n.cfg.Mesh, endpoint: n.endpoint, locate: n.locate, alive: n.alive}
+	n.peers = &peers{identities: n.admission.identities, endpoint: n.endpoint, locate: n.locate, alive: n.alive}
 	return nil
 }
 

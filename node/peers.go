@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/node/anchor"
 	"github.com/crossroads-mesh/crossroads/node/batch"
@@ -41,10 +40,10 @@ const (
 // peers carries calls to other nodes by name. It implements registry.Peers and
 // exchange.Peers.
 type peers struct {
-	mesh     names.MeshID
-	endpoint *mesh.Endpoint
-	locate   func(names.NodeID) (addr string, err error)
-	alive    func(names.NodeID) bool
+	identities *identities
+	endpoint   *mesh.Endpoint
+	locate     func(names.NodeID) (addr string, err error)
+	alive      func(names.NodeID) bool
 }
 
 var (
@@ -53,7 +52,7 @@ var (
 )
 
 func (p *peers) peer(to names.NodeID) (mesh.Peer, error) {
-	id, err := certs.NodeSPIFFE(p.mesh, to)
+	id, err := p.identities.of(to)
 	if err != nil {
 		return mesh.Peer{}, err
 	}

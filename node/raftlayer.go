@@ -5,7 +5,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/mesh"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -54,7 +53,7 @@ func (l *raftLayer) Dial(to names.NodeID, timeout time.Duration) (net.Conn, erro
 }
 
 func (l *raftLayer) name(c net.Conn) (net.Conn, error) {
-	node, err := certs.NodeOf(l.peers.mesh, c.(*mesh.Conn).PeerID())
+	node, err := l.peers.identities.node(c.(*mesh.Conn).PeerID())
 	return namedConn{c, node}, err
 }
 

@@ -267,9 +267,11 @@ func (e entry) read() ([]byte, error) {
 // the outbox refuses everything from then on with ErrFailed.
 func (o *Outbox) Write(changes ...Change) error {
 	w := &write{rows: make([]*row, len(changes)), done: make(chan error, 1)}
+	rows := make([]row, len(changes))
 	lazy := true
 	for i, c := range changes {
-		r := &row{Key: c.Key}
+		r := &rows[i]
+		r.Key = c.Key
 		if !c.Delete {
 			raw, err := o.seal(c.row(), c.Until, c.Value)
 			if err != nil {
