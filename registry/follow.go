@@ -147,6 +147,9 @@ func (r *Registry) followOne(ctx context.Context, m names.NodeID) error {
 			if err := r.applyEvents(m, gather(events, e)); err != nil {
 				return err
 			}
+			if !r.isVoter(m) { // soon it hears of nothing more, and lives
+				return fmt.Errorf("%s is no member any more", m)
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -26,8 +27,20 @@ func (r *Registry) askGrant(ctx context.Context, nonce []byte) ([]byte, error) {
 	// With one question unanswered, the next goes to another member.
 	nth := int(r.asking.Add(1)) - 1
 	defer r.asking.Add(-1)
-	err := r.route.call(ctx, nth, MethodGrant, req, resp)
-	return resp.Grant, err
+	m, err := r.route.member(nth)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.route.callTo(ctx, m, MethodGrant, req, resp); err != nil {
+		return nil, err
+	}
+	if s, err := lease.Read(r.cfg.Genesis.Mesh, resp.Grant); err != nil || record.NodeID(s.Grant.GetHolder()) != r.cfg.Self || s.Check(r.trust) != nil {
+		// It was removed, and no leader answers it for others any more; or it follows one that
+		// this view does not know yet, and whose news another member may have sooner.
+		r.route.failed(m)
+		r.grantFailed(ErrBehind)
+	}
+	return resp.Grant, nil
 }
 
 // HandleGrant answers MethodGrant on a member. The holder is whoever asks; only a

@@ -59,6 +59,8 @@ var (
 	// ErrDiverged means that a grant vouches for another public history than this replica
 	// holds, see ErrGap.
 	ErrDiverged = lease.ErrDiverged
+	// ErrBehind means that a grant vouches for more than came here within a lease.
+	ErrBehind = lease.ErrBehind
 	// ErrMalformed means a request that no member can answer.
 	ErrMalformed = errors.New("malformed registry request")
 	// ErrClosed means that the registry is closed, or not running yet.

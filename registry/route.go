@@ -54,6 +54,11 @@ func (t *route) call(ctx context.Context, nth int, method string, req, resp prot
 	if err != nil {
 		return err
 	}
+	return t.callTo(ctx, m, method, req, resp)
+}
+
+// callTo asks m.
+func (t *route) callTo(ctx context.Context, m names.NodeID, method string, req, resp proto.Message) error {
 	if err := t.reg.cfg.Peers.Call(ctx, m, method, req, resp); err != nil {
 		t.failed(m)
 		return fmt.Errorf("%s: %w", m, err)

@@ -30,6 +30,7 @@ var revocationBounds = genesis.Bounds{Lease: 5 * time.Second, PresentLife: time.
 type exchanges struct {
 	*sim
 	requester, supplier *simMember
+	by                  *simMember // through which commands are sent; nil: the first member
 	stop                chan struct{}
 	running             sync.WaitGroup
 
@@ -80,7 +81,11 @@ func (x *exchanges) set(author, signer string, cmd *registrypb.Command) {
 	x.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	resp, err := registry.NewAuthor(x.members[0].running(), x.file.Mesh, author, key(signer)).Do(ctx, cmd)
+	by := x.members[0]
+	if x.by != nil {
+		by = x.by
+	}
+	resp, err := registry.NewAuthor(by.running(), x.file.Mesh, author, key(signer)).Do(ctx, cmd)
 	if err != nil || !resp.Accepted {
 		x.t.Fatal(resp, err)
 	}
