@@ -28,7 +28,8 @@ type fabric struct {
 	cut   map[[2]names.NodeID]bool
 	held  map[names.NodeID]*gates
 	conns map[*fabricConn]struct{}
-	// lie, if set, may change what a member sends on a watch, or drop it.
+	// lie, if set, may change what a member sends to a watcher, or drop it; not to a member,
+	// which also watches others while it hears no leader.
 	lie func(member names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent
 	// wire, if set, may change what one node writes on a consensus connection to another.
 	wire func(from, to names.NodeID, b []byte) []byte
@@ -326,9 +327,9 @@ func (p peers) Watch(ctx context.Context, to names.NodeID, req *registrypb.Watch
 				return ctx.Err()
 			}
 			p.f.mu.Lock()
-			lie := p.f.lie
+			lie, member := p.f.lie, p.f.addrs[p.self] != ""
 			p.f.mu.Unlock()
-			if lie != nil {
+			if lie != nil && !member {
 				if e = lie(to, e); e == nil {
 					return nil
 				}

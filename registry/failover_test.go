@@ -10,7 +10,6 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
-	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
 // With the timeouts that nodes really run with.
@@ -119,27 +118,6 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	for _, n := range m.members[1:] {
 		if m.history(n) != m.history(m.members[0]) {
 			t.Errorf("%s differs from %s", n, m.members[0])
-		}
-	}
-}
-
-func TestSameBytesHaveOneEffect(t *testing.T) {
-	t.Parallel()
-	m := newMesh(t)
-	leader := m.leader()
-	raw := signed(t, m.nextCommand(leader, "m2", setNode("m2")), key("m2"))
-	var first *registrypb.SubmitResponse
-	for i := range 3 {
-		resp, err := m.at(m.members[i]).Submit(m.ctx(10*time.Second), raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if first == nil {
-			first = resp
-		}
-		// The first may be told that it is a repeat: what takes long is tried a second way.
-		if !resp.Accepted || resp.Index != first.Index || i > 0 && !resp.Repeated {
-			t.Errorf("time %d: %v, first %v", i+1, resp, first)
 		}
 	}
 }

@@ -28,6 +28,19 @@ type simNet struct {
 	nodes map[names.NodeID]*simNode
 	cut   map[[2]names.NodeID]bool
 	loss  float64
+	held  map[names.NodeID]*simHeld
+	// lie, if set, may change what a member sends to a watcher; not to a member, which also
+	// watches others while it hears no leader.
+	lie func(member names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent
+}
+
+// simHeld is what waits to arrive at a node: answers on connections that it opened, and
+// the rest.
+type simHeld struct{ answers, rest simGate }
+
+type simGate struct {
+	open    bool
+	waiting []func()
 }
 
 type simNode struct {
@@ -45,7 +58,48 @@ const (
 )
 
 func newSimNet(dice *rand.Rand) *simNet {
-	return &simNet{dice: dice, nodes: map[names.NodeID]*simNode{}, cut: map[[2]names.NodeID]bool{}}
+	return &simNet{dice: dice, nodes: map[names.NodeID]*simNode{}, cut: map[[2]names.NodeID]bool{}, held: map[names.NodeID]*simHeld{}}
+}
+
+// hold keeps back all that arrives at a node on consensus connections, until answers lets
+// the answers to what it asked go.
+func (n *simNet) hold(id names.NodeID) (answers, rest func()) {
+	h := new(simHeld)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.held[id] = h
+	release := func(g *simGate) func() {
+		return func() {
+			n.mu.Lock()
+			g.open = true
+			waiting := g.waiting
+			g.waiting = nil
+			n.mu.Unlock()
+			for _, deliver := range waiting {
+				deliver()
+			}
+		}
+	}
+	return release(&h.answers), release(&h.rest)
+}
+
+// keptBack reports whether deliver waits for the node to be let go.
+func (n *simNet) keptBack(c *simConn, deliver func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.held[c.self.id]
+	if h == nil {
+		return false
+	}
+	g := &h.rest
+	if c.dialed {
+		g = &h.answers
+	}
+	if g.open {
+		return false
+	}
+	g.waiting = append(g.waiting, deliver)
+	return true
 }
 
 // passes tells whether a message gets through now, and how long it takes.
@@ -187,6 +241,7 @@ type simConn struct {
 	deadline time.Time
 	closed   chan struct{}
 	once     sync.Once
+	dialed   bool // by self
 }
 
 func (n *simNet) pipe(a, b *simNode) (*simConn, *simConn) {
@@ -194,7 +249,7 @@ func (n *simNet) pipe(a, b *simNode) (*simConn, *simConn) {
 		return &simConn{net: n, self: self, wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	}
 	x, y := one(a), one(b)
-	x.peer, y.peer = y, x
+	x.peer, y.peer, x.dialed = y, x, true
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a.conns[x], b.conns[y] = struct{}{}, struct{}{}
@@ -248,12 +303,17 @@ func (c *simConn) arrive(b []byte) {
 		return
 	}
 	p := c.peer
-	p.mu.Lock()
-	if p.err == nil {
-		p.in = append(p.in, b...)
+	deliver := func() {
+		p.mu.Lock()
+		if p.err == nil {
+			p.in = append(p.in, b...)
+		}
+		p.mu.Unlock()
+		p.rouse()
 	}
-	p.mu.Unlock()
-	p.rouse()
+	if !c.net.keptBack(p, deliver) {
+		deliver()
+	}
 }
 
 func (c *simConn) rouse() {
@@ -417,6 +477,12 @@ func (p simPeers) Watch(ctx context.Context, to names.NodeID, req *registrypb.Wa
 		cancel(there.reg.HandleWatch(ctx, p.self.id, req, func(e *registrypb.WatchEvent) error {
 			if err := p.travel(ctx, to, p.self.id); err != nil {
 				return err
+			}
+			p.net.mu.Lock()
+			lie := p.net.lie
+			p.net.mu.Unlock()
+			if there := p.net.node(p.self.id); lie != nil && there != nil && !there.reg.IsMember() {
+				e = lie(to, e)
 			}
 			select {
 			case s.events <- e:

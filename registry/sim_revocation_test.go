@@ -44,12 +44,14 @@ type unwritten struct{}
 
 func (unwritten) RecordDecision(context.Context, clearing.Decided) error { return nil }
 
+// simWatcher gives a node that follows the members, once it is started.
+func simWatcher(id string, seed uint64) *simMember {
+	return &simMember{id: node(id), disk: newSimDisk(rand.New(rand.NewPCG(seed, 50+uint64(len(id))))), watches: true}
+}
+
 func newExchanges(t *testing.T, seed uint64, dice *rand.Rand) *exchanges {
 	x := &exchanges{stop: make(chan struct{})}
-	watcher := func(id string, n uint64) *simMember {
-		return &simMember{id: node(id), disk: newSimDisk(rand.New(rand.NewPCG(seed, n))), watches: true}
-	}
-	x.requester, x.supplier = watcher("pcsa", 50), watcher("wages", 51)
+	x.requester, x.supplier = simWatcher("pcsa", seed), simWatcher("wages", seed)
 	x.sim = newSim(t, seed, 3, func(s *sim) {
 		s.file.Bounds = revocationBounds
 		// Two clocks differ by all that they may, or by nothing.
@@ -76,19 +78,32 @@ func newExchanges(t *testing.T, seed uint64, dice *rand.Rand) *exchanges {
 	return x
 }
 
-// set has a command decided, by whichever member answers.
+// set has a command decided.
 func (x *exchanges) set(author, signer string, cmd *registrypb.Command) {
 	x.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	by := x.members[0]
 	if x.by != nil {
 		by = x.by
 	}
-	resp, err := registry.NewAuthor(by.running(), x.file.Mesh, author, key(signer)).Do(ctx, cmd)
+	x.sim.set(by, author, signer, cmd)
+}
+
+// set has a command decided through a node, and expects it to be accepted.
+func (s *sim) set(by *simMember, author, signer string, cmd *registrypb.Command) *registrypb.SubmitResponse {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	resp, err := registry.NewAuthor(by.running(), s.file.Mesh, author, key(signer)).Do(ctx, cmd)
 	if err != nil || !resp.Accepted {
-		x.t.Fatal(resp, err)
+		s.t.Fatal(resp, err)
 	}
+	return resp
+}
+
+// admit makes an institution known.
+func (s *sim) admit(id string) *registrypb.SubmitResponse {
+	s.t.Helper()
+	return s.set(s.members[0], record.Operators, "operator1", institution(id))
 }
 
 // run asks one member after another until stop is closed.

@@ -60,6 +60,7 @@ type simMember struct {
 	ahead time.Duration // its wall clock
 	// watches: it follows the members, and is none
 	watches bool
+	tuning  registry.Tuning
 
 	mu     sync.Mutex
 	node   *simNode
@@ -101,10 +102,13 @@ func (s *sim) start(m *simMember) {
 	m.disk.mu.Unlock()
 	cfg := registry.Config{
 		Self: m.id, Genesis: s.file, Dir: s.dir + "/" + string(m.id.Institution), Disk: m.disk, Signer: key(string(m.id.Institution)),
-		Peers: simPeers{s.net, node}, Log: s.log.With("node", m.id.String()), Tuning: simTuning, Now: m.now,
+		Peers: simPeers{s.net, node}, Log: s.log.With("node", m.id.String()), Tuning: m.tuning, Now: m.now,
 	}
 	if !m.watches {
 		cfg.Raft = layer
+	}
+	if cfg.Tuning == (registry.Tuning{}) {
+		cfg.Tuning = simTuning
 	}
 	r, err := registry.Open(cfg)
 	if err != nil {

@@ -40,51 +40,6 @@ func TestDeposedLeaderGivesNoGrant(t *testing.T) {
 	eventually(t, 5*time.Second, "the new leader grants", func() bool { return m.ask(next, node("w1"), time.Second) == nil })
 }
 
-// The worst case: answers to heartbeats that left long ago reach a leader when
-// another one leads already. raft's VerifyLeader counts them as the majority's word.
-func TestLateAnswersMakeNoGrant(t *testing.T) {
-	t.Parallel()
-	m := newMesh(t)
-	first := m.members[0]
-	for _, n := range m.members {
-		if err := m.stop(n); err != nil {
-			t.Fatal(err)
-		}
-		m.tuning[n] = quick
-	}
-	// One member would go on leading for long without hearing anybody.
-	m.tuning[first] = registry.Tuning{
-		Heartbeat: 6 * time.Second, Election: 6 * time.Second, LeaderLease: 6 * time.Second, RPC: 20 * time.Second,
-	}
-	for _, n := range m.members {
-		m.start(n)
-	}
-	m.leader(m.others(first)...)
-	if err := m.at(m.leader(m.others(first)...)).HandOver(first); err != nil {
-		t.Fatal(err)
-	}
-	m.leader(first)
-	eventually(t, 5*time.Second, "it grants", func() bool { return m.ask(first, first, time.Second) == nil })
-
-	answers, rest := m.f.hold(first)
-	defer rest()
-	m.leader(m.others(first)...)
-	granted, majority := make(chan error, 1), make(chan error, 1)
-	go func() { granted <- m.ask(first, first, 3*time.Second) }()
-	go func() { majority <- m.at(first).MajoritySays() }()
-	eventually(t, time.Second, "it still believes to lead", func() bool {
-		s, err := m.at(first).Status()
-		return err == nil && s.State == "leader"
-	})
-	answers()
-	if err := <-granted; err == nil {
-		t.Error("a deposed leader gave a grant")
-	}
-	if err := <-majority; err == nil {
-		t.Log("raft's VerifyLeader said that it leads")
-	}
-}
-
 // Once a revocation is acknowledged, nobody stands who does not know of it: not
 // even a node that was cut off a moment before.
 func TestAcknowledgedRevocationHoldsEverywhere(t *testing.T) {
