@@ -238,6 +238,32 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+// However busy the nodes are with what goes first, a lot ends: it waits no longer than its
+// clearances last.
+func TestBusyWithOthers(t *testing.T) {
+	const n = 700
+	inBubble(t, n, func(t *testing.T, w *world) {
+		pcsa := w.nodes["pcsa"]
+		pcsa.consultant.cfg.ChunkLines = n
+		for _, node := range w.nodes {
+			g := &pace.Gate{Patience: bounds.PresentLife / 2}
+			node.supplier.cfg.Gate = g
+			node.passing.Store(g)
+			g.Enter() // and never leaves
+		}
+		begun := time.Now()
+		for i, line := range pcsa.run(w.submit(question("tariff"), file(0, n)).Voucher) {
+			switch line.Reason {
+			case registrypb.Reason_CLEARANCE_EXPIRED, registrypb.Reason_SUPPLIER_UNAVAILABLE, registrypb.Reason_CLEARING_UNAVAILABLE:
+				t.Fatalf("line %d: %v", i+1, line.ResultLine)
+			}
+		}
+		if took := time.Since(begun); took < bounds.PresentLife/2 {
+			t.Errorf("it took %v: nothing went first", took)
+		}
+	})
+}
+
 // A file in the folder is handed in once it is whole, once; its result is written whole; what
 // cannot be handed in lies beside the reason.
 func TestDropFolder(t *testing.T) {

@@ -51,7 +51,7 @@ func (x *supply) answer(ctx context.Context) (*nodepb.ChunkResponse, *clearing.R
 	if same { // it was judged to be in time when it first came
 		presented = time.UnixMilli(mark.PresentedUnixMs)
 	}
-	g, no := x.guard(presented, func() error { return x.cfg.Gate.Pass(ctx) })
+	g, no := x.guard(presented, func() error { return x.pass(ctx) })
 	if no != nil {
 		return nil, no
 	}
@@ -321,11 +321,19 @@ func (x *supply) items(ctx context.Context, g *guarded) ([]content.Item, *cleari
 	return x.cut(ctx, g, found)
 }
 
+// pass lets interactive traffic go first, as long as there is time enough for the rest.
+func (x *supply) pass(ctx context.Context) error {
+	if x.cfg.Now().Sub(time.UnixMilli(x.Clearance.IssuedUnixMs)) > x.cfg.Bounds.ReleaseLife/2 {
+		return ctx.Err()
+	}
+	return x.cfg.Gate.Pass(ctx)
+}
+
 // fetch asks the source about some subjects after others, and lets interactive traffic go
 // before each.
 func (x *supply) fetch(ctx context.Context, source exchange.Source, queries []exchange.Query) (found [][]exchange.Record, err error) {
 	for some := range slices.Chunk(queries, fetchStep) {
-		if err := x.cfg.Gate.Pass(ctx); err != nil {
+		if err := x.pass(ctx); err != nil {
 			return nil, err
 		}
 		records, err := sources.Fetch(ctx, source, some)
@@ -346,7 +354,7 @@ func (x *supply) cut(ctx context.Context, g *guarded, found [][]exchange.Record)
 		c := &cutting{records: &x.records, dataset: names.DatasetID(x.Order.Dataset), schema: g.schema, fields: x.checked.Groups[i].Fields, yesNo: group.YesNo}
 		for range packed.Len(group.Subjects) {
 			if place%step == 0 {
-				if err := x.cfg.Gate.Pass(ctx); err != nil {
+				if err := x.pass(ctx); err != nil {
 					return nil, refusal(registrypb.Reason_SUPPLIER_ERROR, "the requester did not wait")
 				}
 			}

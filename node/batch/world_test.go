@@ -19,6 +19,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/node/batch/lines"
+	"github.com/crossroads-mesh/crossroads/node/batch/pace"
 	"github.com/crossroads-mesh/crossroads/node/batch/spool"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
@@ -73,6 +74,8 @@ type testNode struct {
 	id     names.NodeID
 	dir    string
 	source *source
+	// passing is where the deciding of chunks lets others go first; nil: nowhere.
+	passing atomic.Pointer[pace.Gate]
 
 	outbox     *faultyOutbox
 	journal    *faultyJournal
@@ -201,7 +204,12 @@ func (n *testNode) boot() {
 	n.decisions = &Decisions{Journal: n.journal, Outbox: n.outbox, Now: n.w.now}
 	n.decisions.Decide = chunk.New(chunk.Config{
 		Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n, Journal: n.decisions, Bounds: bounds, Schemes: subject.Belgian(),
-		Now: n.w.now,
+		Now: n.w.now, Pass: func(ctx context.Context) error {
+			if g := n.passing.Load(); g != nil {
+				return g.Pass(ctx)
+			}
+			return ctx.Err()
+		},
 	}).Clear
 	n.clear = clearing.New(clearing.Config{
 		Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n, Journal: exchange.Decisions{Journal: n.journal}, Bounds: bounds, Schemes: subject.Belgian(),

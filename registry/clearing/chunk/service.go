@@ -165,10 +165,23 @@ func (s *Service) decide(ctx context.Context, v record.View, standing lease.Stan
 		}
 		return all, nil
 	}
-	if all, err = decideAll(ctx, v, s.cfg.Self.Institution, s.cfg.Schemes, r, d.Asked.Cleared, pending, d.Time, s.cfg.Pass); err != nil {
+	if all, err = decideAll(ctx, v, s.cfg.Self.Institution, s.cfg.Schemes, r, d.Asked.Cleared, pending, d.Time, s.pass(d.Time)); err != nil {
 		return nil, err
 	}
 	return all, all.note(v)
+}
+
+// pass lets others go first, as long as the clearances will last to be presented.
+func (s *Service) pass(begun time.Time) func(context.Context) error {
+	if s.cfg.Pass == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		if s.cfg.Now().Sub(begun) > s.cfg.Bounds.PresentLife/3 {
+			return ctx.Err()
+		}
+		return s.cfg.Pass(ctx)
+	}
 }
 
 func (s *Service) deliberations(v record.View, d *Decided, all *rulings) error {
