@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -250,6 +252,85 @@ func TestNumberReplacedUnderWay(t *testing.T) {
 				t.Errorf("item %d: filed under %d numbers, or another current one", n, len(i.FiledUnder))
 			}
 		}
+	})
+}
+
+// The same at each other side: after the clearing peer has decided, while the recipient
+// files its subject anew, and when two numbers turn out to be one person's.
+func TestNumberChangesAtEverySide(t *testing.T) {
+	filed := func(t *testing.T, items []inbox.Taken, want ...[]string) {
+		t.Helper()
+		if len(items) != len(want) {
+			t.Fatalf("%d items, want %d", len(items), len(want))
+		}
+		for n, i := range items {
+			if !strings.Contains(string(i.Content), fmt.Sprintf("Street %d", n+1)) {
+				t.Errorf("place %d: %s", n, i.Content)
+			}
+			var under []string
+			for _, id := range i.FiledUnder {
+				under = append(under, id.Number())
+			}
+			slices.Sort(under)
+			slices.Sort(want[n])
+			if !slices.Equal(under, want[n]) {
+				t.Errorf("item %d is filed under %d numbers, want %d, or others", n, len(under), len(want[n]))
+			}
+		}
+	}
+	t.Run("cleared before, told after", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			var once sync.Once
+			w.set(func(method, _, to string, _ proto.Message) error {
+				if method == "deliver" && to == "pension" {
+					once.Do(func() { w.replace(ann, anew) })
+				}
+				return nil
+			}, nil)
+			w.publish(ann, 1)
+			time.Sleep(time.Hour)
+			w.declare("register", "registered", false, anew)
+			w.publish(anew, 2)
+			time.Sleep(time.Hour)
+			filed(t, w.take("pension"), []string{ann}, []string{ann})
+		})
+	})
+	t.Run("filed anew while it waits", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.cut(true, "pension")
+			w.publish(ann, 1)
+			time.Sleep(time.Hour)
+			w.replace(ann, anew)
+			w.declare("pension", "pensioner", true, ann)
+			w.declare("pension", "pensioner", false, anew)
+			w.declare("register", "registered", false, anew)
+			w.publish(anew, 2)
+			time.Sleep(time.Hour)
+			w.cut(false, "pension")
+			time.Sleep(time.Hour)
+			items := w.take("pension")
+			filed(t, items, []string{anew}, []string{anew})
+			for n, i := range items {
+				if i.Current.Number() != anew {
+					t.Errorf("item %d names another current number", n)
+				}
+			}
+		})
+	})
+	t.Run("merged", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.cut(true, "pension")
+			w.publish(bob, 1)
+			time.Sleep(time.Hour)
+			w.succeeds(registrypb.NumberEvent_MERGED, bob, ann)
+			w.publish(ann, 2)
+			w.publish(bob, 3)
+			time.Sleep(time.Hour)
+			w.cut(false, "pension")
+			time.Sleep(time.Hour)
+			both := []string{ann, bob} // whose files are not merged yet
+			filed(t, w.take("pension"), both, both, both)
+		})
 	})
 }
 

@@ -147,9 +147,11 @@ func (w *world) declare(inst, quality string, withdrawn bool, persons ...string)
 	w.do(w.w.Declare(inst, refs...))
 }
 
-func (w *world) replace(old, new string) {
+func (w *world) replace(old, new string) { w.succeeds(registrypb.NumberEvent_REPLACED, old, new) }
+
+func (w *world) succeeds(how registrypb.NumberEvent_Kind, old, new string) {
 	w.put("register", &registrypb.Command_SetNumbers{SetNumbers: &registrypb.NumberEvents{Events: []*registrypb.NumberEvent{
-		{Subject: recordtest.SSIN(old), Kind: registrypb.NumberEvent_REPLACED, Date: 19000, Successor: recordtest.SSIN(new)},
+		{Subject: recordtest.SSIN(old), Kind: how, Date: 19000, Successor: recordtest.SSIN(new)},
 	}}})
 }
 
