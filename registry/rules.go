@@ -59,6 +59,7 @@ var errNoVoter = errors.New("no voter of the members record that stands")
 // trust gives the keys with which a member of the registry signs.
 func (r *Registry) trust(n names.NodeID) (keys []ed25519.PublicKey, err error) {
 	err = r.PublicView(func(v record.View) error {
+		v = v.Remembering()
 		ok, err := v.IsMember(n)
 		if err != nil {
 			return err
@@ -82,6 +83,7 @@ func (r *Registry) trust(n names.NodeID) (keys []ed25519.PublicKey, err error) {
 // since it is through the registry that it sends it.
 func (r *Registry) admitted(n names.NodeID) error {
 	return r.store.View(func(v record.View) error {
+		v = v.Remembering()
 		stands, err := v.Stands(n.Institution)
 		if err != nil {
 			return err

@@ -73,6 +73,7 @@ func (x *consultation) lackSecond(permits []*permit) (open []*permit, err error)
 		return nil, nil
 	}
 	err = x.cfg.Registry.View(func(v record.View) error {
+		v = v.Remembering()
 		for _, p := range permits {
 			z, err := v.Authorization(names.AuthorizationID(p.clearance.GetAuthorization()))
 			if err != nil {

@@ -17,6 +17,7 @@ type Memo struct {
 
 	institutions   map[names.InstitutionID]*registrypb.Institution
 	keys           map[names.KeyID]*registrypb.Key
+	keysOf         map[names.InstitutionID][]*registrypb.Key
 	nodes          map[names.NodeID]*registrypb.Node
 	nodesOf        map[names.InstitutionID][]*registrypb.Node
 	members        map[struct{}][]names.NodeID
@@ -46,7 +47,8 @@ type offeringOf struct {
 func NewMemo() *Memo {
 	return &Memo{
 		institutions: map[names.InstitutionID]*registrypb.Institution{}, keys: map[names.KeyID]*registrypb.Key{},
-		nodes: map[names.NodeID]*registrypb.Node{}, nodesOf: map[names.InstitutionID][]*registrypb.Node{},
+		keysOf: map[names.InstitutionID][]*registrypb.Key{},
+		nodes:  map[names.NodeID]*registrypb.Node{}, nodesOf: map[names.InstitutionID][]*registrypb.Node{},
 		members: map[struct{}][]names.NodeID{}, datasets: map[names.DatasetID]*registrypb.Dataset{},
 		offerings: map[names.DatasetID][]*registrypb.Offering{}, offering: map[offeringOf]*registrypb.Offering{},
 		authorization:  map[names.AuthorizationID]*registrypb.Authorization{},

@@ -123,7 +123,14 @@ func (v View) key(id names.KeyID) (*registrypb.Key, error) {
 }
 
 // KeysOf gives all keys of an institution, retired ones too, in order of id.
-func (v View) KeysOf(inst names.InstitutionID) (keys []*registrypb.Key, err error) {
+func (v View) KeysOf(inst names.InstitutionID) ([]*registrypb.Key, error) {
+	if v.memo == nil {
+		return v.listKeysOf(inst)
+	}
+	return rememberAll(v.memo, v.memo.keysOf, inst, func() ([]*registrypb.Key, error) { return v.listKeysOf(inst) })
+}
+
+func (v View) listKeysOf(inst names.InstitutionID) (keys []*registrypb.Key, err error) {
 	prefix := under(tabKeyIndex, string(inst))
 	err = v.scan(prefix, func(k, _ []byte) error {
 		found, err := v.Key(names.KeyID(k[len(prefix):]))

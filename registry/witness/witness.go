@@ -193,7 +193,9 @@ func (w *Witness) lock(origin string) *sync.Mutex {
 	return mu
 }
 
-func (w *Witness) view(fn func(record.View) error) error { return w.cfg.Registry.View(fn) }
+func (w *Witness) view(fn func(record.View) error) error {
+	return w.cfg.Registry.View(func(v record.View) error { return fn(v.Remembering()) })
+}
 
 // anchored gives the anchored note of a journal in this member's view, or nil.
 func (w *Witness) anchored(n names.NodeID) (note *checkpoint.Note, err error) {
