@@ -55,7 +55,7 @@ alone.`,
 	f.BoolVar(&o.Quick, "quick", false, "less of everything: under a minute on two quiet cores")
 	f.StringSliceVar(&o.Only, "only", nil, "measure these parts alone: "+strings.Join(bench.Parts(), ", "))
 	f.IntSliceVar(&o.InFlight, "in-flight", nil, "consultations under way at once (default 1,16,64,256)")
-	f.DurationVar(&o.For, "for", 0, "how long each row is measured (default 8s, quick 2s)")
+	f.DurationVar(&o.For, "for", 0, "how long each row is measured (default 8s, quick 1.5s)")
 	f.IntVar(&o.Steady, "steady", 600, "consultations a second of the steady load; -1: none")
 	f.IntVar(&o.Persons, "persons", 0, "invented persons (default 20000, quick 5000)")
 	f.Float64Var(&o.DayFraction, "day-fraction", 0, "what part of a day to play, up to 1 (default 0.002, quick 0.0002)")

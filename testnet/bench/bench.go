@@ -32,7 +32,7 @@ type Options struct {
 	Quick    bool          // less of everything: under a minute
 	Only     []string      // parts to measure, of Parts; default all, quick those that are quick
 	InFlight []int         // requests under way at once; default 1, 16, 64, 256
-	For      time.Duration // how long each row is measured; default 8 s, quick 2 s
+	For      time.Duration // how long each row is measured; default 8 s, quick 1.5 s
 	Members  []int         // registry members, of seven, of the networks that are compared; default 3, 5, 7
 	Steady   int           // consultations a second of the steady load; default 600; below 0: none
 	Persons  int           // invented persons; default 20,000, quick 5,000
@@ -105,7 +105,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.For == 0 {
 		o.For = 8 * time.Second
 		if o.Quick {
-			o.For = 2 * time.Second
+			o.For = 1500 * time.Millisecond
 		}
 	}
 	if len(o.Members) == 0 {

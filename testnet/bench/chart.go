@@ -14,7 +14,7 @@ const (
 	chartLeft, chartTop     = 70, 50
 	chartBottom, chartRight = 290, 880
 	lineHeight, lineLeft    = 40, 330
-	lineRight               = 800
+	lineRight               = 760
 )
 
 const ourColour, referenceColour = "#2b6cb0", "#bbb"

@@ -20,7 +20,7 @@ func (t table) line(format string, args ...any) { fmt.Fprintf(t.w, format+"\n", 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
 	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.line("%s, %s; load average before: %s; %.0f s a row, %.0f s in all", r.Time.Format(time.DateTime), r.Machine, r.Load, r.Seconds, r.Took)
+	t.line("%s, %s; load average before: %s; %.3g s a row, %.0f s in all", r.Time.Format(time.DateTime), r.Machine, r.Load, r.Seconds, r.Took)
 	r.consultations(t)
 	r.beside(t)
 	r.day(t)
