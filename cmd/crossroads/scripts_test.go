@@ -75,6 +75,7 @@ func standIn(t *testing.T) http.Handler {
 		_, _ = w.Write(b)
 	}
 	mux := http.NewServeMux()
+	standInNotices(t, mux, reply)
 	mux.HandleFunc("POST /v1/consultations", func(w http.ResponseWriter, r *http.Request) {
 		body := make([]byte, 4096)
 		n, _ := r.Body.Read(body)
