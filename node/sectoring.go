@@ -16,6 +16,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/journal"
+	"github.com/crossroads-mesh/crossroads/node/journal/tlog"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/sector"
 	"github.com/crossroads-mesh/crossroads/node/sector/directory"
@@ -51,7 +52,8 @@ type sectoral struct {
 
 // openSector opens what makes this node a managing body's or a cooperating
 // institution's. The journal of the sector is apart from the node's: nobody outside
-// may ask for a part of it, and its size is published nowhere.
+// may ask for a part of it, and its size is published nowhere: its checkpoints stay
+// beside it, for VerifyJournal.
 func (n *Node) openSector() (err error) {
 	if n.cfg.Sector == nil {
 		return nil
@@ -64,6 +66,14 @@ func (n *Node) openSector() (err error) {
 		return err
 	}
 	n.opened = append(n.opened, s.journal)
+	tree, err := tlog.Open(context.Background(), tlog.Config{
+		Journal: s.journal, Dir: filepath.Join(n.dir(sectorDir), journalDir), Origin: tlog.SectorOrigin(n.cfg.Mesh, n.self),
+		Epoch: int64(s.journal.Epoch().Number), Signer: n.keys.signer, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, tree)
 	n.sector = s
 	cfg := sector.Config{
 		Mesh: n.cfg.Mesh, Self: n.self, Signer: n.keys.signer, Schemes: subject.Belgian(), Registry: n.past, Peers: n.peers,

@@ -29,6 +29,10 @@ Whoever has the disk and all keys can forge what is kept there. What others kept
 cannot: give such checkpoints with --anchor (one a file, as GET /tlog/checkpoint gives
 them), and no change to what they cover stays hidden.
 
+A node of a sector has a second journal, which is checked likewise. No member cosigns it, so no
+checkpoint of it can be given; but what a managing body answers outside carries a seal of the
+outcome within, and each such outcome must be there, whole.
+
 Exits with 5 when something is wrong, and prints the evidence: which entries, what was
 signed, what is there, and the signed checkpoint that says so.`,
 		Example: `  crossroads journal verify --config /etc/crossroads/node.yaml
@@ -57,7 +61,13 @@ signed, what is there, and the signed checkpoint that says so.`,
 		if err != nil {
 			return err
 		}
-		if err := out.print(c.OutOrStdout(), report, func(w io.Writer) error { return printReport(w, report) }); err != nil {
+		if err := out.print(c.OutOrStdout(), report, func(w io.Writer) error {
+			if err := printReport(w, report.Report); err != nil || report.Sector == nil {
+				return err
+			}
+			fmt.Fprintln(w)
+			return printReport(w, report.Sector)
+		}); err != nil {
 			return err
 		}
 		if !report.OK() {
@@ -88,6 +98,9 @@ func printReport(w io.Writer, r *tlog.Report) error {
 	}
 	if r.Running {
 		fmt.Fprintln(w, "the node is running: entries after its last checkpoint were left out")
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintln(w, n)
 	}
 	if r.OK() {
 		_, err := fmt.Fprintln(w, "nothing is wrong")

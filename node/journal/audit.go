@@ -41,6 +41,9 @@ type Audited struct {
 	// in which the journal states something of itself.
 	Kind      nodepb.Event
 	Statement []byte
+	// Entry is the entry as it was committed to; nil: it cannot be read. It is only
+	// lent.
+	Entry []byte
 	// Damage says what is wrong with it. Unless Lost, its commitment can be read all
 	// the same.
 	Damage error
@@ -240,6 +243,7 @@ func (a *Audit) check(r *Audited, raw []byte) {
 	}
 	var entry []byte
 	if _, entry, r.Damage = openRecord(raw, h, key.aead); r.Damage == nil {
+		r.Entry = entry
 		r.Kind, r.Statement = statementIn(entry)
 	}
 }

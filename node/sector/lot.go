@@ -346,7 +346,7 @@ func (x *chunkResolution) conclude(ctx context.Context, shares []*share, found [
 		entries = append(entries, e)
 	}
 	e := x.entry(nodepb.Event_RESOLVED)
-	e.PermissionHash, e.SealSalt, e.Outcome = restsOn(entries), salt, registrypb.Outcome_PERMIT
+	e.PermissionHash, e.SealSalt, e.Outcome = RestsOn(entries), salt, registrypb.Outcome_PERMIT
 	every := make([]int, len(x.lines))
 	var items []content.Item
 	for i, f := range found {

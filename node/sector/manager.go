@@ -192,7 +192,7 @@ func (x *resolution) conclude(ctx context.Context, replies []*reply, ok bool, re
 		entries = append(entries, e)
 	}
 	e := x.entry(nodepb.Event_RESOLVED)
-	e.PermissionHash, e.SealSalt = restsOn(entries), salt
+	e.PermissionHash, e.SealSalt = RestsOn(entries), salt
 	e.Outcome, e.Status = registrypb.Outcome_PERMIT, nodepb.Status_DATA_FOUND
 	switch {
 	case !ok && len(replies) == 0:
@@ -217,14 +217,18 @@ func Seal(e *nodepb.Entry) []byte {
 	return sum(append([]byte("crossroads sector seal v1\x00"), raw...))
 }
 
-// restsOn is what an outcome says of the entries that it was made of, in any order.
-func restsOn(entries []*nodepb.Entry) []byte {
+// RestsOn is what an outcome says of the entries that it was made of, in any order.
+func RestsOn(entries []*nodepb.Entry) []byte {
 	var all [][]byte
 	for _, e := range entries {
 		all = append(all, Seal(e))
 	}
-	slices.SortFunc(all, bytes.Compare)
-	return sum(bytes.Join(all, nil))
+	return joined(all)
+}
+
+func joined(seals [][]byte) []byte {
+	slices.SortFunc(seals, bytes.Compare)
+	return sum(bytes.Join(seals, nil))
 }
 
 // entry begins an entry of the sector's journal about the exchange.

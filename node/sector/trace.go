@@ -264,7 +264,7 @@ func (s *joining) outcomes() {
 				of = append(of, a.Entry)
 			}
 		}
-		if !bytes.Equal(restsOn(of), r.Entry.GetPermissionHash()) {
+		if !bytes.Equal(RestsOn(of), r.Entry.GetPermissionHash()) {
 			s.find("%s: an answer that the outcome was made of was altered or is missing", r.Node)
 		}
 	}

@@ -26,6 +26,12 @@ func Origin(mesh names.MeshID, n names.NodeID) string {
 	return fmt.Sprintf("%s/journal/%s/%s", mesh, n.Institution, n.Node)
 }
 
+// SectorOrigin names a node's journal of its sector: "<mesh>/sector/<institution>/<node>".
+// Its checkpoints are shown to nobody, and pass for those of no other journal.
+func SectorOrigin(mesh names.MeshID, n names.NodeID) string {
+	return fmt.Sprintf("%s/sector/%s/%s", mesh, n.Institution, n.Node)
+}
+
 // Checkpoint is a signed statement: the log of this origin had this many entries,
 // and this root.
 type Checkpoint struct {

@@ -39,6 +39,37 @@ type Report struct {
 	Declared []Declared `json:"declared,omitempty"`
 	Findings []Finding  `json:"findings"`
 	More     bool       `json:"more"` // there were more findings than are kept
+	// Notes are what else is to be known, and accuses nobody.
+	Notes []string `json:"notes,omitempty"`
+
+	signed []signedOver
+}
+
+// signedOver is a checkpoint that the log agrees with.
+type signedOver struct {
+	size   int64
+	note   []byte
+	anchor bool
+}
+
+// SignedOver gives a checkpoint, signed by the journal's present key, that covers an entry
+// and that the log agrees with; anchored: others kept it. Nil: none does.
+func (r *Report) SignedOver(seq int64) (note []byte, anchored bool) {
+	for _, s := range r.signed {
+		if seq < s.size {
+			return s.note, s.anchor
+		}
+	}
+	return nil, false
+}
+
+// Add adds a finding that rests on more than this journal.
+func (r *Report) Add(f Finding) {
+	if len(r.Findings) == maxFindings {
+		r.More = true
+		return
+	}
+	r.Findings = append(r.Findings, f)
 }
 
 // OK tells that nothing is wrong.

@@ -31,6 +31,8 @@ type VerifyConfig struct {
 	// Anchors are checkpoints of this journal that others kept: what somebody who has
 	// this disk and all its keys cannot change.
 	Anchors [][]byte
+	// Each is given every record that is there, in order. Nil: nobody is.
+	Each func(r journal.Audited)
 	// Progress is told how many bytes of how many were read. Nil: nobody is.
 	Progress func(done, total int64)
 }
@@ -73,6 +75,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) (*Report, error) {
 		return nil, err
 	}
 	v.conclude()
+	v.report.signed = v.agreeing()
 	v.concludeErased(audit.Erasures())
 	return v.report, nil
 }
@@ -175,6 +178,9 @@ func (v *verification) read(ctx context.Context, audit *journal.Audit, until uin
 		if r.Lost {
 			return nil
 		}
+		if v.cfg.Each != nil {
+			v.cfg.Each(r)
+		}
 		v.declared(r)
 		v.tree.add(r.Leaf, func(int, Hash) {})
 		if len(v.recent) < maxRecent {
@@ -217,6 +223,25 @@ func (v *verification) compare(w wanted) {
 	if !slices.ContainsFunc(v.wrong, func(m mismatch) bool { return m.anchor == w.anchor }) {
 		v.wrong = append(v.wrong, mismatch{w, is})
 	}
+}
+
+// agreeing gives the widest checkpoints that the log agrees with: of those that others
+// kept, then of those kept here.
+func (v *verification) agreeing() (all []signedOver) {
+	for _, anchor := range []bool{true, false} {
+		for i := len(v.wanted) - 1; i >= 0; i-- {
+			w := v.wanted[i]
+			if w.anchor != anchor || w.size == 0 || w.size != v.good && (!anchor || w.size != v.anchored) {
+				continue
+			}
+			note := v.noteOf(w)
+			if _, err := OpenCheckpoint(v.cfg.Origin, v.cfg.Key, note); err == nil {
+				all = append(all, signedOver{w.size, note, anchor})
+				break
+			}
+		}
+	}
+	return all
 }
 
 // damage reports a record that is not whole.
