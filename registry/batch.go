@@ -22,8 +22,8 @@ const (
 	// whole, and whoever waits for a small one waits for those before.
 	batchBytes = 256 << 10
 	// entriesInFlight are proposed at a time; what comes meanwhile waits and shares the
-	// next one. While the state machine syncs, it is handed all that were committed, at once.
-	entriesInFlight = 8
+	// next one. An entry costs every member a sync and a message, however many share it.
+	entriesInFlight = 4
 )
 
 // indexAfter gives the index at which everything up to an entry is decided.

@@ -25,10 +25,11 @@ var ErrLogDamaged = errors.New("the consensus log is damaged")
 // told does not matter: nobody hears of a vote that is not on disk, and nothing is applied
 // that could not be read.
 type failStop struct {
-	raft.LogStore
-	stable  raft.StableStore
-	silence func() // cuts all consensus connections, for good
-	fail    func(error)
+	raft.LogStore // which may answer from memory
+	disk          raft.LogStore
+	stable        raft.StableStore
+	silence       func() // cuts all consensus connections, for good
+	fail          func(error)
 
 	mu     sync.Mutex
 	failed error
@@ -81,6 +82,11 @@ func (f *failStop) GetLog(index uint64, l *raft.Log) error {
 	}
 	*l = raft.Log{Index: index, Type: raft.LogNoop}
 	return nil
+}
+
+// reread reads an entry from the disk, whether or not it is remembered.
+func (f *failStop) reread(index uint64) error {
+	return f.do(ErrLogDamaged, func() error { return f.disk.GetLog(index, new(raft.Log)) })
 }
 
 // StoreLog implements raft.LogStore.

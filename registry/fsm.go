@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/store"
 )
@@ -28,7 +29,9 @@ import (
 type machine struct {
 	store *store.Store
 	fatal func(error) // ends the registry
-	log   *slog.Logger
+	// verified takes the signatures of what is about to be decided together.
+	verified *envelope.Memory
+	log      *slog.Logger
 	// door says why an honest leader would not have proposed a command, or nothing; leader
 	// names who leads now. Nil: nobody looks.
 	door   func(envelope []byte) string
@@ -49,6 +52,7 @@ func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0
 // one for each command of the entry.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	var entries []store.Entry
+	var commands [][]byte
 	ends := make([]int, len(logs))
 	for i, l := range logs {
 		m.size.note(len(l.Data), m.keep)
@@ -59,6 +63,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 			end.Envelope = store.MarkHere
 		default:
 			for place, c := range splitCommands(l.Data) {
+				commands = append(commands, c)
 				entries = append(entries, store.Entry{Index: indexOf(l.Index, place), Envelope: c})
 			}
 		}
@@ -68,6 +73,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	if len(logs) > 0 {
 		m.last = logs[len(logs)-1].Index
 	}
+	m.verified.Ahead(envelope.Command, commands)
 	results, err := m.store.ApplyBatch(entries)
 	if err != nil {
 		m.fatal(err)

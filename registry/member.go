@@ -24,10 +24,13 @@ const (
 	segmentSize = 8 << 20
 	// retained snapshots, and the most entries in one append, which is also how many are
 	// applied at once. Entries may be a megabyte each.
-	retained   = 1
-	maxAppend  = 16
-	connPool   = 3
-	enqueueFor = 5 * time.Second
+	retained  = 1
+	maxAppend = 16
+	connPool  = 3
+	// cachedEntries of the log's end stay in memory: each is read by whoever applies it, and
+	// by whoever sends it on, right after it was written.
+	cachedEntries = 64
+	enqueueFor    = 5 * time.Second
 )
 
 // member is the voting half of a Registry.
@@ -62,7 +65,7 @@ func openMember(r *Registry, dir string) (*member, error) {
 	t := r.cfg.Tuning
 	m := &member{reg: r, log: r.cfg.Log}
 	m.pilot.of, m.newcomer.reg, m.dir = m, r, dir
-	m.machine = &machine{store: r.store, fatal: r.failed, log: r.cfg.Log, keep: int(t.TrailingLogs)}
+	m.machine = &machine{store: r.store, fatal: r.failed, verified: r.rules.Verified, log: r.cfg.Log, keep: int(t.TrailingLogs)}
 	m.machine.door = func(envelope []byte) string {
 		refusal, err := m.judgeAtDoor(envelope)
 		if err != nil { // a failing state says so elsewhere
@@ -121,7 +124,11 @@ func (m *member) openStores(dir string) error {
 			return err
 		}
 	}
-	m.logs = &failStop{LogStore: logs, stable: sealed.CheckedStable{StableStore: m.wal}, silence: m.silence, fail: m.reg.failed}
+	cached, err := raft.NewLogCache(cachedEntries, logs)
+	if err != nil {
+		return err
+	}
+	m.logs = &failStop{LogStore: cached, disk: logs, stable: sealed.CheckedStable{StableStore: m.wal}, silence: m.silence, fail: m.reg.failed}
 	m.snaps = expectingSnapshots{m.snaps}
 	known, err := raft.HasExistingState(m.logs, m.logs, m.snaps)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -233,7 +234,7 @@ func Open(cfg Config) (*Registry, error) {
 
 	r := &Registry{cfg: cfg, rules: RulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
-	r.rules.Knows = cfg.Tuning.FeatureLevel
+	r.rules.Knows, r.rules.Verified = cfg.Tuning.FeatureLevel, new(envelope.Memory)
 	part := "watcher"
 	if cfg.Raft != nil {
 		part = "member"

@@ -36,7 +36,9 @@ const (
 	segmentSize = 8 << 20
 	maxAppend   = 16
 	connPool    = 3
-	rpcTimeout  = 5 * time.Second
+
+	cachedEntries = 64
+	rpcTimeout    = 5 * time.Second
 )
 
 // Commits measures how many entries of a size, one a command, are committed in a second
@@ -123,6 +125,9 @@ func open(m Member, first raft.Configuration) (_ *replica, err error) {
 		if logs, err = sealed.Logs(r.wal, m.StorageKey); err != nil {
 			return nil, err
 		}
+	}
+	if logs, err = raft.NewLogCache(cachedEntries, logs); err != nil {
+		return nil, err
 	}
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(m.ID.String())

@@ -62,6 +62,9 @@ type applier struct {
 	body   []byte           // of the record, as sent
 	hash   []byte           // SHA-256 of the payload
 	opened *envelope.Opened // nil when history is applied again
+	// raw is the envelope; recalled: a signature on it is remembered.
+	raw      []byte
+	recalled bool
 	// removes is set by the rules of the body when a right is taken away.
 	removes bool
 	// forget is set when an accepted command of no chain changed nothing.

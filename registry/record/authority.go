@@ -45,7 +45,7 @@ func (a *applier) authorize(opened *envelope.Opened) error {
 		if err != nil {
 			return err
 		}
-		if k != nil && k.Institution == a.author && !k.Retired && opened.VerifiedBy(k.PublicKey) {
+		if k != nil && k.Institution == a.author && !k.Retired && a.verifiedBy(opened, k.PublicKey) {
 			return nil
 		}
 	}

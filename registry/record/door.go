@@ -50,7 +50,7 @@ func (a *applier) atDoor(raw []byte) error {
 		if k == nil || k.Institution != a.author {
 			continue
 		}
-		if opened.VerifiedBy(k.PublicKey) {
+		if a.verifiedBy(opened, k.PublicKey) {
 			return nil
 		}
 		if tried++; tried == doorKeys {
@@ -69,7 +69,19 @@ func (a *applier) open(raw []byte) (*envelope.Opened, error) {
 	if err != nil {
 		return nil, refuse("%v", err)
 	}
+	a.raw, a.recalled = raw, a.rules.Verified.Recall(raw, opened)
 	return opened, a.decode(opened.Payload)
+}
+
+// verifiedBy reports whether pub signed the command, and remembers it.
+func (a *applier) verifiedBy(opened *envelope.Opened, pub []byte) bool {
+	if !opened.VerifiedBy(pub) {
+		return false
+	}
+	if !a.recalled {
+		a.rules.Verified.Note(a.raw, pub)
+	}
+	return true
 }
 
 func (a *applier) enoughSigned(opened *envelope.Opened, group Threshold) error {

@@ -76,9 +76,11 @@ type Rules struct {
 	Level uint32
 	// Knows is the highest level that this program knows; 0: Level of this package. It
 	// is no part of what the mesh agrees on; tests lower it to stand for an older one.
-	Knows   uint32
-	Members []FirstMember // at most 15 voters, as in every later record of members
-	Schemes subject.Schemes
+	Knows uint32
+	// Verified remembers signatures that verified. Like Knows it is this program's own.
+	Verified *envelope.Memory
+	Members  []FirstMember // at most 15 voters, as in every later record of members
+	Schemes  subject.Schemes
 }
 
 // Validate reports whether the rules can found a mesh.

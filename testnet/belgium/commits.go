@@ -57,18 +57,26 @@ func commits(ctx context.Context, dir string, country *Country, during time.Dura
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r := &comparison{country, during}
 	var ours, bares []float64
+	var used [3]float64 // at the beginning of a turn, between, and at its end
+	var c Commits
 	for turn := range 2 {
+		used[0] = usedBy([]int{os.Getpid()})
 		b, err := r.bareCommits(ctx, filepath.Join(dir, fmt.Sprintf("bare%d", turn)))
 		if err != nil {
 			return Commits{}, fmt.Errorf("bare consensus: %w", err)
 		}
+		used[1] = usedBy([]int{os.Getpid()})
 		o, err := r.ourCommits(ctx, filepath.Join(dir, fmt.Sprintf("ours%d", turn)))
 		if err != nil {
 			return Commits{}, fmt.Errorf("commits: %w", err)
 		}
+		used[2] = usedBy([]int{os.Getpid()})
 		bares, ours = append(bares, b), append(ours, o)
+		c.BareRaftCPU += (used[1] - used[0]) * 1e6 / (b * during.Seconds()) / 2
+		c.CPU += (used[2] - used[1]) * 1e6 / (o * during.Seconds()) / 2
 	}
-	return Commits{InFlight: commitsInFlight, PerSecond: (ours[0] + ours[1]) / 2, BareRaftPerSecond: (bares[0] + bares[1]) / 2}, nil
+	c.InFlight, c.PerSecond, c.BareRaftPerSecond = commitsInFlight, (ours[0]+ours[1])/2, (bares[0]+bares[1])/2
+	return c, nil
 }
 
 const smallMesh names.MeshID = "commits.belgium.test"

@@ -17,5 +17,5 @@ func TestCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := r.report.Commits
-	t.Logf("%.0f/s, bare %.0f/s: %.2f", c.PerSecond, c.BareRaftPerSecond, c.PerSecond/c.BareRaftPerSecond)
+	t.Logf("%.0f/s, bare %.0f/s: %.2f; %.0f and %.0f µs of processor for one", c.PerSecond, c.BareRaftPerSecond, c.PerSecond/c.BareRaftPerSecond, c.CPU, c.BareRaftCPU)
 }

@@ -82,6 +82,10 @@ type Commits struct {
 	InFlight          int     `json:"in_flight"`
 	PerSecond         float64 `json:"per_second"`
 	BareRaftPerSecond float64 `json:"bare_raft_per_second"`
+	// Microseconds of processor for one, all members and their clients together, bringing
+	// them up included.
+	CPU         float64 `json:"cpu_us"`
+	BareRaftCPU float64 `json:"bare_raft_cpu_us"`
 }
 
 // Times are percentiles in microseconds.
@@ -150,8 +154,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	row("killed member serves again, cold", fmt.Sprintf("%.2f s", r.RestartSeconds), "3 s")
 	row("empty member has caught up", fmt.Sprintf("%.1f s, with at most %d MB; disk %d MB", r.CatchUp.Seconds, r.CatchUp.PeakMemoryMB, r.CatchUp.DiskMB), "180 s, bounded")
 	row("  look-ups meanwhile", ms(r.CatchUp.Reads), "p99 50 ms")
-	row(fmt.Sprintf("commits, %d in flight", r.Commits.InFlight), fmt.Sprintf("%s/s; bare raft %s/s: %.2f", count(int(r.Commits.PerSecond)), count(int(r.Commits.BareRaftPerSecond)),
-		r.Commits.PerSecond/max(r.Commits.BareRaftPerSecond, 1)), "0.5")
+	row(fmt.Sprintf("commits, %d in flight", r.Commits.InFlight), fmt.Sprintf("%s/s; bare raft %s/s: %.2f; %.0f and %.0f µs of processor for one", count(int(r.Commits.PerSecond)),
+		count(int(r.Commits.BareRaftPerSecond)), r.Commits.PerSecond/max(r.Commits.BareRaftPerSecond, 1), r.Commits.CPU, r.Commits.BareRaftCPU), "0.5")
 	return t.Flush()
 }
 
