@@ -14,26 +14,7 @@ import (
 
 func newCertsKeygen() *cobra.Command {
 	return group("keygen", "Make the keys that a node's configuration names; no file is overwritten",
-		&cobra.Command{
-			Use:     "signing FILE",
-			Short:   "Make an institution's signing key (signing.key_file), or one of an operator or committee",
-			Long:    "Writes an Ed25519 key, mode 0600, and prints its ID and public part, which belong in the registry or the genesis file.",
-			Example: "  crossroads certs keygen signing signing.key",
-			Args:    cobra.ExactArgs(1),
-			RunE: func(c *cobra.Command, args []string) error {
-				s, err := certs.NewSigner(args[0])
-				if err != nil {
-					return err
-				}
-				pub, ok := s.Public().(ed25519.PublicKey)
-				if !ok {
-					return fmt.Errorf("%s: not Ed25519", args[0])
-				}
-				t := newTable("KEY", "PUBLIC")
-				t.add(envelope.KeyID(pub), certs.EncodePublicKey(pub))
-				return t.write(c.OutOrStdout())
-			},
-		},
+		newKeygenSigning(),
 		&cobra.Command{
 			Use:     "storage FILE",
 			Short:   "Make the key that a node's data are encrypted under (data.key_file)",
@@ -72,4 +53,40 @@ func newCertsKeygen() *cobra.Command {
 				return err
 			},
 		})
+}
+
+func newKeygenSigning() *cobra.Command {
+	var public string
+	c := &cobra.Command{
+		Use:   "signing FILE",
+		Short: "Make an institution's signing key (signing.key_file), or one of an operator or committee",
+		Long: `Writes an Ed25519 key, mode 0600, and prints its ID and public part, which belong in the registry or the genesis file.
+With --public the public part is written to a file too, for whoever makes the command that lets it sign.`,
+		Example: "  crossroads certs keygen signing signing.key\n  crossroads certs keygen signing operator-4.key --public operator-4.pub",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := certs.NewSigner(args[0])
+			if err != nil {
+				return err
+			}
+			pub, ok := s.Public().(ed25519.PublicKey)
+			if !ok {
+				return fmt.Errorf("%s: not Ed25519", args[0])
+			}
+			if public != "" {
+				pem, err := certs.PublicKeyPEM(pub)
+				if err != nil {
+					return err
+				}
+				if err := writeNew(public, pem); err != nil {
+					return err
+				}
+			}
+			t := newTable("KEY", "PUBLIC")
+			t.add(envelope.KeyID(pub), certs.EncodePublicKey(pub))
+			return t.write(c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&public, "public", "", "file for the public part; it must not be there yet")
+	return c
 }

@@ -178,7 +178,7 @@ func newKeysRotate() *cobra.Command {
 		Short: "Make the command that changes a group's keys",
 		Long: `Makes a command that adds and removes keys of @operators, @committee or @recovery. The
 group's present threshold signs it, and so does its new one, so that no key gets in that
-nobody holds. --add names files of public keys, as crossroads certs keygen wrote them; a key
+nobody holds. --add names files of public keys, as crossroads certs keygen signing --public writes them; a key
 that left never comes back.
 
 When the threshold itself is lost, --recover REASON makes the announcement instead: the

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GENESIS", genesis)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "judges": judges, "delaypasses": delaypasses},
 	})
 }
 
