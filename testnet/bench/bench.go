@@ -192,6 +192,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		}
 	}
 	r.report.Took = time.Since(r.begun).Seconds()
+	r.report.Against = r.report.Goals()
 	return r.report, nil
 }
 

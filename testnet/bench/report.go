@@ -33,6 +33,7 @@ type Report struct {
 	Journal     []Append   `json:"journal"`
 
 	Verified *Verified `json:"verified,omitempty"`
+	Against  []Goal    `json:"goals,omitempty"` // as Goals gives them
 }
 
 // Row is what was measured with so many in flight, and the references right after it.
