@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -105,4 +106,65 @@ func TestJournalVerifyAndRebuild(t *testing.T) {
 		regexp.QuoteMeta(strings.Split(string(checkpoint), "\n")[2])
 	expect(exitFindings, evidence, `^$`, "verify", "--config", file, "--anchor", anchor)
 	expect(exitFindings, `"kind": "(DAMAGED|MISSING)"(.|\n)*"checkpoint": "demo`, `^$`, "verify", "--config", file, "-o", "json")
+}
+
+// TestJournalVerifySector: a node of a sector has two journals, and both are reported on.
+func TestJournalVerifySector(t *testing.T) {
+	file, _ := aJournal(t)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(b, "\nsector:\n  managing_body: nic\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, out, errOut := verb(t, "", "journal", "verify", "--config", file)
+	if c != exitFailure || !strings.Contains(errOut, "the sector's journal") {
+		t.Fatalf("without it: %d %s %s", c, out, errOut)
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := certs.LoadStorageKey(cfg.Data.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := certs.LoadSigner(cfg.Signing.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cfg.Data.Dir, "sector", "journal")
+	j, err := journal.Open(journal.Config{Dir: dir, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(t.Context(), &nodepb.Entry{TimeUnixMs: 1_780_000_000_000, Role: nodepb.Role_SUPPLIER, Event: nodepb.Event_SECTOR_SUPPLIED}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := tlog.Open(t.Context(), tlog.Config{Journal: j, Dir: dir, Origin: tlog.SectorOrigin(cfg.Mesh, cfg.Node.ID()), Signer: signer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Close(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c, out, errOut = verb(t, "", "journal", "verify", "--config", file)
+	if c != exitOK || strings.Count(out, "nothing is wrong") != 2 || !strings.Contains(out, "/sector/") || errOut != "" {
+		t.Fatalf("%d %s %s", c, out, errOut)
+	}
+	log := filepath.Join(dir, "log", "00000000000000000000.journal")
+	if b, err = os.ReadFile(log); err != nil {
+		t.Fatal(err)
+	}
+	b[100] ^= 1
+	if err := os.WriteFile(log, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, out, _ = verb(t, "", "journal", "verify", "--config", file); c != exitFindings || strings.Count(out, "nothing is wrong") != 1 || !strings.Contains(out, "culprit") {
+		t.Fatalf("%d %s", c, out)
+	}
+	if c, out, _ = verb(t, "", "journal", "verify", "--config", file, "-o", "json"); c != exitFindings || !strings.Contains(out, `"sector": {`) {
+		t.Fatalf("%d %s", c, out)
+	}
 }
