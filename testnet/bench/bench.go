@@ -207,10 +207,10 @@ func (r *runner) references(ctx context.Context, l *load) (_ *references, err er
 
 // network brings up a network in which everybody may ask everybody for some 1 KB, and
 // what asks it. The caller closes both.
-func (r *runner) network(ctx context.Context, members int) (*measured, error) {
-	r.say("a network of %d institutions, %d of them registry members, %d persons", institutions, members, r.Persons)
+func (r *runner) network(ctx context.Context, members, persons int) (*measured, error) {
+	r.say("a network of %d institutions, %d of them registry members, %d persons", institutions, members, persons)
 	n, err := testnet.Start(ctx, testnet.Options{
-		Nodes: institutions, Members: members, Persons: r.Persons, Careers: true, Processes: true, Binary: r.Binary, Profile: r.Profile,
+		Nodes: institutions, Members: members, Persons: persons, Careers: true, Processes: true, Binary: r.Binary, Profile: r.Profile,
 	})
 	if err != nil {
 		return nil, err
@@ -245,7 +245,7 @@ func (r *runner) warm(ctx context.Context, l *load) error {
 }
 
 func (r *runner) consultations(ctx context.Context) (err error) {
-	n, err := r.network(ctx, 3)
+	n, err := r.network(ctx, 3, r.Persons)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,10 @@ import (
 // machine does falls on all of them.
 const rounds = 3
 
+// comparedPersons live at most in networks that are compared, which are asked for less
+// long: several are filled, and kept up, at a time.
+const comparedPersons = 8_000
+
 // Compared is one network of a comparison of several.
 type Compared struct {
 	What       string    `json:"what"`
@@ -39,7 +43,7 @@ func (r *runner) members(ctx context.Context) (err error) {
 	}()
 	var all []Compared
 	for _, members := range r.Members {
-		n, err := r.network(ctx, members)
+		n, err := r.network(ctx, members, min(r.Persons, comparedPersons))
 		if err != nil {
 			return fmt.Errorf("with %d members: %w", members, err)
 		}
