@@ -32,6 +32,7 @@ const (
 	methodSectorAsk        = "sector.ask"
 	methodSectorDeliver    = "sector.deliver"
 	methodSectorTrace      = "sector.trace"
+	methodNumbers          = "registry.numbers"
 )
 
 // maxForwardLot is the size class of the largest share of a chunk: permission, outline and
@@ -178,6 +179,10 @@ func (n *Node) ownEntries(ctx context.Context, t names.Ticket) (entries []*nodep
 // handleSector wires what nodes of one sector may call on each other. On a node that
 // has no part in one these methods do not exist.
 func (n *Node) handleSector() {
+	if n.cfg.Member {
+		numbers := &sector.Numbers{Registry: n.past, Journal: n.journal, Schemes: subject.Belgian(), Now: n.deps.Now}
+		serve(n, methodNumbers, mesh.Limits{Request: maxSmall, Response: maxAnswer}, n.admission.listed, numbers.Serve)
+	}
 	if n.sector == nil {
 		return
 	}
@@ -303,6 +308,12 @@ func (p *peers) Ask(ctx context.Context, to names.NodeID, req *nodepb.SectorAsk)
 func (p *peers) Deliver(ctx context.Context, to names.NodeID, req *nodepb.SectorDeliver) (*nodepb.SectorDelivered, error) {
 	resp := new(nodepb.SectorDelivered)
 	return resp, p.Call(ctx, to, methodSectorDeliver, req, resp)
+}
+
+// Numbers asks a registry member under which numbers subjects stand.
+func (p *peers) Numbers(ctx context.Context, to names.NodeID, req *nodepb.NumbersRequest) (*nodepb.NumbersResponse, error) {
+	resp := new(nodepb.NumbersResponse)
+	return resp, p.Call(ctx, to, methodNumbers, req, resp)
 }
 
 // SectorTrace asks a node of the sector for its part of a ticket.

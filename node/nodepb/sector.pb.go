@@ -2090,6 +2090,142 @@ func (x *KeptSectorNotice) GetRefersTo() string {
 	return ""
 }
 
+// NumbersRequest is a managing body's question to a registry member: under which other
+// numbers do these subjects stand? Method "registry.numbers".
+type NumbersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subjects      []*registrypb.Subject  `protobuf:"bytes,1,rep,name=subjects,proto3" json:"subjects,omitempty"` // at most 2048
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumbersRequest) Reset() {
+	*x = NumbersRequest{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumbersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumbersRequest) ProtoMessage() {}
+
+func (x *NumbersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumbersRequest.ProtoReflect.Descriptor instead.
+func (*NumbersRequest) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *NumbersRequest) GetSubjects() []*registrypb.Subject {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+type NumbersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subjects      []*SubjectNumbers      `protobuf:"bytes,1,rep,name=subjects,proto3" json:"subjects,omitempty"` // one for each that was asked, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumbersResponse) Reset() {
+	*x = NumbersResponse{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumbersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumbersResponse) ProtoMessage() {}
+
+func (x *NumbersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumbersResponse.ProtoReflect.Descriptor instead.
+func (*NumbersResponse) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *NumbersResponse) GetSubjects() []*SubjectNumbers {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+// SubjectNumbers are all numbers of a subject, the one now in use first; none for a subject
+// on whom the sector has no file.
+type SubjectNumbers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Numbers       []*registrypb.Subject  `protobuf:"bytes,1,rep,name=numbers,proto3" json:"numbers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubjectNumbers) Reset() {
+	*x = SubjectNumbers{}
+	mi := &file_node_nodepb_sector_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubjectNumbers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubjectNumbers) ProtoMessage() {}
+
+func (x *SubjectNumbers) ProtoReflect() protoreflect.Message {
+	mi := &file_node_nodepb_sector_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubjectNumbers.ProtoReflect.Descriptor instead.
+func (*SubjectNumbers) Descriptor() ([]byte, []int) {
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SubjectNumbers) GetNumbers() []*registrypb.Subject {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
 // SectorMember is a cooperating institution of the sector.
 type SectorMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2101,7 +2237,7 @@ type SectorMember struct {
 
 func (x *SectorMember) Reset() {
 	*x = SectorMember{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[23]
+	mi := &file_node_nodepb_sector_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2249,7 @@ func (x *SectorMember) String() string {
 func (*SectorMember) ProtoMessage() {}
 
 func (x *SectorMember) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[23]
+	mi := &file_node_nodepb_sector_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2262,7 @@ func (x *SectorMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorMember.ProtoReflect.Descriptor instead.
 func (*SectorMember) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{23}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SectorMember) GetInstitution() string {
@@ -2155,7 +2291,7 @@ type SectorReference struct {
 
 func (x *SectorReference) Reset() {
 	*x = SectorReference{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[24]
+	mi := &file_node_nodepb_sector_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2303,7 @@ func (x *SectorReference) String() string {
 func (*SectorReference) ProtoMessage() {}
 
 func (x *SectorReference) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[24]
+	mi := &file_node_nodepb_sector_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2316,7 @@ func (x *SectorReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorReference.ProtoReflect.Descriptor instead.
 func (*SectorReference) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{24}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SectorReference) GetMember() string {
@@ -2216,7 +2352,7 @@ type SectorRow struct {
 
 func (x *SectorRow) Reset() {
 	*x = SectorRow{}
-	mi := &file_node_nodepb_sector_proto_msgTypes[25]
+	mi := &file_node_nodepb_sector_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2364,7 @@ func (x *SectorRow) String() string {
 func (*SectorRow) ProtoMessage() {}
 
 func (x *SectorRow) ProtoReflect() protoreflect.Message {
-	mi := &file_node_nodepb_sector_proto_msgTypes[25]
+	mi := &file_node_nodepb_sector_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2377,7 @@ func (x *SectorRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectorRow.ProtoReflect.Descriptor instead.
 func (*SectorRow) Descriptor() ([]byte, []int) {
-	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{25}
+	return file_node_nodepb_sector_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SectorRow) GetReferences() []*SectorReference {
@@ -2470,7 +2606,13 @@ const file_node_nodepb_sector_proto_rawDesc = "" +
 	"\x11published_unix_ms\x18\n" +
 	" \x01(\x03R\x0fpublishedUnixMs\x126\n" +
 	"\x06change\x18\v \x01(\x0e2\x1e.crossroads.registry.v1.ChangeR\x06change\x12\x1b\n" +
-	"\trefers_to\x18\f \x01(\tR\brefersTo\"h\n" +
+	"\trefers_to\x18\f \x01(\tR\brefersTo\"M\n" +
+	"\x0eNumbersRequest\x12;\n" +
+	"\bsubjects\x18\x01 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\bsubjects\"Q\n" +
+	"\x0fNumbersResponse\x12>\n" +
+	"\bsubjects\x18\x01 \x03(\v2\".crossroads.node.v1.SubjectNumbersR\bsubjects\"K\n" +
+	"\x0eSubjectNumbers\x129\n" +
+	"\anumbers\x18\x01 \x03(\v2\x1f.crossroads.registry.v1.SubjectR\anumbers\"h\n" +
 	"\fSectorMember\x12 \n" +
 	"\vinstitution\x18\x01 \x01(\tR\vinstitution\x126\n" +
 	"\x06period\x18\x02 \x01(\v2\x1e.crossroads.registry.v1.PeriodR\x06period\"{\n" +
@@ -2497,7 +2639,7 @@ func file_node_nodepb_sector_proto_rawDescGZIP() []byte {
 	return file_node_nodepb_sector_proto_rawDescData
 }
 
-var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_node_nodepb_sector_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_node_nodepb_sector_proto_goTypes = []any{
 	(*Forward)(nil),              // 0: crossroads.node.v1.Forward
 	(*SectorPermission)(nil),     // 1: crossroads.node.v1.SectorPermission
@@ -2522,61 +2664,67 @@ var file_node_nodepb_sector_proto_goTypes = []any{
 	(*KeptSectorContent)(nil),    // 20: crossroads.node.v1.KeptSectorContent
 	(*KeptSectorQuestion)(nil),   // 21: crossroads.node.v1.KeptSectorQuestion
 	(*KeptSectorNotice)(nil),     // 22: crossroads.node.v1.KeptSectorNotice
-	(*SectorMember)(nil),         // 23: crossroads.node.v1.SectorMember
-	(*SectorReference)(nil),      // 24: crossroads.node.v1.SectorReference
-	(*SectorRow)(nil),            // 25: crossroads.node.v1.SectorRow
-	(*registrypb.NodeRef)(nil),   // 26: crossroads.registry.v1.NodeRef
-	(*registrypb.Subject)(nil),   // 27: crossroads.registry.v1.Subject
-	(*registrypb.Period)(nil),    // 28: crossroads.registry.v1.Period
-	(Status)(0),                  // 29: crossroads.node.v1.Status
-	(*registrypb.Subjects)(nil),  // 30: crossroads.registry.v1.Subjects
-	(registrypb.Reason)(0),       // 31: crossroads.registry.v1.Reason
-	(registrypb.Change)(0),       // 32: crossroads.registry.v1.Change
+	(*NumbersRequest)(nil),       // 23: crossroads.node.v1.NumbersRequest
+	(*NumbersResponse)(nil),      // 24: crossroads.node.v1.NumbersResponse
+	(*SubjectNumbers)(nil),       // 25: crossroads.node.v1.SubjectNumbers
+	(*SectorMember)(nil),         // 26: crossroads.node.v1.SectorMember
+	(*SectorReference)(nil),      // 27: crossroads.node.v1.SectorReference
+	(*SectorRow)(nil),            // 28: crossroads.node.v1.SectorRow
+	(*registrypb.NodeRef)(nil),   // 29: crossroads.registry.v1.NodeRef
+	(*registrypb.Subject)(nil),   // 30: crossroads.registry.v1.Subject
+	(*registrypb.Period)(nil),    // 31: crossroads.registry.v1.Period
+	(Status)(0),                  // 32: crossroads.node.v1.Status
+	(*registrypb.Subjects)(nil),  // 33: crossroads.registry.v1.Subjects
+	(registrypb.Reason)(0),       // 34: crossroads.registry.v1.Reason
+	(registrypb.Change)(0),       // 35: crossroads.registry.v1.Change
 }
 var file_node_nodepb_sector_proto_depIdxs = []int32{
-	26, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
+	29, // 0: crossroads.node.v1.SectorPermission.manager:type_name -> crossroads.registry.v1.NodeRef
 	2,  // 1: crossroads.node.v1.SectorPermission.parts:type_name -> crossroads.node.v1.SectorPart
-	27, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
-	28, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
-	26, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
-	29, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
-	26, // 6: crossroads.node.v1.SectorLotPermission.manager:type_name -> crossroads.registry.v1.NodeRef
-	30, // 7: crossroads.node.v1.SectorLotPermission.subjects:type_name -> crossroads.registry.v1.Subjects
+	30, // 2: crossroads.node.v1.SectorPart.subject:type_name -> crossroads.registry.v1.Subject
+	31, // 3: crossroads.node.v1.SectorPart.period:type_name -> crossroads.registry.v1.Period
+	29, // 4: crossroads.node.v1.SectorAnswer.member:type_name -> crossroads.registry.v1.NodeRef
+	32, // 5: crossroads.node.v1.SectorAnswer.status:type_name -> crossroads.node.v1.Status
+	29, // 6: crossroads.node.v1.SectorLotPermission.manager:type_name -> crossroads.registry.v1.NodeRef
+	33, // 7: crossroads.node.v1.SectorLotPermission.subjects:type_name -> crossroads.registry.v1.Subjects
 	7,  // 8: crossroads.node.v1.SectorLotPermission.routes:type_name -> crossroads.node.v1.SectorLotRoute
 	2,  // 9: crossroads.node.v1.SectorLotRoute.parts:type_name -> crossroads.node.v1.SectorPart
-	26, // 10: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
-	27, // 11: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
-	28, // 12: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
-	26, // 13: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
-	29, // 14: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
-	31, // 15: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
-	29, // 16: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
-	31, // 17: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
-	27, // 18: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
+	29, // 10: crossroads.node.v1.SectorQuestion.member:type_name -> crossroads.registry.v1.NodeRef
+	30, // 11: crossroads.node.v1.SectorQuestion.subject:type_name -> crossroads.registry.v1.Subject
+	31, // 12: crossroads.node.v1.SectorQuestion.period:type_name -> crossroads.registry.v1.Period
+	29, // 13: crossroads.node.v1.SectorOutcome.manager:type_name -> crossroads.registry.v1.NodeRef
+	32, // 14: crossroads.node.v1.SectorOutcome.status:type_name -> crossroads.node.v1.Status
+	34, // 15: crossroads.node.v1.SectorOutcome.reason:type_name -> crossroads.registry.v1.Reason
+	32, // 16: crossroads.node.v1.SectorResult.status:type_name -> crossroads.node.v1.Status
+	34, // 17: crossroads.node.v1.SectorResult.reason:type_name -> crossroads.registry.v1.Reason
+	30, // 18: crossroads.node.v1.SectorResult.successor:type_name -> crossroads.registry.v1.Subject
 	13, // 19: crossroads.node.v1.SectorResult.suppliers:type_name -> crossroads.node.v1.SectorSupplierResult
-	29, // 20: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
-	31, // 21: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
-	26, // 22: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
-	27, // 23: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
-	28, // 24: crossroads.node.v1.SectorDelivery.period:type_name -> crossroads.registry.v1.Period
-	32, // 25: crossroads.node.v1.SectorDelivery.change:type_name -> crossroads.registry.v1.Change
-	26, // 26: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
+	32, // 20: crossroads.node.v1.SectorSupplierResult.status:type_name -> crossroads.node.v1.Status
+	34, // 21: crossroads.node.v1.SectorSupplierResult.reason:type_name -> crossroads.registry.v1.Reason
+	29, // 22: crossroads.node.v1.SectorDelivery.manager:type_name -> crossroads.registry.v1.NodeRef
+	30, // 23: crossroads.node.v1.SectorDelivery.subject:type_name -> crossroads.registry.v1.Subject
+	31, // 24: crossroads.node.v1.SectorDelivery.period:type_name -> crossroads.registry.v1.Period
+	35, // 25: crossroads.node.v1.SectorDelivery.change:type_name -> crossroads.registry.v1.Change
+	29, // 26: crossroads.node.v1.SectorReceipt.member:type_name -> crossroads.registry.v1.NodeRef
 	3,  // 27: crossroads.node.v1.KeptForward.response:type_name -> crossroads.node.v1.ForwardResponse
-	29, // 28: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
-	27, // 29: crossroads.node.v1.KeptSectorNotice.subject:type_name -> crossroads.registry.v1.Subject
-	27, // 30: crossroads.node.v1.KeptSectorNotice.also:type_name -> crossroads.registry.v1.Subject
-	28, // 31: crossroads.node.v1.KeptSectorNotice.period:type_name -> crossroads.registry.v1.Period
-	32, // 32: crossroads.node.v1.KeptSectorNotice.change:type_name -> crossroads.registry.v1.Change
-	28, // 33: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
-	28, // 34: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
-	24, // 35: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
-	27, // 36: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
-	27, // 37: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	32, // 28: crossroads.node.v1.KeptSectorContent.status:type_name -> crossroads.node.v1.Status
+	30, // 29: crossroads.node.v1.KeptSectorNotice.subject:type_name -> crossroads.registry.v1.Subject
+	30, // 30: crossroads.node.v1.KeptSectorNotice.also:type_name -> crossroads.registry.v1.Subject
+	31, // 31: crossroads.node.v1.KeptSectorNotice.period:type_name -> crossroads.registry.v1.Period
+	35, // 32: crossroads.node.v1.KeptSectorNotice.change:type_name -> crossroads.registry.v1.Change
+	30, // 33: crossroads.node.v1.NumbersRequest.subjects:type_name -> crossroads.registry.v1.Subject
+	25, // 34: crossroads.node.v1.NumbersResponse.subjects:type_name -> crossroads.node.v1.SubjectNumbers
+	30, // 35: crossroads.node.v1.SubjectNumbers.numbers:type_name -> crossroads.registry.v1.Subject
+	31, // 36: crossroads.node.v1.SectorMember.period:type_name -> crossroads.registry.v1.Period
+	31, // 37: crossroads.node.v1.SectorReference.period:type_name -> crossroads.registry.v1.Period
+	27, // 38: crossroads.node.v1.SectorRow.references:type_name -> crossroads.node.v1.SectorReference
+	30, // 39: crossroads.node.v1.SectorRow.successor:type_name -> crossroads.registry.v1.Subject
+	30, // 40: crossroads.node.v1.SectorRow.former:type_name -> crossroads.registry.v1.Subject
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_node_nodepb_sector_proto_init() }
@@ -2591,7 +2739,7 @@ func file_node_nodepb_sector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_nodepb_sector_proto_rawDesc), len(file_node_nodepb_sector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,6 +48,9 @@ func (m *Manager) ServeAsk(ctx context.Context, from names.NodeID, req *nodepb.S
 		return nil, err
 	}
 	x.pseudonym = m.pseudonym(x.hash)
+	if err := x.followed(ctx); err != nil {
+		return nil, err
+	}
 	reason, detail, err := x.check()
 	if err != nil {
 		return nil, err
@@ -138,6 +141,17 @@ func (x *inquiry) form(from names.NodeID) error {
 		}
 	}
 	return nil
+}
+
+// followed has the directory learn of a number that replaced one. It asks a registry member
+// only about a subject that the directory has nothing on: on those whom it knows no question
+// of the sector shows outside before it passed the check.
+func (x *inquiry) followed(ctx context.Context) error {
+	refs, err := x.directory.References(x.subject)
+	if err != nil || len(refs) > 0 {
+		return err
+	}
+	return x.follow(ctx, []subject.ID{x.subject}, names.NodeID{})
 }
 
 // check is the sector's half of the preventive check; a reason is why it fails.

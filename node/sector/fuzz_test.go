@@ -1,12 +1,14 @@
 package sector
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
+	"github.com/crossroads-mesh/crossroads/node/sector/directory"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -87,6 +89,27 @@ func FuzzEvidence(f *testing.F) {
 		s.judge()
 		if len(s.Findings) == 0 {
 			t.Error("nothing is found wrong with nothing")
+		}
+	})
+}
+
+// FuzzNumbers gives a managing body whatever a member may say of a subject's numbers.
+func FuzzNumbers(f *testing.F) {
+	good, err := proto.Marshal(&nodepb.SubjectNumbers{Numbers: []*registrypb.Subject{protoSubject(ssin(2)), protoSubject(ssin(1))}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte{})
+	w := newWorld(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		n := new(nodepb.SubjectNumbers)
+		if proto.Unmarshal(raw, n) != nil {
+			return
+		}
+		family, ok := w.node("nic").manager.family(ssin(1), n)
+		if ok && (len(family) > directory.MaxFamily || !slices.Contains(family, ssin(1))) {
+			t.Errorf("%d numbers", len(family))
 		}
 	})
 }

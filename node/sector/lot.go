@@ -85,6 +85,9 @@ func (m *Manager) ResolveChunk(ctx context.Context, c batch.SectorChunk) (batch.
 	x := &chunkResolution{Manager: m, SectorChunk: c, answerBy: m.Now().Add(left)}
 	inner, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
+	if err := m.follow(inner, x.subjects(), record.NodeID(c.Checked.Clearance.GetClearer())); err != nil {
+		return batch.SectorChunkFound{}, fmt.Errorf("%w: %w", exchange.ErrJournalUnavailable, err)
+	}
 	shares := x.route()
 	var all sync.WaitGroup
 	for _, s := range shares {
@@ -103,6 +106,16 @@ func (m *Manager) ResolveChunk(ctx context.Context, c batch.SectorChunk) (batch.
 		return batch.SectorChunkFound{}, fmt.Errorf("%w: %w", exchange.ErrJournalUnavailable, err)
 	}
 	return batch.SectorChunkFound{Subjects: subjects, Seal: seal}, nil
+}
+
+// subjects gives those of the chunk, as they were cleared.
+func (x *chunkResolution) subjects() (ids []subject.ID) {
+	for _, g := range x.Checked.Clearance.Groups {
+		for _, number := range packed.All(g.Subjects) {
+			ids = append(ids, subject.Raw(subject.Scheme(x.Checked.Order.Scheme), number))
+		}
+	}
+	return ids
 }
 
 // route looks every subject up in the sector directory, and gives each institution's share.

@@ -135,6 +135,9 @@ func (m *Manager) Resolve(ctx context.Context, c exchange.SectorCase) (exchange.
 	x := &resolution{Manager: m, SectorCase: c, ids: append([]subject.ID{c.Checked.Subject}, c.Checked.FiledUnder...), answerBy: m.Now().Add(left)}
 	inner, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
+	if err := m.follow(inner, x.ids[:1], c.Checked.Clearer); err != nil {
+		return exchange.SectorFound{}, fmt.Errorf("%w: %w", exchange.ErrJournalUnavailable, err)
+	}
 	routes, err := m.directory.Route(x.ids, c.Checked.Qualities, c.Checked.Period)
 	if err != nil {
 		m.Log.Error("the sector directory cannot be read", "ticket", c.Checked.Ticket, "err", err)

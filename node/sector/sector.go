@@ -84,6 +84,8 @@ type Peers interface {
 	Ask(ctx context.Context, to names.NodeID, req *nodepb.SectorAsk) (*nodepb.SectorAskResponse, error)
 	Deliver(ctx context.Context, to names.NodeID, req *nodepb.SectorDeliver) (*nodepb.SectorDelivered, error)
 	SectorTrace(ctx context.Context, to names.NodeID, req *nodepb.TraceRequest) (*nodepb.TraceResponse, error)
+	// Numbers asks a registry member; see Numbers.Serve.
+	Numbers(ctx context.Context, to names.NodeID, req *nodepb.NumbersRequest) (*nodepb.NumbersResponse, error)
 	// Order puts candidates that seem alive first, and leaves none out.
 	Order(candidates []names.NodeID) []names.NodeID
 }

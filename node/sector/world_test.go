@@ -67,8 +67,9 @@ type world struct {
 	calls   []string
 	// outside is what an observer sees between a consultant and the managing body.
 	outside []observed
-	shares  func(*nodepb.ForwardLot) // sees each that sets out
-	shown   *nodepb.Presentation     // the last presentation that set out
+	shares  func(*nodepb.ForwardLot)                            // sees each that sets out
+	shown   *nodepb.Presentation                                // the last presentation that set out
+	lie     func(to names.NodeID, resp *nodepb.NumbersResponse) // spoils what a member says of numbers
 }
 
 // observed is one reply that travelled outside the sector.
@@ -506,6 +507,16 @@ func (p *peers) ForwardLot(ctx context.Context, to names.NodeID, req *nodepb.For
 	p.w.netMu.Unlock()
 	return carry(ctx, p, "forward-lot", to, req, func(n *testNode, req *nodepb.ForwardLot) (*nodepb.ForwardResponse, error) {
 		return n.member.ServeForwardLot(ctx, p.self, req)
+	})
+}
+
+func (p *peers) Numbers(ctx context.Context, to names.NodeID, req *nodepb.NumbersRequest) (*nodepb.NumbersResponse, error) {
+	return carry(ctx, p, "numbers", to, req, func(n *testNode, req *nodepb.NumbersRequest) (*nodepb.NumbersResponse, error) {
+		resp, err := (&Numbers{Registry: n, Journal: n.journal, Schemes: subject.Belgian(), Now: time.Now}).Serve(ctx, p.self, req)
+		if err == nil && p.w.lie != nil {
+			p.w.lie(to, resp)
+		}
+		return resp, err
 	})
 }
 

@@ -49,7 +49,7 @@ func read(tx *badger.Txn, id subject.ID) (*row, error) {
 // decodeRow reads what encode writes, and nothing else.
 func decodeRow(id subject.ID, raw []byte) (*row, error) {
 	p := new(nodepb.SectorRow)
-	if len(raw) > maxRow || proto.Unmarshal(raw, p) != nil || len(p.GetReferences()) > maxReferences || len(p.GetFormer()) > maxFamily {
+	if len(raw) > maxRow || proto.Unmarshal(raw, p) != nil || len(p.GetReferences()) > maxReferences || len(p.GetFormer()) > MaxFamily {
 		return nil, ErrCorrupt
 	}
 	r := new(row)
@@ -123,8 +123,8 @@ func (d *draft) family(id subject.ID) (all []subject.ID, err error) {
 				all = append(all, other)
 			}
 		}
-		if len(all) > maxFamily {
-			return nil, refuse("more than %d numbers of one subject", maxFamily)
+		if len(all) > MaxFamily {
+			return nil, refuse("more than %d numbers of one subject", MaxFamily)
 		}
 	}
 	return all, nil
@@ -304,8 +304,8 @@ func (d *draft) replace(old, successor subject.ID) error {
 	if err != nil {
 		return err
 	}
-	if len(olds)+len(news) > maxFamily {
-		return refuse("more than %d numbers of one subject", maxFamily)
+	if len(olds)+len(news) > MaxFamily {
+		return refuse("more than %d numbers of one subject", MaxFamily)
 	}
 	if err := d.agree(olds, news); err != nil {
 		return err

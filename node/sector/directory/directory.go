@@ -41,7 +41,7 @@ import (
 const (
 	MaxChanges    = 5_000 // rows in one change
 	maxReferences = 256   // under one number
-	maxFamily     = 64    // numbers joined by replacement
+	MaxFamily     = 64    // numbers joined by replacement
 	maxRow        = 64 << 10
 )
 
