@@ -281,13 +281,17 @@ func TestNumberChangesAtEverySide(t *testing.T) {
 	t.Run("cleared before, told after", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
 			var once sync.Once
+			going, replaced := make(chan struct{}), make(chan struct{})
 			w.set(func(method, _, to string, _ proto.Message) error {
 				if method == "deliver" && to == "pension" {
-					once.Do(func() { w.replace(ann, anew) })
+					once.Do(func() { close(going); <-replaced })
 				}
 				return nil
 			}, nil)
 			w.publish(ann, 1)
+			<-going
+			w.replace(ann, anew)
+			close(replaced)
 			time.Sleep(time.Hour)
 			w.declare("register", "registered", false, anew)
 			w.publish(anew, 2)
