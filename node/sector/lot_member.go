@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,9 +14,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/batch/content"
 	"github.com/crossroads-mesh/crossroads/node/batch/sources"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
-	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
-	"github.com/crossroads-mesh/crossroads/node/sector/veil"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/clearing/chunk"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -43,7 +40,7 @@ func (m *Member) ServeForwardLot(ctx context.Context, from names.NodeID, f *node
 		}
 		defer release()
 		var resp *nodepb.ForwardResponse
-		if resp, no = x.answer(ctx); no == nil {
+		if resp, no = m.answer(ctx, x.permission, x.hash, envelope.SectorLotAnswer, x); no == nil {
 			return resp, nil
 		}
 	}
@@ -79,92 +76,36 @@ type lotSubject struct {
 	queries []exchange.Query
 }
 
-// answer gets the content and lets it out once it is kept and journaled.
-func (x *lotAnswering) answer(ctx context.Context) (*nodepb.ForwardResponse, *refusal) {
-	key := outbox.Key{Table: forwards, ID: string(x.permission.GetId())}
-	kept := new(nodepb.KeptForward)
-	seen, err := x.load(key, kept)
-	if err != nil {
-		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
-	}
-	if seen && !bytes.Equal(kept.GetPermissionHash(), x.hash) {
-		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "another permission had this id")
-	}
-	resp, detail := kept.GetResponse(), "the answer kept from before: the source was not asked again"
-	if !seen {
-		found, old, no := x.obtain(ctx)
-		if no != nil {
-			return nil, no
-		}
-		if !old {
-			detail = ""
-		}
-		if no := x.stands(); no != nil { // the source may have taken long
-			return nil, no
-		}
-		if resp, no = x.seal(found); no != nil {
-			return nil, no
-		}
-		rows := []outbox.Change{row(key, &nodepb.KeptForward{PermissionHash: x.hash, Response: resp},
-			time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew+seenMargin))}
-		if !old {
-			rows = append(rows, row(x.contentKey(), found, x.Now().Add(x.Life)))
-		}
-		if x.keep(rows...) != nil {
-			return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be written")
-		}
-	}
-	a := new(nodepb.SectorAnswer)
-	items, err := content.Read(resp.GetContent(), len(x.subjects))
-	if _, bad := decode(envelope.SectorLotAnswer, resp.GetAnswer(), a); bad != nil || err != nil {
-		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read")
-	}
-	e := x.entry(nodepb.Event_SECTOR_SUPPLIED, items)
-	e.Status, e.AnswerCommitment, e.Detail = a.GetStatus(), a.GetCommitment(), detail
-	e.Evidence = append(e.Evidence, resp.GetAnswer())
-	if x.journal(ctx, e) != nil {
-		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "not journaled")
-	}
-	return resp, x.stands()
+func (x *lotAnswering) what() []byte { return hashLotParts(x.permission) }
+
+func (x *lotAnswering) supplied(raw []byte) (*nodepb.Entry, error) {
+	items, err := content.Read(raw, len(x.subjects))
+	return x.entry(nodepb.Event_SECTOR_SUPPLIED, items), err
 }
 
-func (x *lotAnswering) contentKey() outbox.Key {
-	return outbox.Key{Table: contents, ID: string(x.permission.GetRequestHash())}
-}
-
-// obtain gives what the source says of each subject, cut to what is permitted: kept from
-// before for the very same request, or fetched now.
-func (x *lotAnswering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, old bool, no *refusal) {
-	what := hashLotParts(x.permission)
-	kept := new(nodepb.KeptSectorContent)
-	if found, err := x.load(x.contentKey(), kept); err != nil {
-		return nil, false, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
-	} else if found && bytes.Equal(kept.GetPartsHash(), what) {
-		return kept, true, nil
-	}
+// fetch gives what the source says of each subject, cut to what is permitted.
+func (x *lotAnswering) fetch(ctx context.Context) (*nodepb.KeptSectorContent, *refusal) {
 	source, ok := x.sources[names.DatasetID(x.read.Order.Dataset)]
 	if !ok {
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
 	}
-	limited, cancel := context.WithTimeout(ctx, time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew).Sub(x.Now()))
-	defer cancel()
 	items := make([]content.Item, len(x.subjects))
-	if no := x.fetch(limited, source, items); no != nil {
-		return nil, false, no
+	if no := x.ask(ctx, source, items); no != nil {
+		return nil, no
 	}
-	c = &nodepb.KeptSectorContent{PartsHash: what, Status: summed(items), Blinding: fresh(blindingSize)}
+	c := &nodepb.KeptSectorContent{Status: summed(items)}
 	for _, i := range items {
 		c.Content = content.Append(c.Content, i)
 	}
 	if len(c.Content) > batch.MaxSectorContent {
-		return nil, false, refuse(registrypb.Reason_CHUNK_TOO_LARGE, "the records of so many do not fit one answer")
+		return nil, refuse(registrypb.Reason_CHUNK_TOO_LARGE, "the records of so many do not fit one answer")
 	}
-	return c, false, nil
+	return c, nil
 }
 
-// fetch asks the source about every subject: at once if it can, else one by one, some beside
+// ask asks the source about every subject: at once if it can, else one by one, some beside
 // each other. What fails for one subject fails for that one.
-func (x *lotAnswering) fetch(ctx context.Context, source exchange.Source, items []content.Item) *refusal {
+func (x *lotAnswering) ask(ctx context.Context, source exchange.Source, items []content.Item) *refusal {
 	if m, can := source.(sources.Many); can {
 		var queries []exchange.Query
 		for _, s := range x.subjects {
@@ -246,22 +187,6 @@ func (x *lotAnswering) warn(err error) {
 		}
 	}
 	x.Log.Warn("source failed", "dataset", x.read.Order.Dataset, "ticket", x.permission.GetTicket(), "err", text)
-}
-
-// seal signs an answer to one permission.
-func (x *lotAnswering) seal(c *nodepb.KeptSectorContent) (*nodepb.ForwardResponse, *refusal) {
-	raw, _, err := x.sign(envelope.SectorLotAnswer, &nodepb.SectorAnswer{
-		Mesh: string(x.Mesh), Ticket: x.permission.GetTicket(), Member: nodeRef(x.Self), PermissionHash: x.hash,
-		Status: c.GetStatus(), Commitment: exchange.Commitment(c.GetBlinding(), c.GetContent()), TimeUnixMs: x.Now().UnixMilli(),
-	})
-	resp := &nodepb.ForwardResponse{Answer: raw, Content: c.GetContent(), Blinding: c.GetBlinding()}
-	if err == nil {
-		resp.Padding, err = veil.Padding(resp)
-	}
-	if err != nil {
-		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "the answer could not be signed, or is too large")
-	}
-	return resp, nil
 }
 
 // entry begins an entry of the sector's journal at this node. Whom it is about is told of

@@ -12,9 +12,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/node/exchange"
-	"github.com/crossroads-mesh/crossroads/node/exchange/outbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
-	"github.com/crossroads-mesh/crossroads/node/sector/veil"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/clearing/chunk"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -85,7 +83,7 @@ func (m *Member) ServeForward(ctx context.Context, from names.NodeID, f *nodepb.
 		}
 		defer release()
 		var resp *nodepb.ForwardResponse
-		if resp, no = x.answer(ctx); no == nil {
+		if resp, no = m.answer(ctx, x.permission, x.hash, envelope.SectorAnswer, x); no == nil {
 			return resp, nil
 		}
 	}
@@ -115,74 +113,19 @@ type part struct {
 	exchange.Query
 }
 
-// answer gets the content and lets it out once it is kept and journaled.
-func (x *answering) answer(ctx context.Context) (*nodepb.ForwardResponse, *refusal) {
-	key := outbox.Key{Table: forwards, ID: string(x.permission.GetId())}
-	kept := new(nodepb.KeptForward)
-	seen, err := x.load(key, kept)
-	if err != nil {
-		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
-	}
-	if seen && !bytes.Equal(kept.GetPermissionHash(), x.hash) {
-		return nil, refuse(registrypb.Reason_CLEARANCE_REPLAYED, "another permission had this id")
-	}
-	resp, detail := kept.GetResponse(), "the answer kept from before: the source was not asked again"
-	if !seen {
-		content, old, no := x.obtain(ctx)
-		if no != nil {
-			return nil, no
-		}
-		if !old {
-			detail = ""
-		}
-		if no := x.stands(); no != nil { // the source may have taken long
-			return nil, no
-		}
-		if resp, no = x.seal(content); no != nil {
-			return nil, no
-		}
-		rows := []outbox.Change{row(key, &nodepb.KeptForward{PermissionHash: x.hash, Response: resp},
-			time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew+seenMargin))}
-		if !old {
-			rows = append(rows, row(x.contentKey(), content, x.Now().Add(x.Life)))
-		}
-		if x.keep(rows...) != nil {
-			return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be written")
-		}
-	}
-	a := new(nodepb.SectorAnswer)
-	if _, err := decode(envelope.SectorAnswer, resp.GetAnswer(), a); err != nil {
-		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "own answer cannot be read")
-	}
-	e := x.entry(nodepb.Event_SECTOR_SUPPLIED)
-	e.Status, e.AnswerCommitment, e.Detail = a.GetStatus(), a.GetCommitment(), detail
-	e.Evidence = append(e.Evidence, resp.GetAnswer())
-	if x.journal(ctx, e) != nil {
-		return nil, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "not journaled")
-	}
-	return resp, x.stands()
+func (x *answering) what() []byte {
+	return sum(append(hashParts(x.permission.GetParts()), strings.Join(x.permission.GetFields(), "\x00")...))
 }
 
-func (x *answering) contentKey() outbox.Key {
-	return outbox.Key{Table: contents, ID: string(x.permission.GetRequestHash())}
+func (x *answering) supplied([]byte) (*nodepb.Entry, error) {
+	return x.entry(nodepb.Event_SECTOR_SUPPLIED), nil
 }
 
-// obtain gives what the source says, cut to what is permitted: kept from before for the
-// very same request, or fetched now.
-func (x *answering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, old bool, no *refusal) {
-	what := sum(append(hashParts(x.permission.GetParts()), strings.Join(x.permission.GetFields(), "\x00")...))
-	kept := new(nodepb.KeptSectorContent)
-	if found, err := x.load(x.contentKey(), kept); err != nil {
-		return nil, false, refuse(registrypb.Reason_JOURNAL_UNAVAILABLE, "the outbox cannot be read")
-	} else if found && bytes.Equal(kept.GetPartsHash(), what) {
-		return kept, true, nil
-	}
+func (x *answering) fetch(ctx context.Context) (*nodepb.KeptSectorContent, *refusal) {
 	source, ok := x.sources[x.checked.Dataset]
 	if !ok {
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "no source is configured for this dataset")
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.UnixMilli(x.permission.GetAnswerByUnixMs()).Add(x.Bounds.Skew).Sub(x.Now()))
-	defer cancel()
 	var all []exchange.Record
 	for _, p := range x.parts {
 		records, err := source.Fetch(ctx, p.Query)
@@ -190,9 +133,9 @@ func (x *answering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, ol
 			text := strings.ReplaceAll(err.Error(), p.Subject.Number(), "***")
 			x.Log.Warn("source failed", "dataset", p.Dataset, "ticket", x.permission.GetTicket(), "err", text)
 			if errors.Is(err, exchange.ErrSourceUnavailable) || ctx.Err() != nil {
-				return nil, false, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
+				return nil, refuse(registrypb.Reason_SUPPLIER_UNAVAILABLE, "source unavailable")
 			}
-			return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
+			return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "source failed")
 		}
 		for _, r := range records { // what lasts over two parts comes twice
 			if len(x.parts) == 1 || !slices.ContainsFunc(all, func(o exchange.Record) bool { return bytes.Equal(o, r) }) {
@@ -202,25 +145,9 @@ func (x *answering) obtain(ctx context.Context) (c *nodepb.KeptSectorContent, ol
 	}
 	content, status, err := x.content.Make(x.checked.Dataset, x.schema, all, x.checked.Fields)
 	if err != nil {
-		return nil, false, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
+		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)
 	}
-	return &nodepb.KeptSectorContent{PartsHash: what, Status: status, Content: content, Blinding: fresh(blindingSize)}, false, nil
-}
-
-// seal signs an answer to one permission.
-func (x *answering) seal(c *nodepb.KeptSectorContent) (*nodepb.ForwardResponse, *refusal) {
-	raw, _, err := x.sign(envelope.SectorAnswer, &nodepb.SectorAnswer{
-		Mesh: string(x.Mesh), Ticket: x.permission.GetTicket(), Member: nodeRef(x.Self), PermissionHash: x.hash,
-		Status: c.GetStatus(), Commitment: exchange.Commitment(c.GetBlinding(), c.GetContent()), TimeUnixMs: x.Now().UnixMilli(),
-	})
-	resp := &nodepb.ForwardResponse{Answer: raw, Content: c.GetContent(), Blinding: c.GetBlinding()}
-	if err == nil {
-		resp.Padding, err = veil.Padding(resp)
-	}
-	if err != nil {
-		return nil, refuse(registrypb.Reason_SUPPLIER_ERROR, "the answer could not be signed, or is too large")
-	}
-	return resp, nil
+	return &nodepb.KeptSectorContent{Status: status, Content: content}, nil
 }
 
 // entry begins an entry of the sector's journal at this node.
