@@ -119,6 +119,10 @@ func TestRestoredDisk(t *testing.T) {
 			continue
 		}
 		found, err := n.Client(site.ID).Evidence(ctx)
+		for err == nil && len(found.Declared) == 0 && ctx.Err() == nil { // its replica may be behind the one that was waited for
+			waitUntil(ctx, pollEvery)
+			found, err = n.Client(site.ID).Evidence(ctx)
+		}
 		if err != nil || len(found.Items) > 0 {
 			t.Errorf("%s accuses: %+v, %v", site.ID, found, err)
 		}
