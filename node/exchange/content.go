@@ -57,9 +57,5 @@ func CheckContent(content []byte, permitted []names.FieldName) (int, error) {
 // BlindingSize is how many random bytes hide content in its commitment.
 const BlindingSize = blindingSize
 
-// Together takes steps at the same time and gives an error of one that failed, once all
-// have ended.
-func Together(steps ...func() error) error { return together(steps...) }
-
 // Tidy makes an entry's detail what a journal takes.
 func Tidy(e *nodepb.Entry) { tidy(e) }

@@ -344,6 +344,42 @@ func TestReplayedReceipts(t *testing.T) {
 	})
 }
 
+// A change that could not be journaled is not accepted, told to nobody, and given no
+// ticket when it comes again: only once its entry is there.
+func TestPublishedIsJournaled(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		j := w.nodes["register"].journal
+		failing := func(f func(*nodepb.Entry) error) {
+			j.mu.Lock()
+			j.fail = f
+			j.mu.Unlock()
+		}
+		failing(func(e *nodepb.Entry) error {
+			if e.Event == nodepb.Event_PUBLISHED {
+				return context.DeadlineExceeded
+			}
+			return nil
+		})
+		change := moved(bob, 1)
+		for range 2 {
+			if a, err := w.nodes["register"].publisher.Publish(t.Context(), change); err == nil {
+				t.Errorf("%s was given, and no entry says so", a.Ticket)
+			}
+		}
+		time.Sleep(time.Hour)
+		want(t, "told", len(w.take("pension")), 0)
+		failing(nil)
+		a, err := w.nodes["register"].publisher.Publish(t.Context(), change)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if items := w.take("pension"); len(items) != 1 || items[0].Ticket != a.Ticket {
+			t.Errorf("told later: %v", contents(items))
+		}
+	})
+}
+
 // A journal that fails stops everything on that side, and nothing is lost.
 func TestJournalFails(t *testing.T) {
 	for _, who := range []string{"register", "pension"} {

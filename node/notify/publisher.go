@@ -155,8 +155,9 @@ func (p *Publisher) Publish(ctx context.Context, c Change) (*Accepted, error) {
 	return p.accept(ctx, key, a)
 }
 
-// accept signs a change, keeps and journals it at the same time, neither of which needs
-// the other, and hands it on.
+// accept signs a change, journals it, keeps it and hands it on. In this order: a change
+// that is kept is told, and its ticket given again, whatever comes between; so its entry
+// must be there. An entry whose change was not kept is one that nobody was given.
 func (p *Publisher) accept(ctx context.Context, key outbox.Key, a *change) (*Accepted, error) {
 	now := p.cfg.Now()
 	publication := a.publication(p.cfg.Mesh, p.cfg.Self, now.UnixMilli())
@@ -181,11 +182,10 @@ func (p *Publisher) accept(ctx context.Context, key outbox.Key, a *change) (*Acc
 	}
 	e := publicationEntry(now, nodepb.Role_PUBLISHER, nodepb.Event_PUBLISHED, ticket, publication, sum(raw))
 	e.Evidence = [][]byte{raw}
-	err = exchange.Together(
-		func() error { return appendAll(ctx, p.cfg.Journal, []*nodepb.Entry{e}) },
-		func() error { return p.cfg.Queue.Write(row, mark) },
-	)
-	if err != nil {
+	if err := appendAll(ctx, p.cfg.Journal, []*nodepb.Entry{e}); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err := p.cfg.Queue.Write(row, mark); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	p.mu.Lock()
