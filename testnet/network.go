@@ -331,6 +331,7 @@ func (n *Network) Close() error {
 	}
 	if n.layout != nil {
 		err = errors.Join(err, n.layout.claims.Close())
+		n.layout.claims = nil
 	}
 	if n.options.temporary {
 		err = errors.Join(err, os.RemoveAll(n.options.Dir))
