@@ -21,7 +21,7 @@
 //	            POST /v1/publications, GET /v1/publications/{client_ticket}
 //	            GET  /v1/inbox, POST /v1/inbox/take, acknowledge, release
 //	            POST /v1/subject/nonce, /v1/subject/view
-//	            POST /v1/mandates /v1/mandates/challenge /v1/mandates/revoke /v1/mandates/search
+//	            POST /v1/mandates /v1/mandates/challenge, revoke, search, history
 //	            POST /v1/inspection
 //	            GET  /v1/officer/search, POST /v1/officer/search, /v1/officer/report
 //	            GET  /v1/sector/members /v1/sector/trace/{ticket}

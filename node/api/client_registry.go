@@ -53,3 +53,9 @@ func (c *Client) History(ctx context.Context, kind, id string) (List[Change], er
 func (c *Client) ReferenceHistory(ctx context.Context, s Subject) (List[Change], error) {
 	return post[List[Change]](ctx, c, "/v1/references/history", SubjectQuery{Subject: s})
 }
+
+// MandateHistory gives those by which the node's own institution registered or took back
+// mandates that a subject gave.
+func (c *Client) MandateHistory(ctx context.Context, s Subject) (List[Change], error) {
+	return post[List[Change]](ctx, c, "/v1/mandates/history", SubjectQuery{Subject: s})
+}

@@ -15,18 +15,21 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
+	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
 // Change is one signed command that concerned a record.
 type Change struct {
-	Index    uint64          `json:"index"`
-	Time     time.Time       `json:"time"` // as its author says
-	Author   string          `json:"author"`
-	Sequence uint64          `json:"sequence"`
-	SignedBy []names.KeyID   `json:"signed_by"` // of the author's keys, those whose signature holds
-	SHA256   string          `json:"sha256"`    // of the command's payload
-	Kind     string          `json:"kind"`
-	Command  json.RawMessage `json:"command"`
+	Index    uint64        `json:"index"`
+	Time     time.Time     `json:"time"` // as its author says
+	Author   string        `json:"author"`
+	Sequence uint64        `json:"sequence"`
+	SignedBy []names.KeyID `json:"signed_by"` // of the author's keys, those whose signature holds
+	SHA256   string        `json:"sha256"`    // of the command's payload
+	Kind     string        `json:"kind"`
+	// Command is its body; of one on a mandate, the terms that were signed.
+	Command json.RawMessage `json:"command"`
+	Mandate names.MandateID `json:"mandate,omitempty"` // which it gives or takes back
 	// Envelope is the command as it was signed, so that anybody can verify it.
 	Envelope []byte `json:"envelope,omitempty"`
 }
@@ -71,7 +74,7 @@ func (s *Server) history(q *request) (response, error) {
 	}
 	single := of.Kind == "members" || of.Kind == "level" || of.Kind == "autopilot"
 	if len(of.ID) > 256 || (of.ID == "") != single {
-		return nil, problem(CodeMalformed, "id", "Want the record's ID; an offering's is institution:dataset, a node's institution/name, and "+of.Kind+" has "+cmpOr(map[bool]string{true: "none"}[single], "one")+".")
+		return nil, problem(CodeMalformed, "id", "Want the record's ID; an offering's is institution:dataset, a subscription's institution:dataset:purpose, a node's institution/name, and "+of.Kind+" has "+cmpOr(map[bool]string{true: "none"}[single], "one")+".")
 	}
 	out := List[Change]{Items: []Change{}}
 	err := s.readView(q, func(v record.View, age time.Duration) (err error) {
@@ -93,6 +96,17 @@ func (s *Server) history(q *request) (response, error) {
 // referenceHistory tells what this institution itself has declared of a subject over
 // time. The look-up is journaled.
 func (s *Server) referenceHistory(q *request) (response, error) {
+	return s.ownHistory(q, "history of own references", record.View.SubjectHistory)
+}
+
+// mandateHistory tells which mandates of a subject this institution itself has registered
+// and taken back. The look-up is journaled. What others registered is not looked for, and so
+// looks as if it were not there.
+func (s *Server) mandateHistory(q *request) (response, error) {
+	return s.ownHistory(q, "history of own mandates", record.View.MandateHistory)
+}
+
+func (s *Server) ownHistory(q *request, what string, read func(record.View, *record.Rules, names.InstitutionID, subject.ID, func() error, func(record.Change) error) error) (response, error) {
 	in, err := decode[SubjectQuery](q.body)
 	if err != nil {
 		return nil, err
@@ -101,7 +115,7 @@ func (s *Server) referenceHistory(q *request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.readingOf(q, "", id, "history of own references"); err != nil {
+	if err := s.readingOf(q, "", id, what); err != nil {
 		return nil, err
 	}
 	out := List[Change]{Items: []Change{}}
@@ -109,7 +123,7 @@ func (s *Server) referenceHistory(q *request) (response, error) {
 		if err := out.stamp(v, age); err != nil {
 			return err
 		}
-		return v.SubjectHistory(s.cfg.Reads.Rules(), s.cfg.Self.Institution, id, q.Context().Err, func(c record.Change) error {
+		return read(v, s.cfg.Reads.Rules(), s.cfg.Self.Institution, id, q.Context().Err, func(c record.Change) error {
 			if len(out.Items) == maxChanges {
 				out.Items = out.Items[1:]
 			}
@@ -123,15 +137,25 @@ func (s *Server) referenceHistory(q *request) (response, error) {
 
 func changeOf(c record.Change) (Change, error) {
 	alone := &registrypb.Command{Body: c.Command.Body}
-	body, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(alone)
 	m := proto.Message(alone).ProtoReflect()
 	out := Change{
 		Index: c.Index, Time: c.Time.UTC(), Author: c.Author, Sequence: c.Sequence, SignedBy: c.SignedBy, SHA256: hex.EncodeToString(c.Hash),
-		Kind: string(m.WhichOneof(m.Descriptor().Oneofs().ByName("body")).Name()), Command: body, Envelope: c.Envelope,
+		Kind: string(m.WhichOneof(m.Descriptor().Oneofs().ByName("body")).Name()), Envelope: c.Envelope,
 	}
 	if out.SignedBy == nil {
 		out.SignedBy = []names.KeyID{}
 	}
+	form := protojson.MarshalOptions{UseProtoNames: true}
+	var err error
+	if terms, id, _ := record.MandateOf(c.Command); terms != nil { // the command holds them as the bytes that were signed
+		out.Mandate = id
+		var read []byte
+		if read, err = form.Marshal(terms); err == nil {
+			out.Command, err = json.Marshal(map[string]json.RawMessage{out.Kind: read})
+		}
+		return out, err
+	}
+	out.Command, err = form.Marshal(alone)
 	return out, err
 }
 

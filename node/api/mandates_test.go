@@ -10,6 +10,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/identity"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
@@ -66,4 +67,31 @@ func TestMalformedMandates(t *testing.T) {
 			t.Errorf("%s: %d %s", where, w.Code, w.Body)
 		}
 	}
+}
+
+// The history of own mandates is journaled with the subject before it is told, and what
+// others registered looks as what is not there.
+func TestMandateHistory(t *testing.T) {
+	f := new(fakes)
+	seed(t, f)
+	s, _ := newServer(t, f)
+	of := func(number string) string {
+		w := ask(s, "POST", "/v1/mandates/history", `{"subject":{"scheme":"ssin","number":"`+number+`"}}`, bearer("file-token")...)
+		if w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	if own := of(person); !strings.Contains(own, `"purpose":"inquiry"`) || !strings.Contains(own, `"holder":"nsso"`) || !strings.Contains(own, `"envelope":"`) {
+		t.Errorf("the terms, or what proves them, are missing: %s", own)
+	}
+	if e := f.entries[0]; len(f.entries) != 1 || e.GetSubject().GetNumber() != person || e.Application != "file" || e.Detail != "history of own mandates" {
+		t.Errorf("journaled %v", f.entries)
+	}
+	others, nobodys := of(recordtest.Person(2)), of(recordtest.Person(3)) // nsso registered one of the first
+	if others != nobodys {
+		t.Errorf("another's mandate is told of: %s, not %s", others, nobodys)
+	}
+	f.journaled = errDisk
+	wantProblem(t, ask(s, "POST", "/v1/mandates/history", `{"subject":{"scheme":"ssin","number":"`+person+`"}}`, bearer("file-token")...), CodeUnavailable, "")
 }

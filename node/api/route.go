@@ -94,6 +94,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/mandates", access: token, media: mediaJSON, handle: s.giveMandate},
 		{method: post, path: "/v1/mandates/revoke", access: token, media: mediaJSON, handle: s.revokeMandate},
 		{method: post, path: "/v1/mandates/search", access: token, media: mediaJSON, handle: s.findMandates},
+		{method: post, path: "/v1/mandates/history", access: token, media: mediaJSON, handle: s.mandateHistory},
 		{method: get, path: "/v1/officer/search", access: token, query: officerQuery, handle: s.officerByQuery},
 		{method: post, path: "/v1/officer/search", access: token, media: mediaJSON, handle: s.officerSearch},
 		{method: post, path: "/v1/officer/report", access: token, media: mediaJSON, handle: s.officerReport},

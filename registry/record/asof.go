@@ -111,7 +111,7 @@ func (w *rewind) concerned(c *registrypb.Command) {
 
 // opens reports whether a command gives or takes back a mandate of the subject.
 func (w *rewind) opens(c *registrypb.Command) bool {
-	giver := giverOf(c)
+	_, _, giver := MandateOf(c)
 	return slices.Contains(w.family, subject.Raw(subject.Scheme(giver.GetScheme()), giver.GetNumber()))
 }
 

@@ -15,10 +15,10 @@ import (
 )
 
 // Kinds are the public tables whose records have a history.
-var Kinds = []string{"authorization", "autopilot", "dataset", "group", "institution", "key", "level", "members", "node", "offering", "provider"}
+var Kinds = []string{"authorization", "autopilot", "dataset", "group", "institution", "key", "level", "members", "node", "offering", "provider", "subscription"}
 
-// RecordID names a record of a public table. An offering's ID is institution:dataset;
-// the records of autopilot, level and members have none, for there is one each.
+// RecordID names a record of a public table. An offering's ID is institution:dataset, a
+// subscription's institution:dataset:purpose; the records of autopilot, level and members have none, for there is one each.
 type RecordID struct{ Kind, ID string }
 
 // Touches gives the records that a public command concerns.
@@ -47,6 +47,9 @@ func Touches(c *registrypb.Command) []RecordID {
 		return one("node", NodeID(b.SetNode.GetRef()).String())
 	case *registrypb.Command_SetOffering:
 		return one("offering", b.SetOffering.GetInstitution()+":"+b.SetOffering.GetDataset())
+	case *registrypb.Command_SetSubscription:
+		s := b.SetSubscription
+		return one("subscription", s.GetInstitution()+":"+s.GetDataset()+":"+s.GetPurpose())
 	case *registrypb.Command_SetIdentityProvider:
 		return one("provider", b.SetIdentityProvider.GetId())
 	case *registrypb.Command_SetFeatureLevel:
@@ -106,9 +109,29 @@ func (v View) RecordHistory(r *Rules, of RecordID, fn func(Change) error) error 
 }
 
 // SubjectHistory calls fn with every command of an institution's directory chain that
-// concerned a subject, under any of its numbers, with the rows on others left out. It
-// reads that whole chain: stop is asked between commands, and its error ends the work.
+// declared references of a subject or changed its numbers, under any of its numbers, with
+// the rows on others left out. It reads that whole chain: stop is asked between commands,
+// and its error ends the work.
 func (v View) SubjectHistory(r *Rules, inst names.InstitutionID, about subject.ID, stop func() error, fn func(Change) error) error {
+	return v.directoryHistory(r, inst, about, stop, fn, func(w *rewind, c *registrypb.Command, _ []byte) (envelope []byte, concerns bool) {
+		w.concerned(c)
+		return nil, len(c.GetDeclareReferences().GetReferences())+len(c.GetSetNumbers().GetEvents()) > 0
+	})
+}
+
+// MandateHistory is SubjectHistory for the commands by which the institution registered or
+// took back mandates that the subject gave. Each is of one subject, and so its envelope is
+// told too. What other institutions said of these mandates is on their own chains.
+func (v View) MandateHistory(r *Rules, inst names.InstitutionID, giver subject.ID, stop func() error, fn func(Change) error) error {
+	return v.directoryHistory(r, inst, giver, stop, fn, func(w *rewind, c *registrypb.Command, raw []byte) (envelope []byte, concerns bool) {
+		return raw, w.opens(c)
+	})
+}
+
+// directoryHistory reads an institution's directory chain. pick says which commands concern
+// the subject, takes the rows on others out of them, and gives what may be told of the envelope.
+func (v View) directoryHistory(r *Rules, inst names.InstitutionID, about subject.ID, stop func() error, fn func(Change) error,
+	pick func(w *rewind, c *registrypb.Command, raw []byte) (envelope []byte, concerns bool)) error {
 	family, err := v.Family(about)
 	if err != nil {
 		return err
@@ -123,15 +146,15 @@ func (v View) SubjectHistory(r *Rules, inst names.InstitutionID, about subject.I
 		if err != nil {
 			return err
 		}
-		w.concerned(c)
-		if len(c.GetDeclareReferences().GetReferences())+len(c.GetSetNumbers().GetEvents()) == 0 {
+		told, concerns := pick(w, c, raw)
+		if !concerns {
 			return nil
 		}
 		signed, err := keys.signed(c.Author, opened)
 		if err != nil {
 			return err
 		}
-		return fn(changeOf(index, c, hash, signed, nil))
+		return fn(changeOf(index, c, hash, signed, told))
 	})
 }
 

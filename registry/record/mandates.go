@@ -158,19 +158,21 @@ func revocationTerms(r *registrypb.MandateRevocation) (*registrypb.RevocationTer
 	return t, nil
 }
 
-// giverOf gives the giver that a command on mandates names, nil if it is none.
-func giverOf(c *registrypb.Command) *registrypb.Subject {
+// MandateOf reads what a command on mandates says: the terms that its signer and its giver's
+// token signed, which are MandateTerms or RevocationTerms, the id of the mandate and its
+// giver. Terms are nil if it is another kind of command.
+func MandateOf(c *registrypb.Command) (terms proto.Message, id names.MandateID, giver *registrypb.Subject) {
 	switch b := c.Body.(type) {
 	case *registrypb.Command_GiveMandate:
 		if t, err := mandateTerms(b.GiveMandate); err == nil {
-			return t.Giver
+			return t, names.MandateID(t.Id), t.Giver
 		}
 	case *registrypb.Command_RevokeMandate:
 		if t, err := revocationTerms(b.RevokeMandate); err == nil {
-			return t.Giver
+			return t, names.MandateID(t.Id), t.Giver
 		}
 	}
-	return nil
+	return nil, "", nil
 }
 
 // token checks that a giver agreed to exactly these terms, at a node of the author's. The
