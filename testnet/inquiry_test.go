@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -149,7 +150,7 @@ func TestInquiryWithoutASource(t *testing.T) {
 
 // TestInquiryKilled kills the asking node at random moments of an inquiry, and asks again
 // under the same client ticket: the answer is whole, every source was asked under one
-// ticket, and the trace joins all of them.
+// ticket and no other, and the trace joins all of them.
 func TestInquiryKilled(t *testing.T) {
 	o := processes(t)
 	o.Persons = 4000
@@ -198,12 +199,30 @@ func TestInquiryKilled(t *testing.T) {
 		}
 		tickets := n.partTickets(ctx, t, ask, got.Ticket)
 		for _, d := range datasets {
-			if len(tickets[d]) != 1 {
-				t.Errorf("round %d: %s was asked under %d tickets", round, d, len(tickets[d]))
+			asked := 0
+			for ticket := range tickets[d] {
+				if n.left(ctx, t, ask.Requester, ticket) {
+					asked++
+				}
+			}
+			if asked != 1 {
+				t.Errorf("round %d: %s was asked under %d tickets", round, d, asked)
 			}
 		}
 		t.Logf("round %d: the first asking ended with %v", round, err)
 	}
+}
+
+// left tells whether a request has left its node: anything but the entry that it was
+// made. One that was journaled, and not yet kept when the node died, is made anew under
+// another ticket (DESIGN.md of node/exchange), and nobody else may know of it.
+func (n *Network) left(ctx context.Context, t *testing.T, node names.InstitutionID, ticket names.Ticket) bool {
+	t.Helper()
+	story, err := n.Client(node).Trace(ctx, ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(story.Steps, func(s trace.Step) bool { return s.Event != nodepb.Event_REQUESTED.String() })
 }
 
 // partTickets gives under which tickets the own journal tells of an inquiry's parts.
