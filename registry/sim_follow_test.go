@@ -149,3 +149,45 @@ func TestSameBytesHaveOneEffect(t *testing.T) {
 		}
 	})
 }
+
+// A follower that takes nothing of what a member sends does not keep that member from ending
+// when its log fails, nor from being started again.
+func TestDeafFollowerDoesNotKeepAMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1, 3)
+		defer s.stop()
+		s.waitApplied(s.members[1], s.admit("w1").Index)
+		m := s.members[1]
+		deaf, hears := make(chan struct{}), make(chan struct{})
+		isDeaf, watched := sync.OnceFunc(func() { close(deaf) }), make(chan error, 1)
+		go func() {
+			watched <- m.running().HandleWatch(context.Background(), node("w1"), new(registrypb.WatchRequest), func(*registrypb.WatchEvent) error {
+				isDeaf()
+				<-hears
+				return nil
+			})
+		}()
+		<-deaf
+		m.disk.mu.Lock()
+		m.disk.failSyncs = 1
+		m.disk.mu.Unlock()
+		s.admit("pcsa")
+		select {
+		case err := <-m.done:
+			if !errors.Is(err, registry.ErrLogFailed) {
+				t.Errorf("it ended with %v", err)
+			}
+			m.done <- nil
+		case <-time.After(time.Minute): // virtual
+			close(hears)
+			t.Fatal("the member goes on, or does not end")
+		}
+		s.kill(m)
+		s.start(m)
+		s.waitApplied(m, s.admit("energy").Index)
+		close(hears)
+		if err := <-watched; !errors.Is(err, registry.ErrClosed) {
+			t.Errorf("the watch of the member that ended: %v", err)
+		}
+	})
+}

@@ -64,6 +64,7 @@ type simMember struct {
 
 	mu     sync.Mutex
 	node   *simNode
+	layer  *simLayer          // closed by the member when its log fails, and at its end
 	reg    *registry.Registry // nil while it is down
 	cancel context.CancelFunc
 	done   chan error
@@ -120,17 +121,30 @@ func (s *sim) start(m *simMember) {
 	node.reg = r
 	s.net.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done, ended := make(chan error, 1), make(chan struct{})
 	go func() {
 		err := r.Run(ctx)
 		if err != nil {
 			s.log.Error("ended", "node", m.id.String(), "error", err)
 		}
 		s.net.crash(node) // a process whose registry ended has ended
+		close(ended)
 		done <- err
 	}()
+	go func() {
+		select {
+		case <-layer.closed:
+		case <-ended:
+			return
+		}
+		select {
+		case <-ended:
+		case <-time.After(simEnds):
+			s.t.Errorf("seed %d: %s fell silent, and has not ended %v later", s.seed, m.id, simEnds)
+		}
+	}()
 	m.mu.Lock()
-	m.node, m.reg, m.cancel, m.done = node, r, cancel, done
+	m.node, m.layer, m.reg, m.cancel, m.done = node, layer, r, cancel, done
 	m.mu.Unlock()
 }
 
@@ -213,9 +227,12 @@ func TestLinearizable(t *testing.T) {
 	t.Logf("%d seeds: %v", seeds, total)
 }
 
-const (
+const ( // virtual
 	simClients = 4
-	simLasts   = 14 * time.Second // virtual
+	simLasts   = 14 * time.Second
+	// simEnds is how long a member may take to end after it fell silent: a sync or two that
+	// are slow.
+	simEnds = time.Second
 )
 
 // play runs clients and faults, then heals everything and looks whether all agree.
@@ -369,13 +386,25 @@ var chainModel = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v: %+v", input, output) },
 }
 
-// recover ends every fault.
+// recover ends every fault, and starts again whoever was down or on the way there: from
+// then on nobody may end any more.
 func (s *sim) recover() {
 	s.net.heal()
 	for _, m := range s.members {
 		m.disk.mu.Lock()
 		m.disk.full, m.disk.failSyncs, m.disk.syncTakes = false, 0, 0
 		m.disk.mu.Unlock()
+	}
+	synctest.Wait() // a member that was told of a failure this moment has fallen silent
+	for _, m := range s.members {
+		select {
+		case <-m.layer.closed:
+			select {
+			case <-m.node.dead:
+			case <-time.After(simEnds): // start complains
+			}
+		default:
+		}
 		if m.running() == nil {
 			s.kill(m)
 			s.start(m)

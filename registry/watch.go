@@ -19,22 +19,18 @@ const (
 // HandleWatch answers MethodWatch on a member, whatever its role: it sends what
 // from may see, in order of index, from req.FromIndex on, and then what comes. An
 // event without an envelope says that everything visible up to its index was sent.
-// It returns when ctx ends, send fails, or from is suspended.
+// It returns when ctx ends, send fails, from is suspended, or the registry is closed.
+//
+// Run and Close do not wait for send: a follower that takes nothing would keep a member
+// whose disk failed from ending, and so from being started again. The ctx of the caller is
+// what ends a send.
 func (r *Registry) HandleWatch(ctx context.Context, from names.NodeID, req *registrypb.WatchRequest, send func(*registrypb.WatchEvent) error) error {
 	if r.member == nil {
 		return ErrNotMember
 	}
-	ctx, leave, err := r.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
 	next := max(1, req.GetFromIndex())
-	for {
-		if err := r.admitted(from); err != nil {
-			return err
-		}
-		commands, upTo, err := r.visible(from.Institution, next)
+	for first := true; ; first = false {
+		commands, upTo, err := r.news(ctx, from, next, !first)
 		if err != nil {
 			return err
 		}
@@ -50,10 +46,26 @@ func (r *Registry) HandleWatch(ctx context.Context, from names.NodeID, req *regi
 			}
 		}
 		next = max(upTo+1, next)
+	}
+}
+
+// news gives what visible does if from is admitted; if wait is set, as soon as next is
+// applied or the follower wants a sign of life.
+func (r *Registry) news(ctx context.Context, from names.NodeID, next uint64, wait bool) ([]record.Command, uint64, error) {
+	ctx, leave, err := r.enter(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer leave()
+	if wait {
 		if err := r.awaitNews(ctx, next); err != nil {
-			return err
+			return nil, 0, err
 		}
 	}
+	if err := r.admitted(from); err != nil {
+		return nil, 0, err
+	}
+	return r.visible(from.Institution, next)
 }
 
 // visible reads the next commands for a follower of inst, and how far they reach.
