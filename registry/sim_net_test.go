@@ -32,6 +32,10 @@ type simNet struct {
 	// lie, if set, may change what a member sends to a watcher; not to a member, which also
 	// watches others while it hears no leader.
 	lie func(member names.NodeID, e *registrypb.WatchEvent) *registrypb.WatchEvent
+	// answer, if set, gives what the node to answers, in place of resp and err.
+	answer func(from, to names.NodeID, req, resp proto.Message, err error) (proto.Message, error)
+	// watched, if set, is told who begins to follow whom.
+	watched func(from, to names.NodeID)
 }
 
 // simHeld is what waits to arrive at a node: answers on connections that it opened, and
@@ -437,6 +441,12 @@ func (p simPeers) Call(ctx context.Context, to names.NodeID, method string, req,
 	if err := p.travel(ctx, to, p.self.id); err != nil {
 		return err
 	}
+	p.net.mu.Lock()
+	answer := p.net.answer
+	p.net.mu.Unlock()
+	if answer != nil {
+		out, err = answer(p.self.id, to, req, out, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -470,6 +480,11 @@ func (p simPeers) Watch(ctx context.Context, to names.NodeID, req *registrypb.Wa
 	if there == nil {
 		return nil, errNoAnswer
 	}
+	p.net.mu.Lock()
+	if p.net.watched != nil {
+		p.net.watched(p.self.id, to)
+	}
+	p.net.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{ctx: ctx, cancel: cancel, events: make(chan *registrypb.WatchEvent), done: make(chan struct{})}
 	go func() {
