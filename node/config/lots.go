@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"time"
+	_ "time/tzdata" // the image has none
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 )
