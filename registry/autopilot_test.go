@@ -91,7 +91,7 @@ func (m *mesh) load(through names.NodeID) (stop func() (acknowledged int)) {
 // to three that the genesis file does not know, and replaces a disk, all under load.
 func TestMembershipGrowsAndShrinks(t *testing.T) {
 	if testing.Short() {
-		t.Skip("not in a short run: it waits for many elections")
+		t.Skip("SKIPPED in a short run, as under the race detector: it waits for many elections")
 	}
 	m := newMeshOf(t, record.Level, []string{"m1"}, "w1")
 	m.do(m.operators(m.members[0]), quickPilot(0))
@@ -155,7 +155,7 @@ func TestMembershipGrowsAndShrinks(t *testing.T) {
 // TestDeadMemberLosesItsVote, and gets it back when it is well, by itself.
 func TestDeadMemberLosesItsVote(t *testing.T) {
 	if testing.Short() {
-		t.Skip("not in a short run: it waits for many elections")
+		t.Skip("SKIPPED in a short run, as under the race detector: it waits for many elections")
 	}
 	m := newMeshOf(t, record.Level, []string{"m1", "m2", "m3", "m4", "m5"})
 	m.do(m.operators(m.members[0]), quickPilot(10*time.Second))

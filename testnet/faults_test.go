@@ -37,7 +37,7 @@ var binary = sync.OnceValues(func() (string, error) {
 func processes(t *testing.T) Options {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("not in a short run, as under the race detector: it builds and starts processes, which are not under it")
+		t.Skip("SKIPPED in a short run, as under the race detector: it starts processes, which are not under it")
 	}
 	path, err := binary()
 	if err != nil {

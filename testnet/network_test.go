@@ -37,7 +37,7 @@ func start(t testing.TB, o Options) *Network {
 func notShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("not in a short run: a network of its own")
+		t.Skip("SKIPPED in a short run, as under the race detector: a network of its own, of whose code others run the same")
 	}
 }
 

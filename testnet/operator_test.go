@@ -242,7 +242,7 @@ func tellsNothing(t *testing.T, n *Network, e data.Example, at names.Institution
 // replaces a disk, while exchanges between others go on; none may fail.
 func TestMembershipUnderLoad(t *testing.T) {
 	if os.Getenv("CROSSROADS_MEMBERSHIP") == "" {
-		t.Skip("CROSSROADS_MEMBERSHIP=1 runs it: about a minute and a half")
+		t.Skip("SKIPPED: a long run, about a minute and a half: CROSSROADS_MEMBERSHIP=1")
 	}
 	n := start(t, Options{Nodes: 14, Members: 1, Persons: 1000})
 	ctx := within(t, 5*time.Minute)

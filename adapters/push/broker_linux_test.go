@@ -21,7 +21,7 @@ import (
 // them, that knows no such exchange or user.
 func TestBroker(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a broker")
+		t.Skip("SKIPPED in a short run, as under the race detector: it starts a broker")
 	}
 	r := newRabbit(t)
 	t.Run("delivered", r.delivered)

@@ -24,7 +24,7 @@ import (
 // that speak to nodes.
 func TestNetwork(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a whole network")
+		t.Skip("SKIPPED in a short run, as under the race detector: a network of its own")
 	}
 	n, err := testnet.Start(t.Context(), testnet.Options{Persons: scenario.DefaultPersons, Also: scenario.Needs(scenario.All())})
 	if err != nil {

@@ -58,7 +58,7 @@ func appendForEver(dir string) {
 // looks for everything that it had said was written.
 func TestKill(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts processes")
+		t.Skip("SKIPPED in a short run, as under the race detector: it starts processes, which are not under it")
 	}
 	dir := t.TempDir()
 	acked := map[uint64]string{}

@@ -16,7 +16,7 @@ const killDir = "CROSSROADS_TEST_WITNESS_DIR"
 func TestKillChild(t *testing.T) {
 	dir := os.Getenv(killDir)
 	if dir == "" {
-		t.Skip("for TestKilled")
+		t.Skip("no test of its own: TestKilled runs it in another process")
 	}
 	w := newWorld(t)
 	w.open("alpha", dir)
@@ -30,7 +30,7 @@ func TestKillChild(t *testing.T) {
 // Whatever moment a member is killed at, it remembers every cosignature that left.
 func TestKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts processes")
+		t.Skip("SKIPPED in a short run, as under the race detector: it starts processes, which are not under it")
 	}
 	honest, forked := newJournal(t, "office", 4000, 4000, ""), newJournal(t, "office", 4000, 0, "!")
 	for _, after := range []int{1, 17, 60} {

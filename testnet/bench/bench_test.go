@@ -188,7 +188,7 @@ func TestOverload(t *testing.T) {
 
 func TestUsageOfThisProcess(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("no /proc here")
+		t.Skip("SKIPPED: /proc is absent, from which the use of processes is read")
 	}
 	u := usageOf(map[string]int{"me": os.Getpid()})
 	for begun := time.Now(); processor(os.Getpid()) < u.cpu["me"]+2*tick; {

@@ -112,7 +112,7 @@ func TestInsist(t *testing.T) {
 // TestDay plays a hundred exchanges of all kinds, and traces some of each.
 func TestDay(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a network")
+		t.Skip("SKIPPED in a short run, as under the race detector: a network of its own")
 	}
 	n, err := testnet.Start(t.Context(), testnet.Options{Nodes: 7, Also: []names.InstitutionID{Employer}, Persons: 300})
 	if err != nil {

@@ -86,7 +86,7 @@ func signForEver(dir string) error {
 // tree must go on from there.
 func TestKill(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts processes")
+		t.Skip("SKIPPED in a short run, as under the race detector: it starts processes, which are not under it")
 	}
 	dir := t.TempDir()
 	var shown [][]byte
