@@ -80,8 +80,7 @@ type share struct {
 // once about all that are its own. For each subject it gives what Resolve would: the records
 // of all that have a file, and none if one of them has no answer.
 func (m *Manager) ResolveChunk(ctx context.Context, c batch.SectorChunk) (batch.SectorChunkFound, error) {
-	left := time.Until(c.Arrived.Add(m.times.Late - m.times.Room()))
-	left = min(left, c.Checked.ReleaseBy.Sub(m.Now())-m.times.Room())
+	left := m.left(c.Arrived, c.Checked.ReleaseBy)
 	x := &chunkResolution{Manager: m, SectorChunk: c, answerBy: m.Now().Add(left)}
 	inner, cancel := context.WithTimeout(ctx, left)
 	defer cancel()

@@ -45,15 +45,10 @@ func (m *Member) ServeForwardLot(ctx context.Context, from names.NodeID, f *node
 		}
 	}
 	e := x.entry(nodepb.Event_SECTOR_REFUSED, nil)
-	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
 	for _, g := range e.GetLot().GetGroups() {
 		g.Reason = no.reason
 	}
-	m.Log.Info("refused within the sector", "peer", from.String(), "ticket", e.GetTicket(), "reason", no.reason.String(), "detail", no.detail)
-	if err := m.journal(ctx, e); err != nil {
-		return nil, &exchange.Refusal{Reason: registrypb.Reason_JOURNAL_UNAVAILABLE}
-	}
-	return nil, &exchange.Refusal{Reason: no.reason}
+	return nil, m.refused(ctx, from, e, no)
 }
 
 // lotAnswering is a share of a chunk being answered. Its goroutine owns it.

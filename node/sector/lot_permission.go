@@ -14,7 +14,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/packed"
 	"github.com/crossroads-mesh/crossroads/registry/record"
-	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
 )
 
@@ -44,21 +43,10 @@ func (x *lotAnswering) check() *refusal {
 	if no := x.inTime(x.from, time.UnixMilli(p.GetIssuedUnixMs()), time.UnixMilli(p.GetAnswerByUnixMs())); no != nil {
 		return no
 	}
-	if _, err := x.Registry.Standing(); err != nil {
-		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
+	if no := x.looked(x.cleared); no != nil {
+		return no
 	}
-	var no *refusal
-	err := x.Registry.View(func(v record.View) (err error) {
-		no, err = x.cleared(v)
-		return err
-	})
-	if err != nil {
-		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry cannot be read")
-	}
-	if no == nil {
-		no = x.stands()
-	}
-	return no
+	return x.stands()
 }
 
 // cleared checks the outline as the managing body must have checked the clearance, and that

@@ -126,12 +126,17 @@ type reply struct {
 	detail     string
 }
 
+// left is how long inner answers are of use: what arrived then must leave with its time
+// class, and before releaseBy.
+func (m *Manager) left(arrived, releaseBy time.Time) time.Duration {
+	return min(time.Until(arrived.Add(m.times.Late-m.times.Room())), releaseBy.Sub(m.Now())-m.times.Room())
+}
+
 // Resolve finds who in the sector has files, asks all of them, and merges what they
 // answer. If one of them has no answer, the sector has none: half an answer would tell
 // that there are two.
 func (m *Manager) Resolve(ctx context.Context, c exchange.SectorCase) (exchange.SectorFound, error) {
-	left := time.Until(c.Arrived.Add(m.times.Late - m.times.Room()))
-	left = min(left, c.Checked.ReleaseBy.Sub(m.Now())-m.times.Room())
+	left := m.left(c.Arrived, c.Checked.ReleaseBy)
 	x := &resolution{Manager: m, SectorCase: c, ids: append([]subject.ID{c.Checked.Subject}, c.Checked.FiledUnder...), answerBy: m.Now().Add(left)}
 	inner, cancel := context.WithTimeout(ctx, left)
 	defer cancel()

@@ -87,13 +87,33 @@ func (m *Member) ServeForward(ctx context.Context, from names.NodeID, f *nodepb.
 			return resp, nil
 		}
 	}
-	e := x.entry(nodepb.Event_SECTOR_REFUSED)
+	return nil, m.refused(ctx, from, x.entry(nodepb.Event_SECTOR_REFUSED), no)
+}
+
+// refused journals that a forward was refused, and gives what the managing body is told.
+func (m *Member) refused(ctx context.Context, from names.NodeID, e *nodepb.Entry, no *refusal) error {
 	e.Status, e.Reason, e.Detail = nodepb.Status_NO_RESULT, no.reason, no.detail
 	m.Log.Info("refused within the sector", "peer", from.String(), "ticket", e.GetTicket(), "reason", no.reason.String(), "detail", no.detail)
 	if err := m.journal(ctx, e); err != nil {
-		return nil, &exchange.Refusal{Reason: registrypb.Reason_JOURNAL_UNAVAILABLE}
+		return &exchange.Refusal{Reason: registrypb.Reason_JOURNAL_UNAVAILABLE}
 	}
-	return nil, &exchange.Refusal{Reason: no.reason}
+	return &exchange.Refusal{Reason: no.reason}
+}
+
+// looked has the own view of the registry judge, if it is confirmed and can be read.
+func (m *Member) looked(judge func(record.View) (*refusal, error)) *refusal {
+	if _, err := m.Registry.Standing(); err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
+	}
+	var no *refusal
+	err := m.Registry.View(func(v record.View) (err error) {
+		no, err = judge(v)
+		return err
+	})
+	if err != nil {
+		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry cannot be read")
+	}
+	return no
 }
 
 // answering is one permission being answered. Its goroutine owns it.

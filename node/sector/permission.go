@@ -30,21 +30,10 @@ func (x *answering) check() *refusal {
 	if no := x.inTime(p); no != nil {
 		return no
 	}
-	if _, err := x.Registry.Standing(); err != nil {
-		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry is not confirmed")
+	if no := x.looked(func(v record.View) (*refusal, error) { return x.cleared(v, p) }); no != nil {
+		return no
 	}
-	var no *refusal
-	err := x.Registry.View(func(v record.View) (err error) {
-		no, err = x.cleared(v, p)
-		return err
-	})
-	if err != nil {
-		return refuse(registrypb.Reason_REGISTRY_STALE, "own view of the registry cannot be read")
-	}
-	if no == nil {
-		no = x.stands()
-	}
-	return no
+	return x.stands()
 }
 
 // form judges a permission by itself, so that its names may stand in a journal.

@@ -38,11 +38,8 @@ func Read(mesh names.MeshID, schemes subject.Schemes, demand, clearance []byte) 
 	if p.clearance, err = clearing.Open(envelope.LotClearance, clearance, p.Clearance); err != nil {
 		return nil, invalid("malformed clearance of a chunk")
 	}
-	if p.demand, err = clearing.Open(envelope.LotDemand, demand, p.Demand); err != nil {
-		return nil, invalid("malformed demand")
-	}
-	if p.Order, err = OpenOrder(mesh, p.Demand.Order); err != nil {
-		return nil, invalid("malformed order")
+	if bad := p.openDemand(mesh, demand); bad != nil {
+		return nil, bad
 	}
 	c := p.Clearance
 	switch {
@@ -54,6 +51,18 @@ func Read(mesh names.MeshID, schemes subject.Schemes, demand, clearance []byte) 
 		return nil, invalid(errGroups.Error())
 	}
 	return p, p.subjects(schemes)
+}
+
+// openDemand takes a demand, and the order in it, apart.
+func (p *Presented) openDemand(mesh names.MeshID, demand []byte) *clearing.Refusal {
+	var err error
+	if p.demand, err = clearing.Open(envelope.LotDemand, demand, p.Demand); err != nil {
+		return invalid("malformed demand")
+	}
+	if p.Order, err = OpenOrder(mesh, p.Demand.Order); err != nil {
+		return invalid("malformed order")
+	}
+	return nil
 }
 
 // subjects checks the numbers that the clearance names.

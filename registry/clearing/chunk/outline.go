@@ -74,11 +74,8 @@ func ReadOutline(mesh names.MeshID, demand, outline []byte) (*Presented, *cleari
 	if p.clearance, err = clearing.Open(envelope.LotOutline, outline, p.Clearance); err != nil {
 		return nil, invalid("malformed outline of a clearance")
 	}
-	if p.demand, err = clearing.Open(envelope.LotDemand, demand, p.Demand); err != nil {
-		return nil, invalid("malformed demand")
-	}
-	if p.Order, err = OpenOrder(mesh, p.Demand.Order); err != nil {
-		return nil, invalid("malformed order")
+	if bad := p.openDemand(mesh, demand); bad != nil {
+		return nil, bad
 	}
 	c := p.Clearance
 	switch {
