@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"text/tabwriter"
+	"time"
 
+	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
@@ -50,6 +53,29 @@ func (e *Endpoints) Of(id names.InstitutionID) (Endpoint, bool) {
 		}
 	}
 	return Endpoint{}, false
+}
+
+// WaitApplied waits until every node knows of what the registry decided at an index: a
+// clearing peer may rely on a view that is a lease old.
+func (e *Endpoints) WaitApplied(ctx context.Context, index uint64) error {
+	for _, n := range e.Nodes {
+		client := api.NewClient(n.API, n.Token)
+		for {
+			st, err := client.RegistryStatus(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", n.Institution, err)
+			}
+			if st.AppliedIndex >= index {
+				break
+			}
+			select {
+			case <-time.After(pollEvery):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // World makes the invented country of the network again.

@@ -15,11 +15,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/crossroads-mesh/crossroads/certs"
 	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/node/batch"
 	"github.com/crossroads-mesh/crossroads/node/config"
-	"github.com/crossroads-mesh/crossroads/node/journal"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/node/trace"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -209,36 +207,22 @@ func lotAccounts(ctx context.Context, t *testing.T, n *Network, voucher names.Ti
 	all := map[account]int{}
 	expired := map[string]bool{}
 	var decided []*nodepb.Entry
-	for _, s := range n.layout.sites {
-		key, err := certs.LoadStorageKey(filepath.Join(s.dir, "storage.key"))
-		if err != nil {
-			t.Fatal(err)
+	eachEntry(ctx, t, n, func(at names.InstitutionID, e *nodepb.Entry) {
+		if e.Ticket != string(voucher) {
+			return
 		}
-		r, err := journal.OpenReader(journal.Config{Dir: filepath.Join(s.dir, "data", "journal"), Key: key})
-		if err != nil {
-			t.Fatalf("journal of %s: %v", s.ID, err)
+		switch e.Event {
+		case nodepb.Event_EXPIRED_UNUSED:
+			expired[string(e.ClearanceId)] = true
+		case nodepb.Event_DECIDED:
+			decided = append(decided, e)
 		}
-		err = r.Each(ctx, 0, r.Next(), func(e journal.Stored) error {
-			if e.Entry == nil || e.Entry.Ticket != string(voucher) {
-				return nil
+		for _, g := range e.GetLot().GetGroups() {
+			for _, number := range packed.All(g.Subjects) {
+				all[account{at, e.Event, number}]++
 			}
-			switch e.Entry.Event {
-			case nodepb.Event_EXPIRED_UNUSED:
-				expired[string(e.Entry.ClearanceId)] = true
-			case nodepb.Event_DECIDED:
-				decided = append(decided, e.Entry)
-			}
-			for _, g := range e.Entry.GetLot().GetGroups() {
-				for _, number := range packed.All(g.Subjects) {
-					all[account{s.ID, e.Entry.Event, number}]++
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Errorf("journal of %s: %v", s.ID, err)
 		}
-	}
+	})
 	for _, e := range decided {
 		if len(e.ClearanceId) > 0 && expired[string(e.ClearanceId)] || lost(e, decided) {
 			for _, g := range e.GetLot().GetGroups() {

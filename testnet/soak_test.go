@@ -144,6 +144,13 @@ const (
 func joinJournals(ctx context.Context, t *testing.T, n *Network) *joined {
 	t.Helper()
 	j := &joined{tickets: make(map[names.Ticket]uint8)}
+	eachEntry(ctx, t, n, func(_ names.InstitutionID, e *nodepb.Entry) { j.add(e) })
+	return j
+}
+
+// eachEntry gives fn every entry of every node's segment that can be read, from its files.
+func eachEntry(ctx context.Context, t *testing.T, n *Network, fn func(names.InstitutionID, *nodepb.Entry)) {
+	t.Helper()
 	for _, s := range n.layout.sites {
 		key, err := certs.LoadStorageKey(filepath.Join(s.dir, "storage.key"))
 		if err != nil {
@@ -154,18 +161,19 @@ func joinJournals(ctx context.Context, t *testing.T, n *Network) *joined {
 			t.Fatalf("journal of %s: %v", s.ID, err)
 		}
 		err = r.Each(ctx, 0, r.Next(), func(e journal.Stored) error {
-			j.add(e.Entry)
+			if e.Entry != nil {
+				fn(s.ID, e.Entry)
+			}
 			return nil
 		})
 		if err != nil {
 			t.Errorf("journal of %s: %v", s.ID, err)
 		}
 	}
-	return j
 }
 
 func (j *joined) add(e *nodepb.Entry) {
-	if e == nil || e.Ticket == "" {
+	if e.Ticket == "" {
 		return
 	}
 	j.entries++

@@ -99,3 +99,17 @@ func writeTo(path string, write func(io.Writer) error) error {
 	}
 	return errors.Join(write(f), f.Close())
 }
+
+// report is what a benchmark measured.
+type report interface {
+	WriteTable(io.Writer) error
+	WriteJSON(io.Writer) error
+}
+
+// give writes a benchmark's report to the file of --json, if any, and prints it.
+func give(c *cobra.Command, out *format, jsonFile string, r report) error {
+	if err := writeTo(jsonFile, r.WriteJSON); err != nil {
+		return err
+	}
+	return out.print(c.OutOrStdout(), r, r.WriteTable)
+}

@@ -42,10 +42,7 @@ Each lot is cancelled after --within, and reported as far as it came. With --sub
 		if err != nil {
 			return err
 		}
-		if err := writeTo(jsonFile, r.WriteJSON); err != nil {
-			return err
-		}
-		return out.print(c.OutOrStdout(), r, r.WriteTable)
+		return give(c, out, jsonFile, r)
 	}
 	return c
 }

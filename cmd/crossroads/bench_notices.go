@@ -38,10 +38,7 @@ process; the reference is appends to a journal alone, of which a delivery needs 
 		if err != nil {
 			return err
 		}
-		if err := writeTo(jsonFile, r.WriteJSON); err != nil {
-			return err
-		}
-		return out.print(c.OutOrStdout(), r, r.WriteTable)
+		return give(c, out, jsonFile, r)
 	}
 	return c
 }

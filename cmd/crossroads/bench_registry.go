@@ -51,10 +51,7 @@ and measures what is left; remove the folder afterwards.`,
 		if err != nil {
 			return err
 		}
-		if err := writeTo(jsonFile, r.WriteJSON); err != nil {
-			return err
-		}
-		return out.print(c.OutOrStdout(), r, r.WriteTable)
+		return give(c, out, jsonFile, r)
 	}
 	return c
 }

@@ -40,10 +40,7 @@ Filling takes about half a minute a million entries on two cores, and 600 MB of 
 		if err != nil {
 			return err
 		}
-		if err := writeTo(jsonFile, r.WriteJSON); err != nil {
-			return err
-		}
-		return out.print(c.OutOrStdout(), r, r.WriteTable)
+		return give(c, out, jsonFile, r)
 	}
 	return c
 }

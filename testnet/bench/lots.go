@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -203,11 +202,7 @@ func runLot(ctx context.Context, o LotOptions, n *testnet.Network, l *load, q da
 }
 
 // WriteJSON writes the report for machines.
-func (r *LotReport) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *LotReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *LotReport) WriteTable(w io.Writer) error {

@@ -348,11 +348,7 @@ func runOf(changes int, due map[names.InstitutionID]int, took time.Duration, use
 }
 
 // WriteJSON writes the report for machines.
-func (r *NoticeReport) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *NoticeReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *NoticeReport) WriteTable(w io.Writer) error {

@@ -256,11 +256,7 @@ func (o SubjectOptions) finds(ctx context.Context, r *SubjectReport, about []sub
 }
 
 // WriteJSON writes the report for machines.
-func (r *SubjectReport) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *SubjectReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *SubjectReport) WriteTable(w io.Writer) error {

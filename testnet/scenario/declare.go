@@ -68,7 +68,7 @@ func (s *Stage) withFiles(ctx context.Context, p *data.Person, about names.Perio
 			return errors.Join(err, fmt.Errorf("%s declares a file: %+v", id, done))
 		}
 		s.Say("%s declares that it has a file, in quality %s", id, quality)
-		if err := s.applied(ctx, done.Index); err != nil {
+		if err := s.Endpoints.WaitApplied(ctx, done.Index); err != nil {
 			return err
 		}
 		defer func() {
@@ -79,28 +79,6 @@ func (s *Stage) withFiles(ctx context.Context, p *data.Person, about names.Perio
 		}()
 	}
 	return play()
-}
-
-// applied waits until every node knows of what the registry decided at an index: a clearing
-// peer may rely on a view that is a lease old.
-func (s *Stage) applied(ctx context.Context, index uint64) error {
-	for _, n := range s.Endpoints.Nodes {
-		for {
-			st, err := s.At(n.Institution).RegistryStatus(ctx)
-			if err != nil {
-				return fmt.Errorf("%s: %w", n.Institution, err)
-			}
-			if st.AppliedIndex >= index {
-				break
-			}
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-	return nil
 }
 
 // dimona is flow 4: an employer declares the start of an employment relation once; the

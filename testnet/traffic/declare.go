@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,28 +57,7 @@ func hire(ctx context.Context, n *testnet.Network, count int) (workers []*data.P
 		}
 		last = done.Index
 	}
-	return workers, applied(ctx, n, last)
-}
-
-// applied waits until every node knows of what the registry decided at an index.
-func applied(ctx context.Context, n *testnet.Network, index uint64) error {
-	for _, e := range n.Endpoints().Nodes {
-		for {
-			st, err := n.Client(e.Institution).RegistryStatus(ctx)
-			if err != nil {
-				return fmt.Errorf("%s: %w", e.Institution, err)
-			}
-			if st.AppliedIndex >= index {
-				break
-			}
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-	return nil
+	return workers, n.Endpoints().WaitApplied(ctx, last)
 }
 
 // declare declares so many employment relations, and gives how many others are to be told.
