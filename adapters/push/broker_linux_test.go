@@ -24,6 +24,9 @@ func TestBroker(t *testing.T) {
 		t.Skip("SKIPPED in a short run, as under the race detector: it starts a broker")
 	}
 	r := newRabbit(t)
+	r.queue("cases")
+	r.queue("lives")
+	r.restart()
 	t.Run("delivered", r.delivered)
 	t.Run("killed", r.killed)
 	t.Run("no queue", r.noQueue)
@@ -61,7 +64,6 @@ func arrived(t *testing.T, all []amqp.Delivery, want int) {
 
 func (r *rabbit) delivered(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	r.queue("cases")
 	h := open(t, t.TempDir(), config.Push{URL: r.url, RoutingKey: "cases"})
 	for i := range 20 {
 		h.put(ann, fmt.Sprintf("a%02d", i))
@@ -81,7 +83,6 @@ func (r *rabbit) delivered(t *testing.T) {
 
 // What the broker has confirmed outlives it; what it has not is sent again.
 func (r *rabbit) killed(t *testing.T) {
-	r.queue("lives")
 	h := open(t, t.TempDir(), config.Push{URL: r.url, RoutingKey: "lives"})
 	for i := range 200 {
 		h.put(ann, fmt.Sprintf("a%03d", i))

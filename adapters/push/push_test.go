@@ -181,10 +181,13 @@ func (h *house) put(number, ticket string) {
 	}
 }
 
+// patience is how long a test waits before it calls what it waits for hung.
+const patience = 5 * time.Minute
+
 // until waits for something that only other goroutines bring about.
 func (h *house) until(what string, ok func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("never: %s; %+v", what, h.pusher.Status())
 		}

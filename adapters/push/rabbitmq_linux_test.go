@@ -7,12 +7,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
+
+// logTail is how much of a broker's log a failed test shows: its last start and stop.
+const logTail = 16 << 10
 
 // rabbit is a RabbitMQ of Debian's on the loopback interface, with everything of its own
 // in one folder.
@@ -34,6 +39,7 @@ func newRabbit(t *testing.T) *rabbit {
 	}
 	slices.Sort(found)
 	r := &rabbit{t: t, dir: t.TempDir()}
+	t.Cleanup(r.tell)
 	ports := freePorts(t, 3)
 	r.url = "amqp://127.0.0.1:" + ports[0] + "/"
 	r.env = append(os.Environ(), "HOME="+r.dir, "ERL_EPMD_PORT="+ports[1], "ERL_EPMD_ADDRESS=127.0.0.1",
@@ -67,11 +73,44 @@ func end(c *exec.Cmd) {
 
 func (r *rabbit) kill() { end(r.server) }
 
+// restart ends the broker in order and starts it again. A queue that was declared before
+// is then one of long standing, as an institution's is. RabbitMQ answers a declaration
+// while the last that its database writes of it is still in memory: killed up to seconds
+// later, it comes back without the queue, and without what it had confirmed into it.
+func (r *rabbit) restart() {
+	r.t.Helper()
+	text, err := os.ReadFile(filepath.Join(r.dir, "pid"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		r.t.Fatal(err)
+	}
+	_ = r.server.Wait()
+	r.start()
+}
+
+// tell shows the end of what the broker said, when the test failed.
+func (r *rabbit) tell() {
+	if !r.t.Failed() {
+		return
+	}
+	said, _ := filepath.Glob(filepath.Join(r.dir, "log", "*.log"))
+	for _, name := range append(said, filepath.Join(r.dir, "out")) {
+		text, err := os.ReadFile(name)
+		r.t.Logf("the end of %s (%v):\n%s", filepath.Base(name), err, text[max(0, len(text)-logTail):])
+	}
+}
+
 // start starts the broker, again after kill, and waits until it answers.
 func (r *rabbit) start() {
 	r.t.Helper()
 	r.server = r.command(r.server.Path)
-	log, err := os.Create(filepath.Join(r.dir, "out"))
+	log, err := os.OpenFile(filepath.Join(r.dir, "out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -80,15 +119,14 @@ func (r *rabbit) start() {
 	if err := r.server.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for until := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := amqp.Dial(r.url)
 		if err == nil {
 			_ = conn.Close()
 			return
 		}
 		if time.Now().After(until) {
-			text, _ := os.ReadFile(log.Name())
-			r.t.Fatalf("rabbitmq-server: %v\n%s", err, text)
+			r.t.Fatalf("rabbitmq-server does not answer: %v", err)
 		}
 	}
 }
