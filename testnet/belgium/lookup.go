@@ -57,7 +57,7 @@ func (r *run) lookups(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.report.Lookup, err = lookUp(s, r.country)
+	r.report.Lookup, err = lookUp(ctx, s, r.country)
 	if err := errors.Join(err, s.Close(), r.net.StartNode(follower, nil), r.untilReady(ctx, follower)); err != nil {
 		return err
 	}
@@ -66,8 +66,8 @@ func (r *run) lookups(ctx context.Context) error {
 }
 
 func (r *run) compare(ctx context.Context, key []byte) error {
-	dir, err := os.MkdirTemp(r.Dir, "compare-")
-	if err != nil {
+	dir := filepath.Join(r.Dir, "compare")
+	if err := os.RemoveAll(dir); err != nil { // of a run that was killed
 		return err
 	}
 	defer os.RemoveAll(dir)
@@ -81,21 +81,24 @@ func (r *run) compare(ctx context.Context, key []byte) error {
 		_, err = a.load(c, r.AtOnce)
 	}
 	if err == nil {
-		r.report.LookupSmall, err = lookUp(a.Store, c)
+		r.report.LookupSmall, err = lookUp(ctx, a.Store, c)
 	}
 	if err := errors.Join(err, a.Close()); err != nil {
 		return err
 	}
-	r.report.Badger, err = bareBadger(filepath.Join(dir, "badger"), key, min(r.country.Persons(), badgerRows))
+	r.report.Badger, err = bareBadger(ctx, filepath.Join(dir, "badger"), key, min(r.country.Persons(), badgerRows))
 	r.say("the same at %s references: p99 %.1f µs; a bare Badger of %s rows: p99 %.1f µs", count(c.References()), r.report.LookupSmall.P99,
 		count(min(r.country.Persons(), badgerRows)), r.report.Badger.P99)
 	return err
 }
 
 // lookUp times what a decision asks about one subject, in views of its own.
-func lookUp(s *store.Store, c *Country) (Times, error) {
+func lookUp(ctx context.Context, s *store.Store, c *Country) (Times, error) {
 	var all []time.Duration
 	for n := range lookUps {
+		if ctx.Err() != nil {
+			return Times{}, ctx.Err()
+		}
 		id := c.Number(int(mix(uint64(n)+77) % uint64(c.Persons())))
 		began := time.Now()
 		err := s.View(func(v record.View) error {
@@ -114,24 +117,24 @@ func lookUp(s *store.Store, c *Country) (Times, error) {
 }
 
 // bareBadger fills a database as fast as Badger can and times random reads in it.
-func bareBadger(dir string, key []byte, rows int) (Times, error) {
+func bareBadger(ctx context.Context, dir string, key []byte, rows int) (Times, error) {
 	db, err := badgerdb.Open(badgerdb.Config{Dir: dir, Key: key, MemTableMB: 32, CacheMB: badgerMB})
 	if err != nil {
 		return Times{}, err
 	}
-	times, err := readRandomly(db, rows)
+	times, err := readRandomly(ctx, db, rows)
 	return times, errors.Join(err, db.Close())
 }
 
 func rowKey(n int) []byte { return binary.BigEndian.AppendUint64([]byte("Rssin\x00"), uint64(n)) }
 
-func readRandomly(db *badger.DB, rows int) (Times, error) {
+func readRandomly(ctx context.Context, db *badger.DB, rows int) (Times, error) {
 	w := db.NewStreamWriter()
 	if err := w.Prepare(); err != nil {
 		return Times{}, err
 	}
 	value := make([]byte, rowSize)
-	for n := 0; n < rows; {
+	for n := 0; n < rows && ctx.Err() == nil; {
 		buf := z.NewBuffer(1<<20, "belgium")
 		for range min(10_000, rows-n) {
 			binary.BigEndian.PutUint64(value, mix(uint64(n)))
@@ -148,6 +151,9 @@ func readRandomly(db *badger.DB, rows int) (Times, error) {
 	}
 	var all []time.Duration
 	for n := range lookUps {
+		if ctx.Err() != nil {
+			return Times{}, ctx.Err()
+		}
 		k := rowKey(int(mix(uint64(n)) % uint64(rows)))
 		began := time.Now()
 		err := db.View(func(txn *badger.Txn) error {
