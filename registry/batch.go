@@ -21,9 +21,13 @@ const (
 	// batchBytes bounds an entry of more than one command: replicas acknowledge entries
 	// whole, and whoever waits for a small one waits for those before.
 	batchBytes = 256 << 10
-	// entriesInFlight are proposed at a time; what comes meanwhile waits and shares the
-	// next one. An entry costs every member a sync and a message, however many share it.
-	entriesInFlight = 4
+	// entriesInFlight of a lane are proposed at a time, one that is decided while the next is
+	// on its way; what comes meanwhile waits and shares the one after. An entry costs every
+	// member a sync and a message, however many share it.
+	entriesInFlight = 2
+	// smallCommand is up to how many bytes a command goes with its like, and not behind
+	// those that declare ten thousand references, a tenth of a second for each member.
+	smallCommand = 16 << 10
 )
 
 // indexAfter gives the index at which everything up to an entry is decided.
@@ -83,10 +87,24 @@ type batcher struct {
 	mu sync.Mutex
 	// under way, by hash: who sends a command again because the answer is slow to come,
 	// as Submit does, shares it, instead of making everything slower still.
-	known   map[[sha256.Size]byte]*proposal
+	known       map[[sha256.Size]byte]*proposal
+	small, bulk lane
+	flights     sync.WaitGroup
+}
+
+// lane is commands of about a size. Each has entries of its own, so that neither waits until
+// the other's have been proposed.
+type lane struct {
 	waiting []*proposal
 	flying  int
-	flights sync.WaitGroup
+}
+
+// lane gives the one that a command takes.
+func (b *batcher) lane(command []byte) *lane {
+	if len(command) <= smallCommand {
+		return &b.small
+	}
+	return &b.bulk
 }
 
 // propose has a command decided, with others that wait at the same moment.
@@ -100,31 +118,32 @@ func (b *batcher) propose(command []byte) *proposal {
 			b.known = make(map[[sha256.Size]byte]*proposal)
 		}
 		b.known[hash] = p
-		b.waiting = append(b.waiting, p)
-		b.launch()
+		l := b.lane(command)
+		l.waiting = append(l.waiting, p)
+		b.launch(l)
 	}
 	b.mu.Unlock()
 	<-p.done
 	return p
 }
 
-// launch proposes what waits, if it may. The caller holds mu.
-func (b *batcher) launch() {
-	for b.flying < entriesInFlight && len(b.waiting) > 0 {
+// launch proposes what waits in a lane, if it may. The caller holds mu.
+func (b *batcher) launch(l *lane) {
+	for l.flying < entriesInFlight && len(l.waiting) > 0 {
 		n, size := 0, 0
-		for n < len(b.waiting) && n < placesPerEntry-1 && (n == 0 || size+len(b.waiting[n].command) <= batchBytes) {
-			size += len(b.waiting[n].command)
+		for n < len(l.waiting) && n < placesPerEntry-1 && (n == 0 || size+len(l.waiting[n].command) <= batchBytes) {
+			size += len(l.waiting[n].command)
 			n++
 		}
-		batch := b.waiting[:n:n]
-		b.waiting = b.waiting[n:]
-		b.flying++
-		b.flights.Go(func() { b.fly(batch) })
+		batch := l.waiting[:n:n]
+		l.waiting = l.waiting[n:]
+		l.flying++
+		b.flights.Go(func() { b.fly(l, batch) })
 	}
 }
 
 // fly waits until an entry is decided, which ends when raft does.
-func (b *batcher) fly(batch []*proposal) {
+func (b *batcher) fly(l *lane, batch []*proposal) {
 	commands := make([][]byte, len(batch))
 	for i, p := range batch {
 		commands[i] = p.command
@@ -144,11 +163,11 @@ func (b *batcher) fly(batch []*proposal) {
 		err = fmt.Errorf("%w: an entry of %d commands has %d verdicts", ErrNotLeader, len(batch), len(results))
 	}
 	b.mu.Lock()
-	b.flying--
+	l.flying--
 	for _, p := range batch {
 		delete(b.known, p.hash)
 	}
-	b.launch()
+	b.launch(l)
 	b.mu.Unlock()
 	for i, p := range batch {
 		if p.err = err; err == nil {

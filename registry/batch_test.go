@@ -96,7 +96,7 @@ func TestWaitingCommandsShareAnEntry(t *testing.T) {
 	}
 	for { // everything that may fly does
 		b.mu.Lock()
-		all := len(b.waiting)
+		all := len(b.small.waiting)
 		b.mu.Unlock()
 		mu.Lock()
 		for _, e := range entries {
@@ -119,6 +119,39 @@ func TestWaitingCommandsShareAnEntry(t *testing.T) {
 			t.Fatalf("index %d was given twice", i)
 		}
 		seen[i] = true
+	}
+}
+
+// TestSmallCommandsDoNotQueueBehindBulk: with more large commands waiting than may be under
+// way, a small one is proposed at once, and so is a large one while small ones wait.
+func TestSmallCommandsDoNotQueueBehindBulk(t *testing.T) {
+	for _, sizes := range [][2]int{{smallCommand + 1, 1}, {1, smallCommand + 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			gate := make(chan struct{})
+			var other atomic.Int32
+			b := batcher{apply: func(data []byte) raft.ApplyFuture {
+				commands := splitCommands(data)
+				for _, c := range commands {
+					if len(c) == sizes[1] {
+						other.Add(1)
+					}
+				}
+				return &future{index: 1, decided: gate, results: make([]record.Result, len(commands))}
+			}}
+			var wg sync.WaitGroup
+			for n := range 50 {
+				wg.Go(func() { b.propose(bytes.Repeat([]byte{byte(n + 2)}, sizes[0])) })
+			}
+			synctest.Wait()
+			wg.Go(func() { b.propose(bytes.Repeat([]byte{1}, sizes[1])) })
+			synctest.Wait()
+			if n := other.Load(); n != 1 {
+				t.Errorf("%d of the other size were proposed", n)
+			}
+			close(gate)
+			wg.Wait()
+			b.join()
+		})
 	}
 }
 
