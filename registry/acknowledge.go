@@ -27,7 +27,7 @@ type confirmation struct {
 func (r *Registry) confirm(ctx context.Context, envelope []byte) (*confirmation, error) {
 	c := &confirmation{cancel: func() {}, done: make(chan struct{})}
 	hash, cmd, err := commandOf(envelope)
-	if err == nil {
+	if err == nil && cmd != nil {
 		err := r.store.View(func(v record.View) (err error) {
 			c.needed, err = v.MayRemove(cmd)
 			return err

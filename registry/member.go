@@ -39,6 +39,7 @@ type member struct {
 	log     *slog.Logger
 	granter *lease.Granter
 	machine *machine
+	door    together
 	batch   batcher
 	conf    *raft.Config
 	wal     Log
@@ -66,6 +67,7 @@ func openMember(r *Registry, dir string) (*member, error) {
 	m := &member{reg: r, log: r.cfg.Log}
 	m.pilot.of, m.newcomer.reg, m.dir = m, r, dir
 	m.machine = &machine{store: r.store, fatal: r.failed, verified: r.rules.Verified, log: r.cfg.Log, keep: int(t.TrailingLogs)}
+	m.door.memory = r.rules.Verified
 	m.machine.door = func(envelope []byte) string {
 		refusal, err := m.judgeAtDoor(envelope)
 		if err != nil { // a failing state says so elsewhere

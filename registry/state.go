@@ -217,12 +217,17 @@ func (r *Registry) majorityAmong(ctx context.Context, voters []names.NodeID, req
 	}, fits)
 }
 
-// commandOf gives the payload of an envelope, its hash, and the command in it.
+// commandOf gives the hash of an envelope's payload and the command in it; nil: it is of a
+// kind that never takes a right away, and not worth decoding.
 func commandOf(raw []byte) (hash agree.CommandHash, cmd *registrypb.Command, err error) {
 	opened, err := envelope.Open(envelope.Command, raw)
 	if err != nil {
 		return hash, nil, err
 	}
+	hash = sha256.Sum256(opened.Payload)
+	if record.KeepsRights(opened.Payload) {
+		return hash, nil, nil
+	}
 	cmd = new(registrypb.Command)
-	return sha256.Sum256(opened.Payload), cmd, proto.Unmarshal(opened.Payload, cmd)
+	return hash, cmd, proto.Unmarshal(opened.Payload, cmd)
 }

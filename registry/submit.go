@@ -159,6 +159,7 @@ func (m *member) propose(ctx context.Context, envelope []byte) (*registrypb.Subm
 	if err := m.reg.Sound(); err != nil { // its verdict might be another than everybody's
 		return nil, fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
+	m.door.ahead(envelope)
 	if refused, err := m.atDoor(ctx, envelope, term); refused != nil || err != nil {
 		return refused, err
 	}

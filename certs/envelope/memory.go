@@ -8,9 +8,12 @@ import (
 	"github.com/hdevalence/ed25519consensus"
 )
 
-// maxRemembered bounds the envelopes, and the keys, that a Memory remembers: twice as many
-// envelopes at most.
-const maxRemembered = 1024
+// maxRemembered bounds the envelopes that a Memory remembers, twice as many at most, and
+// maxSigners the keys: a mesh has some thousands of institutions.
+const (
+	maxRemembered = 1024
+	maxSigners    = 8192
+)
 
 // Memory remembers whose signatures on which envelopes verified, so that one that is judged
 // twice, as by a leader before it proposes a command and when it is decided, is verified
@@ -33,7 +36,7 @@ func (m *Memory) Note(raw []byte, pub ed25519.PublicKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.note(hash, pub)
-	if m.keys == nil || len(m.keys) >= maxRemembered {
+	if m.keys == nil || len(m.keys) >= maxSigners {
 		m.keys = make(map[string]ed25519.PublicKey)
 	}
 	m.keys[id] = pub

@@ -77,6 +77,19 @@ func newApplier(o *overlay, r *Rules) *applier {
 	return &applier{overlay: o, rules: r, view: NewView(o)}
 }
 
+// known is view, where what is decoded of the public tables is shared as long as the command has
+// written none of their rows. What it gives must not be changed.
+func (a *applier) known() View {
+	v := a.view
+	if a.overlay == nil || a.overlay.public {
+		return v
+	}
+	if d, ok := a.overlay.base.(Decoding); ok {
+		v.memo = d.Decoded()
+	}
+	return v
+}
+
 // Apply decides on the command in envelope, the one at index, and changes s when
 // it is accepted. The error is that of s; the verdict then is unknown and the
 // caller must drop what was written.
@@ -174,7 +187,7 @@ func (a *applier) parse(payload []byte) error {
 			return refuse("field %d of the command is unknown, or stands there twice", num)
 		}
 		seen |= 1 << num
-		if num >= 10 {
+		if num >= firstBody {
 			if a.body != nil || typ != protowire.BytesType {
 				return refuse("the command has more than one body, or a malformed one")
 			}

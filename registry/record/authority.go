@@ -30,7 +30,8 @@ func (a *applier) authorize(opened *envelope.Opened) error {
 	if isGroup {
 		return a.enoughSigned(opened, group)
 	}
-	inst, err := a.view.Institution(names.InstitutionID(a.author))
+	known := a.known()
+	inst, err := known.Institution(names.InstitutionID(a.author))
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (a *applier) authorize(opened *envelope.Opened) error {
 		return refuse("%s is suspended", a.author)
 	}
 	for _, id := range opened.KeyIDs() {
-		k, err := a.view.Key(id)
+		k, err := known.Key(id)
 		if err != nil {
 			return err
 		}

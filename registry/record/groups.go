@@ -194,7 +194,7 @@ func (a *applier) manages(body, member string) (bool, error) {
 // of a sector somebody is, is no business of the directory, which holds the sector. What it
 // wrote before it was behind a managing body it may take back.
 func (a *applier) forItself(inst, what string) error {
-	i, err := a.view.Institution(names.InstitutionID(inst))
+	i, err := a.known().Institution(names.InstitutionID(inst))
 	if err != nil || i == nil || i.Sector == "" || i.ManagingBody {
 		return err
 	}

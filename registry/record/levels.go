@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -103,20 +106,35 @@ func (a *applier) setFeatureLevel(l *registrypb.FeatureLevel) error {
 
 // Raises gives the feature level to which a command would raise the mesh; 0: it is
 // another kind of command, or none.
-func Raises(raw []byte) uint32 { return parsed(raw).GetSetFeatureLevel().GetLevel() }
+func Raises(raw []byte) uint32 {
+	return parsed(raw, bodySetFeatureLevel).GetSetFeatureLevel().GetLevel()
+}
 
 // NamesMembers gives the members that a command would write, or none.
 func NamesMembers(raw []byte) (ids []names.NodeID) {
-	for _, v := range parsed(raw).GetSetMembers().GetVoters() {
+	for _, v := range parsed(raw, bodySetMembers).GetSetMembers().GetVoters() {
 		ids = append(ids, NodeID(v))
 	}
 	return ids
 }
 
-// parsed reads the command in an envelope, believing nothing; nil: there is none.
-func parsed(raw []byte) *registrypb.Command {
+// The numbers of bodies in record.proto, none of which is below firstBody.
+const firstBody = 10
+
+var (
+	bodySetFeatureLevel = bodyNumber("set_feature_level")
+	bodySetMembers      = bodyNumber("set_members")
+)
+
+func bodyNumber(name protoreflect.Name) protowire.Number {
+	return new(registrypb.Command).ProtoReflect().Descriptor().Fields().ByName(name).Number()
+}
+
+// parsed reads the command in an envelope, if its body is the wanted one, believing nothing;
+// nil: there is none.
+func parsed(raw []byte, want protowire.Number) *registrypb.Command {
 	opened, err := envelope.Open(envelope.Command, raw)
-	if err != nil {
+	if err != nil || !holds(opened.Payload, want) {
 		return nil
 	}
 	a := &applier{rules: new(Rules)}
@@ -124,6 +142,21 @@ func parsed(raw []byte) *registrypb.Command {
 		return nil
 	}
 	return a.cmd
+}
+
+// holds reports whether a message has a field at its top.
+func holds(payload []byte, want protowire.Number) bool {
+	for b := payload; len(b) > 0; {
+		num, _, n := protowire.ConsumeField(b)
+		if n < 0 {
+			return false
+		}
+		if num == want {
+			return true
+		}
+		b = b[n:]
+	}
+	return false
 }
 
 // KnownLevel gives the highest feature level that this program knows.

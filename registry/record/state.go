@@ -30,12 +30,19 @@ type State interface {
 	Delete(key []byte) error
 }
 
+// Decoding is a State that knows a Memo of the public tables as they stand in it, or, once
+// one of their rows was written, none.
+type Decoding interface {
+	Decoded() *Memo
+}
+
 // overlay holds what one command would write until it is accepted; dropping it is
 // how a refusal changes nothing.
 type overlay struct {
 	base   State
 	writes map[string][]byte // nil: deleted
 	size   int               // bytes and overhead of all writes, see MaxWrite
+	public bool              // a row of the small public tables was written
 }
 
 func newOverlay(base State) *overlay {
@@ -56,12 +63,14 @@ func (o *overlay) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
 
 func (o *overlay) Set(key, value []byte) error {
 	o.size += len(key) + len(value) + rowOverhead
+	o.public = o.public || OfCatalogue(key)
 	o.writes[string(key)] = value
 	return nil
 }
 
 func (o *overlay) Delete(key []byte) error {
 	o.size += len(key) + rowOverhead
+	o.public = o.public || OfCatalogue(key)
 	o.writes[string(key)] = nil
 	return nil
 }

@@ -16,6 +16,20 @@ func OfCatalogue(key []byte) bool {
 	return false
 }
 
+// OfAuthors reports whether a row is one that commands read again and again, as those of
+// the same author do, and that is small: the catalogue's, heads of chains, and what names and
+// qualities are known by. What a command writes for itself, and rows of subjects, are not.
+func OfAuthors(key []byte) bool {
+	if len(key) == 0 {
+		return false
+	}
+	switch key[0] {
+	case tabHead, tabGroup, tabLevel, tabCounts, tabIntern, tabInternNext, tabQualities:
+		return true
+	}
+	return OfCatalogue(key)
+}
+
 // OfPublic reports whether a row belongs to one of the tables that follow from the genesis
 // file and the public chain alone, so that every node holds all of it: members, and all
 // who follow. A watcher compares these with the members'.

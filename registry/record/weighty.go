@@ -3,6 +3,9 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -30,6 +33,28 @@ func (v View) MayRemove(c *registrypb.Command) (bool, error) {
 		return was != nil, err
 	}
 	return true, nil
+}
+
+// keepRights are the kinds of command of which MayRemove is false, whatever stands in them,
+// and of which there are many.
+var keepRights = []protowire.Number{bodyNumber("declare_references"), bodyNumber("declare_packed"), bodyNumber("set_numbers"), bodyNumber("set_anchors")}
+
+// KeepsRights reports whether the payload of a command is of a kind that takes no right
+// away, without decoding it. False: see MayRemove.
+func KeepsRights(payload []byte) (keeps bool) {
+	for b := payload; len(b) > 0; {
+		num, _, n := protowire.ConsumeField(b)
+		switch {
+		case n < 0:
+			return false
+		case slices.Contains(keepRights, num):
+			keeps = true
+		case num >= firstBody:
+			return false
+		}
+		b = b[n:]
+	}
+	return keeps
 }
 
 // AcceptedAt gives the index at which the command whose payload has this SHA-256 was

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
 )
@@ -15,12 +16,15 @@ import (
 //
 // mostAbove and mostAboveBytes bound what is decided and not settled: beyond, the applier
 // waits. A transaction of the settler takes more than one delta up to settleBytes and
-// settleRows, which leaves room for what else one writes, see softBytes.
+// settleRows, which leaves room for what else one writes, see softBytes. It begins settleAfter
+// the first of them was decided, or earlier if half of what may wait does: many rows are
+// written by each delta anew, above all the sums of the state's hash, and settled once.
 const (
 	mostAbove      = 64
 	mostAboveBytes = 4 << 20
 	settleBytes    = 1 << 20
 	settleRows     = 8_192
+	settleAfter    = 100 * time.Millisecond
 )
 
 // Behind lets the store settle behind what is decided: from now on AppliedIndex,
@@ -88,6 +92,12 @@ func (g *generation) waiting() (n, bytes int) {
 func (g *generation) until(fn func() bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.broken != nil || fn() {
+		return g.broken
+	}
+	g.hurried++
+	defer func() { g.hurried-- }()
+	g.moved.Broadcast() // the settler may be gathering
 	for g.broken == nil && !fn() {
 		g.moved.Wait()
 	}
@@ -112,6 +122,7 @@ func (g *generation) keepSettling() error {
 		for len(g.now.above) == 0 && !g.stopping {
 			g.moved.Wait()
 		}
+		g.gather()
 		above := g.now.above
 		g.mu.Unlock()
 		if len(above) == 0 {
@@ -121,6 +132,25 @@ func (g *generation) keepSettling() error {
 		if err := g.settle(c, n); err != nil {
 			return g.fail(err)
 		}
+	}
+}
+
+// gather waits, for settleAfter at most, until it is worth a transaction to settle what
+// waits, or somebody waits for that. The caller holds mu.
+func (g *generation) gather() {
+	late := false
+	t := time.AfterFunc(settleAfter, func() {
+		g.mu.Lock()
+		late = true
+		g.moved.Broadcast()
+		g.mu.Unlock()
+	})
+	defer t.Stop()
+	for !late && !g.stopping && g.hurried == 0 && g.broken == nil {
+		if n, bytes := g.waiting(); n >= mostAbove/2 || bytes >= mostAboveBytes/2 {
+			return
+		}
+		g.moved.Wait()
 	}
 }
 
@@ -135,7 +165,12 @@ func together(above []*delta) (c changed, n int) {
 		if n == 1 { // the oldest itself is being read
 			rows = maps.Clone(rows)
 		}
-		maps.Copy(rows, d.rows)
+		for k, v := range d.rows {
+			if was, ok := rows[k]; ok { // many are written again and again, as the sums of the hash
+				bytes -= len(k) + min(len(was), valueLog) + 16
+			}
+			rows[k] = v
+		}
 		bytes += d.bytes
 	}
 	return changedOf(rows), n

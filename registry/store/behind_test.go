@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
@@ -221,5 +222,45 @@ func TestWaitingIsBounded(t *testing.T) {
 	goOn()
 	if n := <-fed; n != 3*mostAbove || s.AppliedIndex() != uint64(n-1) {
 		t.Errorf("fed up to %d, stands at %d", n, s.AppliedIndex())
+	}
+}
+
+// TestHotRowsAreTheTables: what is kept of rows that commands read again and again is what the
+// tables hold, and a suspension holds from the next command on, of the same batch too.
+func TestHotRowsAreTheTables(t *testing.T) {
+	const suspended = 20
+	w := recordtest.New(t, "alpha")
+	s := openTiny(t, t.TempDir(), w)
+	s.Behind(func(err error) { t.Error(err) })
+	entries := []Entry{{1, w.Admit(&registrypb.Institution{Id: "office", Type: "pcsa"})}}
+	for n := 2; n < 30; n++ {
+		e := declaring(w, n)
+		if n == suspended {
+			e.Envelope = w.Command(record.Operators, &registrypb.Command_SetSuspended{SetSuspended: &registrypb.Suspension{Institution: "office", Suspended: true}})
+		}
+		entries = append(entries, e)
+	}
+	for len(entries) > 0 {
+		n := min(3, len(entries))
+		for i, res := range apply(t, s, entries[:n]...) {
+			if at := entries[i].Index; at >= suspended-1 && res.Accepted != (at <= suspended) {
+				t.Errorf("verdict on %d: %+v", at, res)
+			}
+		}
+		entries = entries[n:]
+		kept := s.current.hot.rows
+		if err := s.read(func(r rows) error {
+			for k, v := range kept {
+				if is, err := r.Get([]byte(k)); err != nil || !bytes.Equal(is, v) || (is == nil) != (v == nil) {
+					t.Errorf("row %q is kept as %x and is %x: %v", k, v, is, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.current.hot.rows) == 0 {
+		t.Error("nothing is kept")
 	}
 }

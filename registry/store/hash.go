@@ -41,9 +41,10 @@ type Mark struct {
 type hasher struct {
 	statehash.Hasher
 	sums    statehash.State
-	digests []statehash.Digest
-	marks   []uint64 // that are kept, ascending
-	unsaved bool     // no row of the hash was ever written
+	digests []statehash.Digest      // of sums, but for those that are stale
+	stale   [statehash.Buckets]bool // sums that changed since
+	marks   []uint64                // that are kept, ascending
+	unsaved bool                    // no row of the hash was ever written
 }
 
 // loadHash reads the hash, or makes it anew for a database that has none: a new one, or
@@ -108,9 +109,21 @@ func (w *writer) Get(k []byte) ([]byte, error) {
 	if v, ok := w.own[string(k)]; ok {
 		return bytes.Clone(orNone(v)), nil
 	}
-	v, err := w.rows.Get(k)
+	v, err := w.decided(k)
 	if err == nil && record.Hashed(k) {
 		w.touched[string(k)] = &change{was: v, now: v}
+	}
+	return v, err
+}
+
+// decided gives a row as it was before the writer.
+func (w *writer) decided(k []byte) ([]byte, error) {
+	if v, ok := w.of.hot.get(k); ok {
+		return v, nil
+	}
+	v, err := w.rows.Get(k)
+	if err == nil {
+		w.of.hot.note(k, v)
 	}
 	return v, err
 }
@@ -122,7 +135,7 @@ func (w *writer) note(k, v []byte) (waits bool, err error) {
 	}
 	c, ok := w.touched[string(k)]
 	if !ok {
-		was, err := w.rows.Get(k)
+		was, err := w.decided(k)
 		if err != nil {
 			return false, err
 		}
@@ -179,7 +192,7 @@ func (w *writer) sumOf(b int) *statehash.Sum {
 // mark writes down the hash as it is with everything up to index decided.
 func (w *writer) mark(index uint64) error {
 	w.fold()
-	digests := append([]statehash.Digest(nil), w.hash.digests...)
+	digests := append([]statehash.Digest(nil), w.hash.brought()...)
 	for b, s := range w.sums {
 		digests[b] = s.Digest()
 	}
@@ -193,6 +206,16 @@ func (w *writer) mark(index uint64) error {
 		return err
 	}
 	return w.Set(record.StateHashKey(hashDigests, at...), all)
+}
+
+// brought brings the digests up to date: only marks need them.
+func (h *hasher) brought() []statehash.Digest {
+	for b, stale := range h.stale {
+		if stale {
+			h.digests[b], h.stale[b] = h.sums[b].Digest(), false
+		}
+	}
+	return h.digests
 }
 
 func markOf(index uint64, digests []statehash.Digest) Mark {
@@ -243,8 +266,9 @@ func (w *writer) saved() {
 	h := w.hash
 	h.unsaved = false
 	for b, s := range w.sums {
-		h.sums[b], h.digests[b] = *s, s.Digest()
+		h.sums[b], h.stale[b] = *s, true
 	}
+	w.of.hot.wrote(w.own)
 	h.marks = append(h.marks, w.marks...)
 	if n := len(h.marks); n > keptMarks {
 		h.marks = append([]uint64(nil), h.marks[n-keptMarks:]...)

@@ -75,7 +75,8 @@ type Store struct {
 type generation struct {
 	db    *badger.DB
 	names *record.Interned
-	hash  *hasher // owned by whoever applies
+	hash  *hasher // owned by whoever applies, as hot is
+	hot   hot
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 
@@ -87,6 +88,7 @@ type generation struct {
 
 	// Of what settles behind (behind.go); broken and stopping are guarded by mu.
 	behind, stopping bool
+	hurried          int // how many wait until something is settled; guarded by mu
 	broken           error
 	settling         sync.WaitGroup
 }

@@ -18,6 +18,7 @@ type writer struct {
 	bytes, count int
 	public       bool              // a row of the small public tables was written
 	own          map[string][]byte // written, but for what waits; empty: the row is gone
+	cache        *cache            // of the tables as they were decided before
 
 	hash    *hasher                // as before
 	touched map[string]*change     // rows read and written
@@ -37,7 +38,7 @@ func newWriter(g *generation) *writer {
 		rows: newRows(p.base, p.above), of: g, own: make(map[string][]byte),
 		hash: g.hash, touched: make(map[string]*change), sums: make(map[int]*statehash.Sum),
 	}
-	w.base = p.base
+	w.base, w.cache = p.base, p.cache
 	if g.layers != nil {
 		w.limits = g.layers.limits
 	}
@@ -95,6 +96,14 @@ func (w *writer) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
 	return scanOver(mine, func(fn func(k, v []byte) error) error { return w.rows.Scan(prefix, start, fn) }, fn)
 }
 
+// Decoded implements record.Decoding.
+func (w *writer) Decoded() *record.Memo {
+	if w.public {
+		return nil
+	}
+	return w.cache.decoded
+}
+
 // finish adds what says that index is applied, and the hash.
 func (w *writer) finish(index uint64) error {
 	return errors.Join(record.SetAppliedIndex(w, index), w.saveHash())
@@ -105,4 +114,7 @@ func (w *writer) changed() changed {
 	return changed{plain: maps.All(w.own), directory: w.pending, bytes: w.pendingBytes, value: func(k string) []byte { return w.touched[k].now }}
 }
 
-var _ record.State = (*writer)(nil)
+var (
+	_ record.State    = (*writer)(nil)
+	_ record.Decoding = (*writer)(nil)
+)
