@@ -33,7 +33,7 @@ func mayGroup(t Type) bool {
 	switch t {
 	case Request, Clearance, Answer,
 		SectorPermission, SectorAnswer, SectorQuestion, SectorOutcome, SectorDelivery, SectorReceipt,
-		Publication, NotificationClearance, Notice, NoticeReceipt, SubmissionReceipt, SubmissionStatus:
+		Publication, NotificationClearance, NotificationDecision, Notice, NoticeReceipt, SubmissionReceipt, SubmissionStatus:
 		return true
 	}
 	return false

@@ -18,7 +18,7 @@
 //	            GET  /v1/trace/{ticket}
 //	            GET  /v1/journal, POST /v1/journal/search
 //	            POST /v1/references/search /v1/references/history
-//	            POST /v1/publications, GET /v1/publications/{client_ticket}
+//	            POST /v1/publications, POST /v1/publications/batch, GET /v1/publications/{client_ticket}
 //	            GET  /v1/inbox, POST /v1/inbox/take, acknowledge, release
 //	            POST /v1/subject/nonce, /v1/subject/view
 //	            POST /v1/mandates /v1/mandates/challenge, revoke, search, history

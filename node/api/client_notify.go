@@ -15,6 +15,12 @@ func (c *Client) Publish(ctx context.Context, p PublicationRequest) (Publication
 	return post[Publication](ctx, c, "/v1/publications", p)
 }
 
+// PublishBatch publishes several changes in one request, and gives what came of each, in
+// order. After an error publish the same again: what was accepted is accepted once.
+func (c *Client) PublishBatch(ctx context.Context, b PublicationBatch) (PublicationOutcomes, error) {
+	return post[PublicationOutcomes](ctx, c, "/v1/publications/batch", b)
+}
+
 // PublicationStatus tells how far a change has come.
 func (c *Client) PublicationStatus(ctx context.Context, t names.ClientTicket) (PublicationStatus, error) {
 	return get[PublicationStatus](ctx, c, "/v1/publications/"+url.PathEscape(string(t)))

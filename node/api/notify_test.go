@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +48,14 @@ func (f fakeDeclarations) Decide(_ context.Context, _ exchange.Caller, t names.T
 func (f *fakeNotify) Publish(_ context.Context, c notify.Change) (*notify.Accepted, error) {
 	f.published = append(f.published, c)
 	return &notify.Accepted{Ticket: aTicket, ClientTicket: c.ClientTicket, Time: time.Unix(1_780_000_000, 0)}, f.err
+}
+
+func (f *fakeNotify) PublishAll(ctx context.Context, all []notify.Change) (out []notify.Published) {
+	for _, c := range all {
+		a, err := f.Publish(ctx, c)
+		out = append(out, notify.Published{Accepted: a, Err: err})
+	}
+	return out
 }
 
 func (f *fakeNotify) Status(app string, t names.ClientTicket) (*notify.Status, error) {
@@ -130,4 +140,36 @@ func TestPublicationProblems(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each change of a batch has its own outcome in its place; only when the node cannot say what
+// became of them has the whole batch a problem, and it is safe to publish it again.
+func TestPublicationBatch(t *testing.T) {
+	f := new(fakes)
+	s, _ := newServer(t, f)
+	post := func(body string) *httptest.ResponseRecorder {
+		return ask(s, http.MethodPost, "/v1/publications/batch", body, asUser("file-token", "alice")...)
+	}
+	noPeriod := `{"client_ticket":"t-2","subject":{"scheme":"ssin","number":"` + person + `"},"dataset":"wages/v1","record":{}}`
+	r := post(`{"items":[` + publication + `,` + noPeriod + `]}`)
+	var out PublicationOutcomes
+	if err := json.NewDecoder(r.Body).Decode(&out); err != nil || r.Code != 200 || len(out.Items) != 2 {
+		t.Fatalf("%d, %+v, %v", r.Code, out, err)
+	}
+	if p := out.Items[0].Publication; p == nil || p.Status != "ACCEPTED" || p.ClientTicket != "t-1" || out.Items[0].Problem != nil {
+		t.Errorf("first: %+v", out.Items[0])
+	}
+	if p := out.Items[1].Problem; p == nil || p.Where != "period" || p.ClientTicket != "t-2" || p.RequestID == "" || out.Items[1].Publication != nil {
+		t.Errorf("second: %+v", out.Items[1])
+	}
+	f.notify.err = notify.ErrTicketReused
+	r = post(`{"items":[` + publication + `]}`)
+	out = PublicationOutcomes{}
+	if err := json.NewDecoder(r.Body).Decode(&out); err != nil || r.Code != 200 || out.Items[0].Problem == nil || out.Items[0].Problem.Code != CodeTicketReused {
+		t.Errorf("reused: %d, %+v, %v", r.Code, out, err)
+	}
+	f.notify.err = notify.ErrUnavailable
+	wantProblem(t, post(`{"items":[`+publication+`]}`), CodeUnavailable, "")
+	wantProblem(t, post(`{"items":[]}`), CodeMalformed, "items")
+	wantProblem(t, post(`{"items":[`+strings.Replace(publication, `"client_ticket":"t-1",`, "", 1)+`]}`), CodeMalformed, "items[0].client_ticket")
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 // Publisher publishes changes, and tells of their deliveries; notify.Publisher is one.
 type Publisher interface {
 	Publish(ctx context.Context, c notify.Change) (*notify.Accepted, error)
+	PublishAll(ctx context.Context, all []notify.Change) []notify.Published
 	Status(application string, t names.ClientTicket) (*notify.Status, error)
 	Deliveries(s notify.Select) ([]notify.Waiting, error)
 	Lags() []notify.Lag
@@ -49,24 +51,15 @@ func (s *Server) publish(q *request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind, known := changes[in.Change]
-	switch {
-	case in.Period == nil:
-		return nil, problem(CodeMalformed, "period", "Say which days the change is about, as {\"from\": \"2026-01-01\", \"until\": \"2026-03-31\"}.")
-	case !known:
-		return nil, problem(CodeMalformed, "change", "Want CHANGED, CORRECTED or CANCELLED.")
-	case q.app.UsersAsserted && !q.user.asserted:
-		return nil, problem(CodeMalformed, HeaderUser, "Say which user publishes: a journal that names only the application is no answer to a complaint.")
-	}
 	if in.ClientTicket == "" {
 		in.ClientTicket = names.ClientTicket(uuid.NewString())
 	}
-	c := notify.Change{
-		Caller: q.caller(), ClientTicket: in.ClientTicket, Dataset: in.Dataset, Scheme: subject.Scheme(in.Subject.Scheme), Number: in.Subject.Number,
-		Period: *in.Period, Kind: kind, RefersTo: in.RefersTo, CausedBy: in.CausedBy, Record: in.Record, Fields: in.Fields,
+	c, err := q.change(in)
+	if err != nil {
+		return nil, err
 	}
 	var done *notify.Accepted
-	if len(q.app.Datasets) == 0 || slices.Contains(q.app.Datasets, in.Dataset) {
+	if q.mayPublish(in.Dataset) {
 		done, err = s.cfg.Publisher.Publish(q.Context(), c)
 	} else {
 		done, err = s.refusePublication(q, c)
@@ -76,6 +69,86 @@ func (s *Server) publish(q *request) (response, error) {
 		p.ClientTicket = in.ClientTicket
 		return nil, fmt.Errorf("%w: %w", &p, err)
 	}
+	return publicationOf(done), nil
+}
+
+// publishBatch takes in several changes: each by itself, and all that are accepted made
+// durable together.
+func (s *Server) publishBatch(q *request) (response, error) {
+	in, err := decode[PublicationBatch](q.body)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(in.Items); n == 0 || n > notify.MaxChanges {
+		return nil, problem(CodeMalformed, "items", fmt.Sprintf("Publish 1 to %d changes at once.", notify.MaxChanges))
+	}
+	out := PublicationOutcomes{Items: make([]PublicationOutcome, len(in.Items))}
+	var all []notify.Change
+	var at []int // places of all in out
+	for i := range in.Items {
+		item := &in.Items[i]
+		if item.ClientTicket == "" {
+			return nil, problem(CodeMalformed, fmt.Sprintf("items[%d].client_ticket", i), "Give each its own number: under it the same batch can be published again.")
+		}
+		c, err := q.change(item)
+		switch {
+		case err != nil:
+			out.Items[i] = q.failedPublication(item.ClientTicket, err)
+		case q.mayPublish(item.Dataset):
+			all, at = append(all, c), append(at, i)
+		default:
+			done, err := s.refusePublication(q, c)
+			if err != nil {
+				return nil, err
+			}
+			p := publicationOf(done)
+			out.Items[i].Publication = &p
+		}
+	}
+	for k, done := range s.cfg.Publisher.PublishAll(q.Context(), all) {
+		i := at[k]
+		switch bad := new(exchange.QuestionError); {
+		case done.Err == nil:
+			p := publicationOf(done.Accepted)
+			out.Items[i].Publication = &p
+		case errors.As(done.Err, &bad), errors.Is(done.Err, notify.ErrTicketReused):
+			out.Items[i] = q.failedPublication(in.Items[i].ClientTicket, done.Err)
+		default: // the node cannot say what became of them: all are to be published again
+			return nil, done.Err
+		}
+	}
+	return out, nil
+}
+
+func (q *request) failedPublication(t names.ClientTicket, err error) PublicationOutcome {
+	p := *asProblem(err)
+	p.ClientTicket, p.RequestID = t, q.id
+	return PublicationOutcome{Problem: &p}
+}
+
+// change reads what is to be published, as this application asks it.
+func (q *request) change(in *PublicationRequest) (c notify.Change, err error) {
+	kind, known := changes[in.Change]
+	switch {
+	case in.Period == nil:
+		return c, problem(CodeMalformed, "period", "Say which days the change is about, as {\"from\": \"2026-01-01\", \"until\": \"2026-03-31\"}.")
+	case !known:
+		return c, problem(CodeMalformed, "change", "Want CHANGED, CORRECTED or CANCELLED.")
+	case q.app.UsersAsserted && !q.user.asserted:
+		return c, problem(CodeMalformed, HeaderUser, "Say which user publishes: a journal that names only the application is no answer to a complaint.")
+	}
+	return notify.Change{
+		Caller: q.caller(), ClientTicket: in.ClientTicket, Dataset: in.Dataset, Scheme: subject.Scheme(in.Subject.Scheme), Number: in.Subject.Number,
+		Period: *in.Period, Kind: kind, RefersTo: in.RefersTo, CausedBy: in.CausedBy, Record: in.Record, Fields: in.Fields,
+	}, nil
+}
+
+// mayPublish reports whether the institution's own policy lets the application publish it.
+func (q *request) mayPublish(d names.DatasetID) bool {
+	return len(q.app.Datasets) == 0 || slices.Contains(q.app.Datasets, d)
+}
+
+func publicationOf(done *notify.Accepted) Publication {
 	out := Publication{Ticket: done.Ticket, ClientTicket: done.ClientTicket, Status: "ACCEPTED"}
 	if done.Reason != registrypb.Reason_REASON_UNSPECIFIED {
 		out.Status = "REFUSED"
@@ -84,7 +157,7 @@ func (s *Server) publish(q *request) (response, error) {
 		at := done.Time.UTC()
 		out.Time = &at
 	}
-	return out, nil
+	return out
 }
 
 // refusePublication is what the institution's own policy does not let an application

@@ -28,6 +28,9 @@ const maxReferencesBody = 512 << 10
 // maxPublicationBody holds a record of notify.MaxRecord, and what is said of it.
 const maxPublicationBody = 128 << 10
 
+// maxBatchBody holds notify.MaxChanges changes of usual size.
+const maxBatchBody = 4 << 20
+
 //go:embed openapi.json
 var openAPI []byte
 
@@ -102,6 +105,7 @@ func (s *Server) table() []route {
 		{method: get, path: "/v1/subscriptions", query: consistencyQuery, handle: s.subscriptions},
 		{method: post, path: "/v1/subscriptions", access: admin, media: mediaJSON, handle: s.subscribe},
 		{method: post, path: "/v1/publications", access: token, media: mediaJSON, maxBody: maxPublicationBody, handle: s.publish},
+		{method: post, path: "/v1/publications/batch", access: token, media: mediaJSON, maxBody: maxBatchBody, handle: s.publishBatch},
 		{method: get, path: "/v1/publications/{client_ticket}", access: token, handle: s.publicationStatus},
 		{method: post, path: "/v1/declarations", access: token, media: mediaJSON, maxBody: maxPublicationBody, handle: s.declare},
 		{method: get, path: "/v1/declarations/{client_ticket}", access: token, handle: s.declarationStatus},

@@ -36,6 +36,23 @@ type Publication struct {
 	Time        *time.Time `json:"time,omitempty"`
 }
 
+// PublicationBatch publishes several changes in one request, at most notify.MaxChanges. Each
+// has a client ticket; it stands in the batch once.
+type PublicationBatch struct {
+	Items []PublicationRequest `json:"items"`
+}
+
+// PublicationOutcomes is what came of each change of a batch, in order.
+type PublicationOutcomes struct {
+	Items []PublicationOutcome `json:"items"`
+}
+
+// PublicationOutcome holds one of the two: what Publish gives, or its problem.
+type PublicationOutcome struct {
+	Publication *Publication `json:"publication,omitempty"`
+	Problem     *Problem     `json:"problem,omitempty"`
+}
+
 // PublicationStatus is how far a change has come.
 type PublicationStatus struct {
 	Ticket names.Ticket `json:"ticket"`

@@ -260,7 +260,7 @@ func (c *courier) stand(going []*flight) (index uint64, err error) {
 		return 0, fmt.Errorf("%w: %w", errStale, err)
 	}
 	err = c.cfg.Registry.View(func(v record.View) error {
-		desk := c.checker.Desk(v, c.cfg.Now(), c.cfg.Bounds, c.cfg.Mesh)
+		desk := c.checker.Desk(v, c.cfg.Now(), c.cfg.Bounds, c.cfg.Mesh).Own(c.cfg.Self)
 		for _, f := range going {
 			if no := desk.Stands(f.permit.Told); no != nil {
 				f.permit = nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +90,8 @@ func (p *Publisher) clear(ctx context.Context, all []*asking) error {
 }
 
 // rank draws for each publication in which order members are asked. Those of the own
-// institution or sector are parties.
+// institution or sector are parties, and so, where one recipient alone is asked about,
+// are those of its: they would only step aside.
 func (p *Publisher) rank(all []*asking) error {
 	return p.cfg.Registry.View(func(v record.View) error {
 		members, err := v.Members()
@@ -101,6 +103,7 @@ func (p *Publisher) rank(all []*asking) error {
 			return err
 		}
 		var others []names.NodeID
+		sectors := map[names.InstitutionID]string{}
 		for _, m := range members {
 			inst, err := v.Institution(m.Institution)
 			if err != nil {
@@ -110,16 +113,39 @@ func (p *Publisher) rank(all []*asking) error {
 			if err != nil {
 				return err
 			}
-			party := m.Institution == p.cfg.Self.Institution || own.GetSector() != "" && own.GetSector() == inst.GetSector()
-			if stands && !party {
+			sectors[m.Institution] = inst.GetSector()
+			if stands && !related(m.Institution, inst.GetSector(), p.cfg.Self.Institution, own.GetSector()) {
 				others = append(others, m)
 			}
 		}
+		apart := map[names.InstitutionID][]names.NodeID{} // from one recipient
 		for _, a := range all {
-			a.candidates = p.cfg.Peers.Order(clearing.Rank(others, sum(a.raw)))
+			candidates := others
+			if len(a.only) == 1 {
+				to, _, _ := strings.Cut(a.only[0], "/")
+				id, known := names.InstitutionID(to), false
+				if candidates, known = apart[id]; !known {
+					inst, err := v.Institution(id)
+					if err != nil {
+						return err
+					}
+					for _, m := range others {
+						if !related(m.Institution, sectors[m.Institution], id, inst.GetSector()) {
+							candidates = append(candidates, m)
+						}
+					}
+					apart[id] = candidates
+				}
+			}
+			a.candidates = p.cfg.Peers.Order(clearing.Rank(candidates, sum(a.raw)))
 		}
 		return nil
 	})
+}
+
+// related reports whether two institutions are one, or of one sector.
+func related(a names.InstitutionID, sectorOfA string, b names.InstitutionID, sectorOfB string) bool {
+	return a == b || sectorOfA != "" && sectorOfA == sectorOfB
 }
 
 // ask puts a group to one clearing peer and takes in what it decides.
@@ -146,7 +172,7 @@ func (p *Publisher) ask(ctx context.Context, to names.NodeID, group []*asking) {
 		return
 	}
 	err = p.cfg.Registry.View(func(v record.View) error {
-		desk := p.checker.Desk(v, p.cfg.Now(), p.cfg.Bounds, p.cfg.Mesh)
+		desk := p.checker.Desk(v, p.cfg.Now(), p.cfg.Bounds, p.cfg.Mesh).Own(p.cfg.Self)
 		for i, a := range group {
 			if err := p.take(v, desk, to, a, resp.Outcomes[i]); err != nil {
 				p.cfg.Log.Warn("decision does not verify", "peer", to.String(), "ticket", names.TicketOf(a.raw), "err", err)
@@ -187,7 +213,7 @@ func (p *Publisher) take(v record.View, desk *clearing.Desk, from names.NodeID, 
 		permits = append(permits, &permit{t, raw})
 	}
 	if len(permits) == 0 {
-		d, err := p.openDecision(v, from, a.raw, o.Decision)
+		d, err := p.openDecision(v, desk, from, a.raw, o.Decision)
 		if err != nil {
 			return err
 		}
@@ -229,7 +255,7 @@ func cleared(permits []*permit, t *clearing.Told) bool {
 const maxDecision = 16 << 10
 
 // openDecision insists that a member signed a decision on this very publication.
-func (p *Publisher) openDecision(v record.View, from names.NodeID, publication, raw []byte) (*registrypb.Decision, error) {
+func (p *Publisher) openDecision(v record.View, desk *clearing.Desk, from names.NodeID, publication, raw []byte) (*registrypb.Decision, error) {
 	if len(raw) > maxDecision {
 		return nil, errors.New("decision too large")
 	}
@@ -255,25 +281,11 @@ func (p *Publisher) openDecision(v record.View, from names.NodeID, publication, 
 	case d.Outcome == registrypb.Outcome_DENY && d.Reason == registrypb.Reason_REASON_UNSPECIFIED:
 		return nil, errors.New("refusal without a reason")
 	}
-	ok, err := signedBy(v, opened, from.Institution)
+	ok, err := desk.Signed(opened, from.Institution)
 	if err == nil && !ok {
 		err = errors.New("decision not signed by who gave it")
 	}
 	return d, err
-}
-
-// signedBy reports whether a key in force of the institution signed.
-func signedBy(v record.View, o *envelope.Opened, by names.InstitutionID) (bool, error) {
-	for _, id := range o.KeyIDs() {
-		k, err := v.Key(id)
-		if err != nil {
-			return false, err
-		}
-		if k != nil && !k.Retired && k.Institution == string(by) && o.VerifiedBy(k.PublicKey) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // fresh reports whether a clearance can still be used, with time to get there.

@@ -12,9 +12,13 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crossroads-mesh/crossroads/certs/certspb"
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/exchange"
 	"github.com/crossroads-mesh/crossroads/node/inbox"
 	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 )
 
@@ -457,4 +461,113 @@ func (w *world) calls(what string) int {
 	w.net.mu.Lock()
 	defer w.net.mu.Unlock()
 	return w.net.calls[what]
+}
+
+// Several changes at once are each accepted as if it had come alone: what is wrong with one,
+// or refused, is its own; they arrive in the order of the list, and publishing the same
+// again is publishing once.
+func TestPublishedTogether(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		reg := w.nodes["register"]
+		noNumber, noRecord, noFile := moved(ann, 90), moved(ann, 91), moved(recordtest.Person(9), 92)
+		noNumber.Number, noRecord.Record = "12345678901", []byte(`{"street":"x"}`)
+		all := []Change{moved(ann, 1), noNumber, moved(bob, 2), noRecord, moved(ann, 3), noFile, moved(ann, 3), moved(bob, 4)}
+		first := reg.publisher.PublishAll(t.Context(), all)
+		for i, r := range first {
+			bad := new(exchange.QuestionError)
+			switch {
+			case i == 1 && (r.Err != nil || r.Reason != registrypb.Reason_MALFORMED_NUMBER), i == 5 && (r.Err != nil || r.Reason != registrypb.Reason_NOT_INTEGRATED):
+				t.Errorf("%d is not refused: %+v", i, r)
+			case i == 3 && (!errors.As(r.Err, &bad) || len(bad.Faults) == 0), i == 6 && (!errors.As(r.Err, &bad) || bad.Field != "client_ticket"):
+				t.Errorf("%d: no problem of its own: %v", i, r.Err)
+			case i%2 == 0 && i != 6 && (r.Err != nil || r.Reason != 0 || r.Ticket == ""):
+				t.Errorf("%d is not accepted: %+v", i, r)
+			}
+		}
+		for i, r := range reg.publisher.PublishAll(t.Context(), all) {
+			if i%2 == 0 && i != 6 && (r.Err != nil || r.Ticket != first[i].Ticket) {
+				t.Errorf("%d published again: %+v, want ticket %s", i, r, first[i].Ticket)
+			}
+		}
+		time.Sleep(time.Second)
+		record := func(n int) string { return fmt.Sprintf(`[{"street":"Street %d","city":"City %d"}]`, n, n) }
+		want(t, "pension", contents(w.take("pension")), []string{record(1), record(2), record(3), record(4)})
+		want(t, "too many", errors.As(reg.publisher.PublishAll(t.Context(), make([]Change, MaxChanges+1))[0].Err, new(*exchange.QuestionError)), true)
+	})
+}
+
+// No number of callers that publish the same subjects in different orders keep each other
+// waiting for ever.
+func TestPublishedTogetherByMany(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				list := []Change{moved(ann, 100+i), moved(bob, 200+i), moved(ann, 300+i)}
+				if i%2 == 1 {
+					slices.Reverse(list)
+				}
+				for _, r := range w.nodes["register"].publisher.PublishAll(t.Context(), list) {
+					if r.Err != nil {
+						t.Error(r.Err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		want(t, "pension", len(w.take("pension")), 60)
+	})
+}
+
+// What a clearing peer decides in one call, where nobody is told, it signs together, and
+// each decision is evidence by itself.
+func TestDecisionsTogether(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		reg := w.nodes["register"]
+		var all []Change
+		for n := range 16 {
+			all = append(all, moved(cleo, n))
+		}
+		reg.publisher.PublishAll(t.Context(), all)
+		time.Sleep(time.Second)
+		want(t, "addressed", reg.journal.count(nodepb.Event_ADDRESSED), len(all))
+		signatures := map[string]bool{}
+		for _, e := range reg.journal.entries {
+			if e.Event != nodepb.Event_ADDRESSED {
+				continue
+			}
+			env := new(certspb.Envelope)
+			if err := proto.Unmarshal(e.Evidence[0], env); err != nil {
+				t.Fatal(err)
+			}
+			signatures[string(env.Signatures[0].Signature)] = true
+			o, err := envelope.Open(envelope.NotificationDecision, e.Evidence[0])
+			if err != nil || !o.VerifiedBy(recordtest.Public(e.Clearer.Institution)) {
+				t.Errorf("a decision does not verify by itself: %v", err)
+			}
+		}
+		if len(signatures) > 3 { // one for each clearing peer
+			t.Errorf("%d signatures on %d decisions", len(signatures), len(all))
+		}
+	})
+}
+
+// For what waits for one recipient only those are asked that are no party to it.
+func TestPartiesAreNotAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.authorize("z-alpha", "member", "filed", "members", "city")
+		w.subscribe("alpha", "members", "filed", false)
+		w.declare("alpha", "filed", false, cleo)
+		w.cut(true, "alpha")
+		for n := range 10 {
+			w.publish(cleo, n)
+		}
+		time.Sleep(time.Minute)
+		w.cut(false, "alpha")
+		before := w.calls("clear alpha")
+		time.Sleep(time.Hour)
+		want(t, "told", len(w.take("alpha")), 10)
+		want(t, "asked while what waits is cleared anew", w.calls("clear alpha"), before)
+	})
 }

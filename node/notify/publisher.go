@@ -1,7 +1,6 @@
 package notify
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -105,96 +104,6 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	return p, nil
 }
 
-// Publish accepts a change, or gives what it gave for the same one under the same
-// application and client ticket. When it returns, the change is durable and journaled,
-// and everybody concerned will be told without further asking.
-//
-// A change that this institution has no right to publish is Accepted with a Reason, and
-// journaled. The error is an *exchange.QuestionError, wraps ErrTicketReused or
-// ErrUnavailable, or is the context's.
-func (p *Publisher) Publish(ctx context.Context, c Change) (*Accepted, error) {
-	if c.ClientTicket == "" {
-		c.ClientTicket = names.ClientTicket(rand.Text())
-	}
-	a, err := p.canonical(c)
-	if err != nil {
-		return nil, err
-	}
-	key := outbox.Key{Table: tabTickets, ID: a.Application + "\x00" + string(a.ClientTicket)}
-	release, err := p.locks.Acquire(ctx, key.ID)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	kept := new(nodepb.KeptClientTicket)
-	switch ok, err := p.load(key, kept); {
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case ok && !bytes.Equal(kept.ChangeHash, a.hash()):
-		return nil, ErrTicketReused
-	case ok:
-		return &Accepted{Ticket: names.Ticket(kept.Ticket), ClientTicket: a.ClientTicket, Time: time.UnixMilli(kept.TimeUnixMs)}, nil
-	}
-	if a.malformed {
-		return p.refuse(ctx, a, registrypb.Reason_MALFORMED_NUMBER)
-	}
-	reason, err := p.mayPublish(a)
-	if err != nil {
-		return nil, err
-	}
-	if reason != registrypb.Reason_REASON_UNSPECIFIED {
-		return p.refuse(ctx, a, reason)
-	}
-	// From numbering to handing on, one at a time about one subject: the order in which
-	// changes are accepted is that in which they arrive.
-	ordered, err := p.locks.Acquire(ctx, string(a.subject.Key()))
-	if err != nil {
-		return nil, err
-	}
-	defer ordered()
-	return p.accept(ctx, key, a)
-}
-
-// accept signs a change, journals it, keeps it and hands it on. In this order: a change
-// that is kept is told, and its ticket given again, whatever comes between; so its entry
-// must be there. An entry whose change was not kept is one that nobody was given.
-func (p *Publisher) accept(ctx context.Context, key outbox.Key, a *change) (*Accepted, error) {
-	now := p.cfg.Now()
-	publication := a.publication(p.cfg.Mesh, p.cfg.Self, now.UnixMilli())
-	payload, err := proto.Marshal(publication)
-	if err != nil {
-		return nil, fmt.Errorf("encode publication: %w", err)
-	}
-	raw, err := p.group.Sign(envelope.Publication, payload)
-	if err != nil {
-		return nil, fmt.Errorf("sign publication: %w", err)
-	}
-	ticket := names.TicketOf(raw)
-	p.mu.Lock()
-	p.next++
-	sequence := p.next
-	p.mu.Unlock()
-	until := now.Add(p.cfg.Keep)
-	row, err1 := changeOf(publicationKey(sequence), &nodepb.KeptPublication{Publication: raw, Record: a.Record, UntilUnixMs: until.UnixMilli()}, until)
-	mark, err2 := changeOf(key, &nodepb.KeptClientTicket{Sequence: sequence, ChangeHash: a.hash(), Ticket: string(ticket), TimeUnixMs: now.UnixMilli()}, until)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, err
-	}
-	e := publicationEntry(now, nodepb.Role_PUBLISHER, nodepb.Event_PUBLISHED, ticket, publication, sum(raw))
-	e.Evidence = [][]byte{raw}
-	if err := appendAll(ctx, p.cfg.Journal, []*nodepb.Entry{e}); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if err := p.cfg.Queue.Write(row, mark); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	p.mu.Lock()
-	p.pending = append(p.pending, sequence)
-	p.mu.Unlock()
-	p.nudge()
-	return &Accepted{Ticket: ticket, ClientTicket: a.ClientTicket, Time: now}, nil
-}
-
 func (p *Publisher) nudge() {
 	select {
 	case p.wake <- struct{}{}:
@@ -205,56 +114,49 @@ func (p *Publisher) nudge() {
 // mayPublish looks at this institution's own right, in its own view: that it offers the
 // dataset and has a file on the subject. The clearing peer decides; this only spares it
 // what it must refuse.
-func (p *Publisher) mayPublish(a *change) (reason registrypb.Reason, err error) {
-	err = p.cfg.Registry.View(func(v record.View) error {
-		dataset, err := v.Dataset(a.Dataset)
-		if err != nil {
-			return err
+func (p *Publisher) mayPublish(v record.View, a *change) (reason registrypb.Reason, err error) {
+	dataset, err := v.Dataset(a.Dataset)
+	if err != nil {
+		return reason, err
+	}
+	var own []string // qualities of own files that give the right
+	if a.Purpose != "" {
+		if own, reason, err = p.maySubmit(v, a); err != nil || reason != registrypb.Reason_REASON_UNSPECIFIED {
+			return reason, err
 		}
-		var own []string // qualities of own files that give the right
-		if a.Purpose != "" {
-			own, reason, err = p.maySubmit(v, a)
-			if err != nil || reason != registrypb.Reason_REASON_UNSPECIFIED {
-				return err
+	}
+	o, err := v.Offering(a.Dataset, p.cfg.Self.Institution)
+	if err != nil {
+		return reason, err
+	}
+	if a.Purpose != "" {
+		o = &registrypb.Offering{Qualities: own, Period: &registrypb.Period{From: int32(names.Always), Until: int32(names.Forever)}}
+	}
+	switch {
+	case dataset == nil || o == nil || o.Withdrawn || !record.Period(o.Period).Overlaps(a.Period):
+		return registrypb.Reason_NOT_ALLOWED, nil
+	case dataset.Scheme != string(a.subject.Scheme()):
+		return registrypb.Reason_MALFORMED_NUMBER, nil
+	}
+	if err := p.checkRecord(a, dataset.Schema); err != nil {
+		return reason, err
+	}
+	current, err := v.Current(a.subject) // only a member knows of another
+	if err != nil {
+		return reason, err
+	}
+	for _, id := range []subject.ID{a.subject, current} {
+		refs, err := v.References(id)
+		if err != nil {
+			return reason, err
+		}
+		for _, r := range refs {
+			if r.Institution == p.cfg.Self.Institution && contains(o.Qualities, string(r.Quality)) && r.Period.Overlaps(a.Period) {
+				return reason, nil
 			}
 		}
-		o, err := v.Offering(a.Dataset, p.cfg.Self.Institution)
-		if err != nil {
-			return err
-		}
-		if a.Purpose != "" {
-			o = &registrypb.Offering{Qualities: own, Period: &registrypb.Period{From: int32(names.Always), Until: int32(names.Forever)}}
-		}
-		if dataset == nil || o == nil || o.Withdrawn || !record.Period(o.Period).Overlaps(a.Period) {
-			reason = registrypb.Reason_NOT_ALLOWED
-			return nil
-		}
-		if dataset.Scheme != string(a.subject.Scheme()) {
-			reason = registrypb.Reason_MALFORMED_NUMBER
-			return nil
-		}
-		if err := p.checkRecord(a, dataset.Schema); err != nil {
-			return err
-		}
-		current, err := v.Current(a.subject) // only a member knows of another
-		if err != nil {
-			return err
-		}
-		for _, id := range []subject.ID{a.subject, current} {
-			refs, err := v.References(id)
-			if err != nil {
-				return err
-			}
-			for _, r := range refs {
-				if r.Institution == p.cfg.Self.Institution && contains(o.Qualities, string(r.Quality)) && r.Period.Overlaps(a.Period) {
-					return nil
-				}
-			}
-		}
-		reason = registrypb.Reason_NOT_INTEGRATED
-		return nil
-	})
-	return reason, err
+	}
+	return registrypb.Reason_NOT_INTEGRATED, nil
 }
 
 // checkRecord says everything that is wrong with a record at once.

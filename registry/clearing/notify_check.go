@@ -55,6 +55,7 @@ type Desk struct {
 	bounds  genesis.Bounds
 	mesh    names.MeshID
 
+	own      names.InstitutionID // whose publications this node signed itself
 	keys     map[names.KeyID]*registrypb.Key
 	verdicts map[string]verdict       // by all that they depend on
 	key      []byte                   // of the verdict in hand
@@ -76,6 +77,13 @@ type verdict struct {
 // Desk begins to check in one view.
 func (m *Checker) Desk(v record.View, now time.Time, b genesis.Bounds, mesh names.MeshID) *Desk {
 	return &Desk{checker: m, v: v, now: now, bounds: b, mesh: mesh, keys: map[names.KeyID]*registrypb.Key{}, verdicts: map[string]verdict{}, grants: map[string]*lease.Signed{}}
+}
+
+// Own says that the publications checked are this node's, as it kept them: that it signed
+// them it knows, and only whether the key that they name is still in force is looked up.
+func (d *Desk) Own(self names.NodeID) *Desk {
+	d.own = self.Institution
+	return d
 }
 
 // Check is everything that publisher and recipient can verify of a clearance: that a
@@ -222,7 +230,11 @@ func (d *Desk) Stands(t *Told) *Refusal {
 		by     names.InstitutionID
 		opened *envelope.Opened
 	}{{"clearance", t.Clearer.Institution, t.clearance}, {"publication", t.Publisher.Institution, t.publication}} {
-		ok, err := d.Signed(s.opened, s.by)
+		signed := d.Signed
+		if s.opened == t.publication && s.by == d.own {
+			signed = d.namesKey
+		}
+		ok, err := signed(s.opened, s.by)
 		if err != nil {
 			return unsure(err)
 		}
@@ -272,6 +284,15 @@ func dayOf(unixMs int64) names.Date { return names.DateOf(time.UnixMilli(unixMs)
 // Signed reports whether a key of the institution that is not retired signed; roots of
 // groups that verified are remembered.
 func (d *Desk) Signed(o *envelope.Opened, by names.InstitutionID) (bool, error) {
+	return d.anyKey(o, by, func(k *registrypb.Key) bool { return d.checker.verifier.VerifiedBy(o, k.PublicKey) })
+}
+
+// namesKey reports whether it names a key of the institution that is not retired.
+func (d *Desk) namesKey(o *envelope.Opened, by names.InstitutionID) (bool, error) {
+	return d.anyKey(o, by, func(*registrypb.Key) bool { return true })
+}
+
+func (d *Desk) anyKey(o *envelope.Opened, by names.InstitutionID, is func(*registrypb.Key) bool) (bool, error) {
 	for _, id := range o.KeyIDs() {
 		k, ok := d.keys[id]
 		if !ok {
@@ -281,7 +302,7 @@ func (d *Desk) Signed(o *envelope.Opened, by names.InstitutionID) (bool, error) 
 			}
 			d.keys[id] = k
 		}
-		if k != nil && !k.Retired && k.Institution == string(by) && d.checker.verifier.VerifiedBy(o, k.PublicKey) {
+		if k != nil && !k.Retired && k.Institution == string(by) && is(k) {
 			return true, nil
 		}
 	}

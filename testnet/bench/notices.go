@@ -23,8 +23,9 @@ import (
 // NoticeOptions say how automatic communications are measured. The zero value of each
 // field takes its default.
 type NoticeOptions struct {
-	Changes  int       // published in each of two rounds; default 5,000
+	Changes  int       // published in each of three rounds; default 5,000
 	InFlight int       // publications under way at once; default 64
+	Batch    int       // changes in one request of the second round; default 128
 	Persons  int       // invented persons; default 2,000
 	Binary   string    // as Options.Binary
 	Profile  string    // folder for profiles of every process in the first round; empty: none
@@ -37,6 +38,9 @@ func (o NoticeOptions) withDefaults() NoticeOptions {
 	}
 	if o.InFlight == 0 {
 		o.InFlight = 64
+	}
+	if o.Batch == 0 {
+		o.Batch = 128
 	}
 	if o.Persons == 0 {
 		o.Persons = 2_000
@@ -54,8 +58,13 @@ type NoticeReport struct {
 	Load      string              `json:"load_average_before"`
 	Publisher names.InstitutionID `json:"publisher"`
 	Dataset   names.DatasetID     `json:"dataset"`
-	// Published are all changes, told to everybody concerned as they come.
+	// Published are all changes, told to everybody concerned as they come: each handed in by
+	// a request of its own.
 	Published *NoticeRun `json:"as_published"`
+	// Together are as many, of which AtOnce were handed in by one request, two of which were
+	// under way at once.
+	AtOnce   int        `json:"handed_in_at_once"`
+	Together *NoticeRun `json:"published_together"`
 	// Backlog is what one recipient, which was down meanwhile, is told once it is back:
 	// each delivery cleared anew.
 	Absent  names.InstitutionID `json:"absent"`
@@ -89,8 +98,8 @@ type notices struct {
 	next   int
 }
 
-// RunNotices brings a network up and publishes changes twice: to recipients that are all
-// there, and while one of them is down, which is told when it is back.
+// RunNotices brings a network up and publishes changes three times: to recipients that are
+// all there, handed in one by one and then many at once; and while one of them is down, which is told when it is back.
 func RunNotices(ctx context.Context, o NoticeOptions) (_ *NoticeReport, err error) {
 	o = o.withDefaults()
 	head := newReport(Options{})
@@ -117,6 +126,11 @@ func RunNotices(ctx context.Context, o NoticeOptions) (_ *NoticeReport, err erro
 	}
 	fmt.Fprintf(o.Out, "%d changes, told as they are published\n", o.Changes)
 	if r.Published, err = b.published(ctx); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(o.Out, "%d changes, handed in %d at once\n", o.Changes, o.Batch)
+	r.AtOnce = o.Batch
+	if r.Together, err = b.together(ctx); err != nil {
 		return nil, err
 	}
 	if r.Absent, err = b.absent(); err != nil {
@@ -166,8 +180,9 @@ func (b *notices) absent() (best names.InstitutionID, err error) {
 	return best, nil
 }
 
-// publish publishes the next changes, and gives how many notices each recipient is due.
-func (b *notices) publish(ctx context.Context) (due map[names.InstitutionID]int, err error) {
+// publish publishes the next changes, inFlight requests at once of atOnce changes each, and
+// gives how many notices each recipient is due.
+func (b *notices) publish(ctx context.Context, inFlight, atOnce int) (due map[names.InstitutionID]int, err error) {
 	from := b.next
 	b.next += b.o.Changes
 	due = map[names.InstitutionID]int{}
@@ -178,32 +193,64 @@ func (b *notices) publish(ctx context.Context) (due map[names.InstitutionID]int,
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	work := make(chan int)
+	work := make(chan []api.PublicationRequest)
 	var all sync.WaitGroup
 	c := b.n.Client(noticePublisher)
-	for range b.o.InFlight {
+	for range inFlight {
 		all.Go(func() {
-			for i := range work {
-				done, err := c.Publish(ctx, api.PublicationRequest{
-					ClientTicket: names.ClientTicket(fmt.Sprintf("moved-%d", i)), Dataset: noticeDataset, Period: &b.about,
-					Subject: api.Subject{Scheme: string(subject.SSIN), Number: b.people[i%len(b.people)].SSIN.Number()},
-					Record:  json.RawMessage(fmt.Sprintf(`{"street":"Street %d","house_number":"7","postal_code":"9000","municipality":"Ghent","start_date":"2026-01-01","end_date":null}`, i)),
-				})
-				if err == nil && done.Status != "ACCEPTED" {
-					err = fmt.Errorf("a change is %s", done.Status)
-				}
-				if err != nil {
+			for list := range work {
+				if err := handIn(ctx, c, list, atOnce > 1); err != nil {
 					cancel(err)
 				}
 			}
 		})
 	}
-	for i := from; i < b.next && ctx.Err() == nil; i++ {
-		work <- i
+	for i := from; i < b.next && ctx.Err() == nil; i += atOnce {
+		var list []api.PublicationRequest
+		for k := i; k < min(i+atOnce, b.next); k++ {
+			list = append(list, b.change(k))
+		}
+		work <- list
 	}
 	close(work)
 	all.Wait()
 	return due, context.Cause(ctx)
+}
+
+// change is the i-th that is published.
+func (b *notices) change(i int) api.PublicationRequest {
+	return api.PublicationRequest{
+		ClientTicket: names.ClientTicket(fmt.Sprintf("moved-%d", i)), Dataset: noticeDataset, Period: &b.about,
+		Subject: api.Subject{Scheme: string(subject.SSIN), Number: b.people[i%len(b.people)].SSIN.Number()},
+		Record:  json.RawMessage(fmt.Sprintf(`{"street":"Street %d","house_number":"7","postal_code":"9000","municipality":"Ghent","start_date":"2026-01-01","end_date":null}`, i)),
+	}
+}
+
+// handIn publishes changes in one request, and insists that all are accepted.
+func handIn(ctx context.Context, c *api.Client, list []api.PublicationRequest, batch bool) error {
+	if !batch {
+		done, err := c.Publish(ctx, list[0])
+		if err == nil && done.Status != "ACCEPTED" {
+			err = fmt.Errorf("a change is %s", done.Status)
+		}
+		return err
+	}
+	done, err := c.PublishBatch(ctx, api.PublicationBatch{Items: list})
+	if err != nil {
+		return err
+	}
+	if len(done.Items) != len(list) {
+		return fmt.Errorf("%d outcomes for %d changes", len(done.Items), len(list))
+	}
+	for _, o := range done.Items {
+		switch {
+		case o.Problem != nil:
+			return o.Problem
+		case o.Publication.Status != "ACCEPTED":
+			return fmt.Errorf("a change is %s", o.Publication.Status)
+		}
+	}
+	return nil
 }
 
 // waiting gives what is in the inboxes.
@@ -252,6 +299,16 @@ func (b *notices) pids() map[string]int {
 }
 
 func (b *notices) published(ctx context.Context) (*NoticeRun, error) {
+	return b.round(ctx, b.o.Profile, b.o.InFlight, 1)
+}
+
+func (b *notices) together(ctx context.Context) (*NoticeRun, error) {
+	return b.round(ctx, "", 2, b.o.Batch)
+}
+
+// round publishes while everybody is there, and measures until all have been told. An empty
+// folder takes no profiles.
+func (b *notices) round(ctx context.Context, folder string, inFlight, atOnce int) (*NoticeRun, error) {
 	l := &load{pids: b.pids()}
 	everybody := map[names.InstitutionID]int{}
 	for _, told := range b.told {
@@ -263,12 +320,12 @@ func (b *notices) published(ctx context.Context) (*NoticeRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop, err := l.profile(b.o.Profile, true)
+	stop, err := l.profile(folder, true)
 	if err != nil {
 		return nil, err
 	}
 	used, begun := usageOf(l.pids), time.Now()
-	due, err := b.publish(ctx)
+	due, err := b.publish(ctx, inFlight, atOnce)
 	if err == nil {
 		err = b.arrive(ctx, before, due)
 	}
@@ -286,7 +343,7 @@ func (b *notices) backlog(ctx context.Context, absent names.InstitutionID) (*Not
 	if err := b.n.KillNode(absent); err != nil {
 		return nil, err
 	}
-	due, err := b.publish(ctx)
+	due, err := b.publish(ctx, b.o.InFlight, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -360,13 +417,13 @@ func (r *NoticeReport) WriteTable(w io.Writer) error {
 	for _, x := range []struct {
 		what string
 		*NoticeRun
-	}{{"published and told to all at once", r.Published}, {"backlog of " + string(r.Absent) + ", cleared anew", r.Backlog}} {
+	}{{"published one by one, told at once", r.Published}, {fmt.Sprintf("published %d at once, told at once", r.AtOnce), r.Together}, {"backlog of " + string(r.Absent) + ", cleared anew", r.Backlog}} {
 		line("%s\t%.0f\t%.0f\t%d\t%d\t%.1f", x.what, x.PerSecond, x.CPU, x.Deliveries, x.Changes, x.Seconds)
 	}
 	line("reference: journal appends alone\t%.0f\t%.0f\t%d", r.Journal.PerSecond, r.Journal.CPU, r.Journal.Count)
-	line("\nCPU µs a delivery, by process\tpublished\tbacklog")
+	line("\nCPU µs a delivery, by process\tone by one\t%d at once\tbacklog", r.AtOnce)
 	for _, name := range slices.Sorted(maps.Keys(r.Published.CPUBy)) {
-		line("%s\t%.0f\t%.0f", name, r.Published.CPUBy[name], r.Backlog.CPUBy[name])
+		line("%s\t%.0f\t%.0f\t%.0f", name, r.Published.CPUBy[name], r.Together.CPUBy[name], r.Backlog.CPUBy[name])
 	}
 	return t.Flush()
 }
