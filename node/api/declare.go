@@ -99,10 +99,12 @@ func (s *Server) declared(q *request, out Declaration, wait time.Duration) (resp
 		if !errors.Is(err, submission.ErrNotFound) {
 			return nil, err
 		}
-		if p, err := s.cfg.Publisher.Status(q.app.Name, out.ClientTicket); err == nil && p.Decided && p.Reason != registrypb.Reason_REASON_UNSPECIFIED {
-			out.State = "REFUSED"
-			out.Reason, out.Explanation = reasonOf(p.Reason)
-			return out, nil
+		if p, err := s.cfg.Publisher.Status(q.app.Name, out.ClientTicket); err == nil && p.Decided {
+			if refused, reason := refusedBy(p); refused {
+				out.State = "REFUSED"
+				out.Reason, out.Explanation = reasonOf(reason)
+				return out, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -110,6 +112,17 @@ func (s *Server) declared(q *request, out Declaration, wait time.Duration) (resp
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// refusedBy tells a declaration that the network refused, or its source again and again: until
+// an operator has it tried once more.
+func refusedBy(p *notify.Status) (bool, registrypb.Reason) {
+	for _, r := range p.Recipients {
+		if r.State == notify.Dead {
+			return true, r.Reason
+		}
+	}
+	return p.Reason != registrypb.Reason_REASON_UNSPECIFIED, p.Reason
 }
 
 func declarationOf(out Declaration, st *submission.Status) Declaration {

@@ -28,12 +28,16 @@ type fakeNotify struct {
 	err       error
 	want      inbox.Want
 	declared  fakeDeclarations
+	dead      bool // what waits was given up
 }
 
 // fakeDeclarations stands for both sides of declarations.
-type fakeDeclarations struct{}
+type fakeDeclarations struct{ unreceived bool }
 
-func (fakeDeclarations) Status(names.Ticket) (*submission.Status, error) {
+func (f fakeDeclarations) Status(names.Ticket) (*submission.Status, error) {
+	if f.unreceived {
+		return nil, submission.ErrNotFound
+	}
 	return &submission.Status{Ticket: aTicket, Source: "nsso", State: nodepb.DeclarationState_DECLINED, Published: aTicket, SupersededBy: aTicket,
 		Reasons: []*nodepb.FieldReason{{Field: "gross", Code: "too-low", Text: "below the minimum"}}, Receipt: []byte("r"), Signed: []byte("s")}, nil
 }
@@ -61,6 +65,10 @@ func (f *fakeNotify) PublishAll(ctx context.Context, all []notify.Change) (out [
 func (f *fakeNotify) Status(app string, t names.ClientTicket) (*notify.Status, error) {
 	if app != "file" || t != "t-1" {
 		return nil, notify.ErrNotFound
+	}
+	if f.dead {
+		return &notify.Status{Ticket: aTicket, Decided: true, Recipients: []notify.RecipientState{
+			{Recipient: "nsso", Purpose: "inquiry", State: notify.Dead, Reason: registrypb.Reason_SUPPLIER_ERROR}}}, f.err
 	}
 	return &notify.Status{Ticket: aTicket, Decided: true, Reason: registrypb.Reason_NO_ELIGIBLE_CLEARER, Incomplete: true,
 		Recipients: []notify.RecipientState{{Recipient: "nsso", Purpose: "inquiry", State: notify.InTransit}}}, f.err
@@ -172,4 +180,17 @@ func TestPublicationBatch(t *testing.T) {
 	wantProblem(t, post(`{"items":[`+publication+`]}`), CodeUnavailable, "")
 	wantProblem(t, post(`{"items":[]}`), CodeMalformed, "items")
 	wantProblem(t, post(`{"items":[`+strings.Replace(publication, `"client_ticket":"t-1",`, "", 1)+`]}`), CodeMalformed, "items[0].client_ticket")
+}
+
+// A declaration that its source refused until it was given up, as one that its newer schema
+// does not know, is not on its way any more, and its declarant is told why.
+func TestDeclarationGivenUp(t *testing.T) {
+	f := new(fakes)
+	f.notify.declared.unreceived, f.notify.dead = true, true
+	s, _ := newServer(t, f)
+	var out Declaration
+	r := ask(s, http.MethodGet, "/v1/declarations/t-1", "", asUser("file-token", "alice")...)
+	if err := json.NewDecoder(r.Body).Decode(&out); err != nil || out.State != "REFUSED" || out.Reason != "SUPPLIER_ERROR" || out.Explanation == "" {
+		t.Errorf("%d, %+v, %v", r.Code, out, err)
+	}
 }

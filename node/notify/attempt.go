@@ -73,9 +73,14 @@ func (c *courier) attempt(ctx context.Context, batch []*delivery) {
 // prepare reads what is to be told. What is no longer kept is given up for good.
 func (c *courier) prepare(ctx context.Context, batch []*delivery) (flights []*flight, err error) {
 	size := 0
+	now := c.cfg.Now()
 	for _, d := range batch {
 		f := &flight{delivery: d}
-		f.publication, err = c.publication(d.sequence)
+		if k := d.permit; k != nil && k.kept != nil && now.UnixMilli() < k.kept.UntilUnixMs {
+			f.publication, err = k.kept, nil
+		} else {
+			f.publication, err = c.publication(d.sequence)
+		}
 		if errors.Is(err, errEnded) {
 			if err := c.lapse(ctx, f, registrypb.Reason_DELIVERY_EXPIRED, "it waited longer than it is kept"); err != nil {
 				return flights, err

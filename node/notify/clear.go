@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/envelope"
+	"github.com/crossroads-mesh/crossroads/node/nodepb"
 	"github.com/crossroads-mesh/crossroads/registry/clearing"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -41,6 +42,7 @@ type asking struct {
 type permit struct {
 	*clearing.Told
 	envelope []byte
+	kept     *nodepb.KeptPublication // as it was read to be cleared, if it is still at hand
 }
 
 var errClearing = errors.New("no clearing peer decided")
@@ -210,7 +212,7 @@ func (p *Publisher) take(v record.View, desk *clearing.Desk, from names.NodeID, 
 		if t.Clearer != from || len(a.only) > 0 && !contains(a.only, t.Address()) || cleared(a.permits, t) || cleared(permits, t) {
 			return errors.New("a clearance by another, for another, or twice")
 		}
-		permits = append(permits, &permit{t, raw})
+		permits = append(permits, &permit{Told: t, envelope: raw})
 	}
 	if len(permits) == 0 {
 		d, err := p.openDecision(v, desk, from, a.raw, o.Decision)

@@ -147,6 +147,10 @@ func (r *Recipient) judgeAgain(ctx context.Context, from names.NodeID, all []*ar
 	var fell []*arrival
 	err := r.cfg.Registry.View(func(v record.View) error {
 		desk := r.checker.Desk(v, r.cfg.Now(), r.cfg.Bounds, r.cfg.Mesh)
+		member, err := v.IsMember(r.cfg.Self)
+		if err != nil {
+			return err
+		}
 		for _, a := range all {
 			if a.outcome != nil {
 				continue
@@ -154,7 +158,7 @@ func (r *Recipient) judgeAgain(ctx context.Context, from names.NodeID, all []*ar
 			a.filed = nil
 			if no := desk.Stands(a.told); no != nil {
 				a.refuse(no.Reason, true, "%s", no.Detail)
-			} else if err := r.ownFiles(v, a); err != nil {
+			} else if err := r.ownFiles(v, member, a); err != nil {
 				return err
 			}
 			if a.outcome != nil {

@@ -159,9 +159,13 @@ var errMoved = errors.New("the registry has moved on")
 func (r *Recipient) judge(from names.NodeID, all []*arrival) error {
 	return r.cfg.Registry.View(func(v record.View) error {
 		desk := r.checker.Desk(v, r.cfg.Now(), r.cfg.Bounds, r.cfg.Mesh)
+		member, err := v.IsMember(r.cfg.Self)
+		if err != nil {
+			return err
+		}
 		refused, came := map[string]bool{}, map[string]bool{} // by number; by mark
 		for _, a := range all {
-			if err := r.judgeOne(v, desk, from, a); err != nil {
+			if err := r.judgeOne(v, desk, member, from, a); err != nil {
 				return err
 			}
 			// What was refused holds back what comes after it about the same subject, or,
@@ -186,7 +190,7 @@ func (r *Recipient) judge(from names.NodeID, all []*arrival) error {
 }
 
 // judgeOne checks one arrival: everything that this node can see for itself.
-func (r *Recipient) judgeOne(v record.View, desk *clearing.Desk, from names.NodeID, a *arrival) error {
+func (r *Recipient) judgeOne(v record.View, desk *clearing.Desk, member bool, from names.NodeID, a *arrival) error {
 	d := a.raw
 	if len(d.GetPublication()) > maxPart || len(d.GetClearance()) > maxPart || len(d.GetNotice()) > maxPart {
 		a.refuse(registrypb.Reason_CLEARANCE_INVALID, false, "a message larger than any")
@@ -211,7 +215,7 @@ func (r *Recipient) judgeOne(v record.View, desk *clearing.Desk, from names.Node
 		a.refuse(registrypb.Reason_DELIVERY_EXPIRED, false, "published longer ago than this node knows what it has received")
 		return nil
 	}
-	if err := r.ownFiles(v, a); err != nil || a.outcome != nil {
+	if err := r.ownFiles(v, member, a); err != nil || a.outcome != nil {
 		return err
 	}
 	if err := r.openNotice(v, desk, from, a); err != nil {
@@ -237,9 +241,9 @@ func keysOf(t *clearing.Told) (keys []string) {
 }
 
 // ownFiles looks for the own references that the clearance goes by, under every number
-// that it names. A member holds the history of numbers and checks that these are one
+// that it names. A member of the registry holds the history of numbers and checks that these are one
 // subject's; any other node believes the clearing peer, which any member can decide again.
-func (r *Recipient) ownFiles(v record.View, a *arrival) error {
+func (r *Recipient) ownFiles(v record.View, member bool, a *arrival) error {
 	t := a.told
 	numbers := append([]subject.ID{t.Subject, t.Current}, t.KnownAs...)
 	for _, id := range numbers {
@@ -247,10 +251,6 @@ func (r *Recipient) ownFiles(v record.View, a *arrival) error {
 			a.refuse(registrypb.Reason_CLEARANCE_INVALID, false, "it names what is no number")
 			return nil
 		}
-	}
-	member, err := v.IsMember(r.cfg.Self)
-	if err != nil {
-		return err
 	}
 	if member {
 		family, err := v.Family(t.Subject)

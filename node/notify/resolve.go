@@ -242,6 +242,7 @@ func (p *Publisher) address(settled []*unresolved) {
 	done := map[uint64]bool{}
 	for _, u := range settled {
 		for _, k := range u.permits {
+			k.kept = u.kept
 			p.courier(k.Address()).add(&delivery{sequence: u.sequence, kept: p.queued(u.keys), permit: k})
 		}
 		done[u.sequence] = true

@@ -36,6 +36,7 @@ type RecipientState struct {
 	Recipient names.InstitutionID
 	Purpose   names.Purpose
 	State     State
+	Reason    registrypb.Reason // that it gave when it last refused, if it waits or was given up
 }
 
 // Status tells how far the publication has come that an application accepted under its
@@ -64,9 +65,9 @@ func (p *Publisher) Status(application string, t names.ClientTicket) (*Status, e
 		case err != nil:
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		case waits && d.Dead:
-			r.State = Dead
+			r.State, r.Reason = Dead, d.Reason
 		case waits:
-			r.State = InTransit
+			r.State, r.Reason = InTransit, d.Reason
 		}
 		s.Recipients = append(s.Recipients, r)
 	}
