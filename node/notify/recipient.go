@@ -234,10 +234,21 @@ func (r *Recipient) judgeOne(v record.View, desk *clearing.Desk, member bool, fr
 }
 
 func keysOf(t *clearing.Told) (keys []string) {
-	for _, id := range append([]subject.ID{t.Subject, t.Current}, t.KnownAs...) {
+	for _, id := range numbersOf(t) {
 		keys = append(keys, string(id.Key()))
 	}
 	return keys
+}
+
+// numbersOf gives the numbers that a clearance names, each once: mostly there is one.
+func numbersOf(t *clearing.Told) []subject.ID {
+	all := []subject.ID{t.Subject}
+	for _, id := range append([]subject.ID{t.Current}, t.KnownAs...) {
+		if !containsID(all, id) {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 // ownFiles looks for the own references that the clearance goes by, under every number
@@ -245,7 +256,7 @@ func keysOf(t *clearing.Told) (keys []string) {
 // subject's; any other node believes the clearing peer, which any member can decide again.
 func (r *Recipient) ownFiles(v record.View, member bool, a *arrival) error {
 	t := a.told
-	numbers := append([]subject.ID{t.Subject, t.Current}, t.KnownAs...)
+	numbers := numbersOf(t)
 	for _, id := range numbers {
 		if parsed, err := r.cfg.Schemes.Parse(id.Scheme(), id.Number()); err != nil || parsed != id {
 			a.refuse(registrypb.Reason_CLEARANCE_INVALID, false, "it names what is no number")
