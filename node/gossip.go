@@ -63,34 +63,29 @@ func (n *Node) gossipKey(name string) (*[32]byte, bool) {
 	return key, key != nil
 }
 
-func (n *Node) signMeta(payload []byte) ([]byte, error) {
-	return envelope.Sign(envelope.NodeMeta, payload, n.keys.signer)
+func (n *Node) signMeta(statement []byte) ([]byte, error) {
+	return envelope.SignDetached(envelope.NodeMeta, statement, n.keys.signer)
 }
 
 var errUnsignedMeta = errors.New("not signed by the node's institution")
 
-func (n *Node) verifyMeta(name string, signed []byte) ([]byte, error) {
+func (n *Node) verifyMeta(name string, statement, signature []byte) error {
 	id, err := names.ParseNodeID(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	meta, err := envelope.Open(envelope.NodeMeta, signed)
-	if err != nil {
-		return nil, err
-	}
-	err = n.registry.View(func(v record.View) error {
+	return n.registry.View(func(v record.View) error {
 		keys, err := v.KeysOf(id.Institution)
 		if err != nil {
 			return err
 		}
 		for _, k := range keys {
-			if !k.Retired && meta.VerifiedBy(k.PublicKey) {
+			if !k.Retired && envelope.VerifyDetached(envelope.NodeMeta, statement, signature, k.PublicKey) {
 				return nil
 			}
 		}
 		return errUnsignedMeta
 	})
-	return meta.Payload, err
 }
 
 // gossipSeeds are the registry's members: everybody knows them.

@@ -65,7 +65,7 @@ const (
 	Clearance Type = "application/vnd.crossroads.clearance.v1+protobuf"
 	Decision  Type = "application/vnd.crossroads.decision.v1+protobuf"
 	Answer    Type = "application/vnd.crossroads.answer.v1+protobuf"
-	NodeMeta  Type = "application/vnd.crossroads.node-meta.v1+protobuf"
+	NodeMeta  Type = "application/vnd.crossroads.node-meta.v2"
 	Tombstone Type = "application/vnd.crossroads.tombstone.v1+protobuf"
 	Epoch     Type = "application/vnd.crossroads.epoch.v1+protobuf"
 	// EpochDeclaration tells the registry's members of an Epoch.
@@ -187,12 +187,35 @@ func add(env *certspb.Envelope, s crypto.Signer) error {
 	if err != nil {
 		return err
 	}
-	sig, err := s.Sign(rand.Reader, PAE(Type(env.Type), env.Payload), crypto.Hash(0))
+	sig, err := SignDetached(Type(env.Type), env.Payload, s)
 	if err != nil {
-		return fmt.Errorf("sign with %s: %w", KeyID(pub), err)
+		return err
 	}
 	env.Signatures = append(env.Signatures, &certspb.Signature{KeyId: string(KeyID(pub)), Signature: sig})
 	return nil
+}
+
+// SignDetached gives the signature alone, of 64 bytes, for where every byte counts and the
+// verifier knows type, payload and key. The signer must hold an Ed25519 key.
+func SignDetached(t Type, payload []byte, s crypto.Signer) ([]byte, error) {
+	pub, err := publicKey(s)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := s.Sign(rand.Reader, PAE(t, payload), crypto.Hash(0))
+	if err != nil {
+		return nil, fmt.Errorf("sign with %s: %w", KeyID(pub), err)
+	}
+	return sig, nil
+}
+
+// VerifyDetached reports whether pub made the signature, as VerifiedBy does.
+func VerifyDetached(t Type, payload, sig []byte, pub ed25519.PublicKey) bool {
+	o := &Opened{Type: t, Payload: payload, env: &certspb.Envelope{
+		Type: string(t), Payload: payload,
+		Signatures: []*certspb.Signature{{KeyId: string(KeyID(pub)), Signature: sig}},
+	}}
+	return o.VerifiedBy(pub)
 }
 
 func publicKey(s crypto.Signer) (ed25519.PublicKey, error) {

@@ -55,6 +55,32 @@ func TestSignAndOpen(t *testing.T) {
 }
 
 // TestNoMessagePassesForAnother relabels a signed message, and moves its bytes.
+func TestDetached(t *testing.T) {
+	key, payload := newKey(t, 1), []byte("payload")
+	sig, err := SignDetached(NodeMeta, payload, key)
+	if err != nil || len(sig) != ed25519.SignatureSize {
+		t.Fatalf("%d bytes, %v", len(sig), err)
+	}
+	if !VerifyDetached(NodeMeta, payload, sig, pub(key)) {
+		t.Error("its own signature does not verify")
+	}
+	bad := append([]byte{}, sig...)
+	bad[7] ^= 1
+	for name, holds := range map[string]bool{
+		"of another kind":    VerifyDetached(Grant, payload, sig, pub(key)),
+		"of another payload": VerifyDetached(NodeMeta, []byte("payloae"), sig, pub(key)),
+		"of another key":     VerifyDetached(NodeMeta, payload, sig, pub(newKey(t, 2))),
+		"of no key":          VerifyDetached(NodeMeta, payload, sig, nil),
+		"changed":            VerifyDetached(NodeMeta, payload, bad, pub(key)),
+		"cut":                VerifyDetached(NodeMeta, payload, sig[:63], pub(key)),
+		"none":               VerifyDetached(NodeMeta, payload, nil, pub(key)),
+	} {
+		if holds {
+			t.Errorf("a signature %s verifies", name)
+		}
+	}
+}
+
 func TestNoMessagePassesForAnother(t *testing.T) {
 	a := newKey(t, 1)
 	raw, _ := Sign(Request, []byte("payload"), a)

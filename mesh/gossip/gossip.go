@@ -20,10 +20,18 @@
 //
 // # Metadata
 //
-// A node's name, address and time of issue travel as a meshpb.GossipMeta that the node
-// signed (SignMeta, VerifyMeta). Any node passes such statements on; one that is not
-// signed by the node it speaks of, that names another address than it was signed for, or
-// that is older than one already seen is ignored, and so is every name without a key.
+// A node signs its name, its address and when it said so (SignMeta, VerifyMeta):
+//
+//	length of name (1 byte) | name | length of address (1 byte) | ip:port | Unix time in nanoseconds (8 bytes, big-endian)
+//
+// memberlist carries name and address itself, and each byte goes to every node many times, so
+// the metadata holds only what is left:
+//
+//	Unix time in nanoseconds (8 bytes, big-endian) | signature
+//
+// Any node passes such statements on; one that is not signed by the node it speaks of, for
+// the very address that it is said to have, or that is older than one already seen is
+// ignored, and so is every name without a key.
 //
 // An admitted node can still lie about others being dead. They hear of it and contradict;
 // until then somebody asks another peer first. That is all gossip may cost.
@@ -49,10 +57,8 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/crypto/nacl/box"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/mesh"
-	"github.com/crossroads-mesh/crossroads/mesh/meshpb"
 )
 
 // Protocol is the ALPN of gossip's streams; it must be in mesh.Config.StreamProtocols.
@@ -84,10 +90,10 @@ type Config struct {
 	ID func(name string) (spiffeid.ID, error)
 	// Keys gives the public gossip key of a node. A node without one does not take part.
 	Keys func(name string) (*[32]byte, bool)
-	// SignMeta signs a statement about this node; the result may have 450 bytes.
-	SignMeta func(payload []byte) ([]byte, error)
-	// VerifyMeta gives the statement that the named node signed.
-	VerifyMeta func(name string, signed []byte) (payload []byte, err error)
+	// SignMeta signs a statement about this node; the signature may have 256 bytes.
+	SignMeta func(statement []byte) (signature []byte, err error)
+	// VerifyMeta says whether the named node signed the statement.
+	VerifyMeta func(name string, statement, signature []byte) error
 
 	// Seeds gives nodes to meet others through, at the start and whenever one of them
 	// seems to be gone: so a mesh that fell apart comes together again. Nil: none.
@@ -97,6 +103,8 @@ type Config struct {
 	Interval time.Duration
 	// Log gets what an operator should know. Nil discards it.
 	Log *slog.Logger
+
+	agree agreement // nil: with Key
 }
 
 // NewKey makes a node's gossip key.
@@ -124,24 +132,25 @@ func Open(cfg Config) (*Gossip, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.agree == nil {
+		cfg.agree = agreeWith(cfg.Key)
+	}
 	addr, err := resolve(context.Background(), cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("gossip: own address: %w", err)
 	}
-	payload, err := proto.Marshal(&meshpb.GossipMeta{Name: cfg.Name, Addr: addr.String(), IssuedUnixNano: time.Now().UnixNano()})
-	if err != nil {
-		return nil, fmt.Errorf("gossip: own metadata: %w", err)
-	}
-	meta, err := cfg.SignMeta(payload)
+	issued := time.Now().UnixNano()
+	signature, err := cfg.SignMeta(statement(cfg.Name, addr, issued))
 	if err != nil {
 		return nil, fmt.Errorf("gossip: sign own metadata: %w", err)
 	}
-	if len(meta) > maxMeta {
-		return nil, fmt.Errorf("gossip: own metadata has %d bytes signed, at most %d fit", len(meta), maxMeta)
+	if len(signature) > maxSignature {
+		return nil, fmt.Errorf("gossip: the signature of own metadata has %d bytes, at most %d fit", len(signature), maxSignature)
 	}
+	meta := packMeta(issued, signature)
 	g := &Gossip{
 		cfg:     cfg,
-		members: newMembers(cfg, meta, addr.String()),
+		members: newMembers(cfg, meta, addr),
 	}
 	g.wire = newTransport(cfg, addr)
 	if g.list, err = memberlist.Create(g.options(addr)); err != nil {

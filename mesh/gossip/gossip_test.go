@@ -1,10 +1,13 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -14,23 +17,21 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/mesh"
-	"github.com/crossroads-mesh/crossroads/mesh/meshpb"
 	"github.com/crossroads-mesh/crossroads/mesh/meshtest"
 )
 
 // registry stands in for what the real one publishes of nodes.
 type registry struct {
-	mu   sync.Mutex
+	mu   sync.RWMutex
 	keys map[string]*[32]byte
 	sign map[string]ed25519.PublicKey
 }
 
 func (r *registry) key(name string) (*[32]byte, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	k, ok := r.keys[name]
 	return k, ok
 }
@@ -41,14 +42,13 @@ func (r *registry) remove(name string) {
 	delete(r.keys, name)
 }
 
-// verify takes metadata that is a signature and what it signs.
-func (r *registry) verify(name string, signed []byte) ([]byte, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(signed) < ed25519.SignatureSize || !ed25519.Verify(r.sign[name], signed[64:], signed[:64]) {
-		return nil, errors.New("not signed by it")
+func (r *registry) verify(name string, statement, signature []byte) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !ed25519.Verify(r.sign[name], statement, signature) {
+		return errors.New("not signed by it")
 	}
-	return signed[64:], nil
+	return nil
 }
 
 type world struct {
@@ -106,8 +106,6 @@ func (w *world) prepare(name, addr string) *gossiper {
 	return &gossiper{name: name, addr: addr, key: private, signer: sk}
 }
 
-func signMeta(g *gossiper, b []byte) []byte { return append(ed25519.Sign(g.signer, b), b...) }
-
 func (w *world) restart(g *gossiper, change func(*Config), seeds ...Seed) *gossiper {
 	w.t.Helper()
 	id, err := nodeID(g.name)
@@ -123,7 +121,7 @@ func (w *world) restart(g *gossiper, change func(*Config), seeds ...Seed) *gossi
 	cfg := Config{
 		Name: g.name, Addr: g.addr, Key: g.key, Endpoint: g.endpoint, ID: nodeID,
 		Keys: w.reg.key, VerifyMeta: w.reg.verify,
-		SignMeta: func(b []byte) ([]byte, error) { return append(ed25519.Sign(g.signer, b), b...), nil },
+		SignMeta: func(b []byte) ([]byte, error) { return ed25519.Sign(g.signer, b), nil },
 		Seeds:    func() []Seed { return seeds },
 	}
 	if change != nil {
@@ -273,27 +271,23 @@ func TestRemovedNodeFallsOut(t *testing.T) {
 // An admitted node that lies about itself: its metadata is unsigned, or signed by itself
 // in another's name, or for another address.
 func TestLyingMetadata(t *testing.T) {
-	lies := map[string]func(w *world, g *gossiper, honest []byte) []byte{
-		"unsigned": func(_ *world, _ *gossiper, honest []byte) []byte { return append(make([]byte, 64), honest...) },
-		"other key": func(_ *world, _ *gossiper, honest []byte) []byte {
+	addr, elsewhere := netip.MustParseAddrPort(addrOf(66)), netip.MustParseAddrPort(addrOf(200))
+	lies := map[string]func(g *gossiper, honest []byte) []byte{
+		"unsigned": func(*gossiper, []byte) []byte { return make([]byte, 64) },
+		"other key": func(_ *gossiper, honest []byte) []byte {
 			_, sk, _ := ed25519.GenerateKey(nil)
-			return append(ed25519.Sign(sk, honest), honest...)
+			return ed25519.Sign(sk, honest)
 		},
-		"another address": func(_ *world, g *gossiper, honest []byte) []byte {
-			said := new(meshpb.GossipMeta)
-			proto.Unmarshal(honest, said)
-			said.Addr = addrOf(200)
-			b, _ := proto.Marshal(said)
-			return append(ed25519.Sign(g.signer, b), b...)
+		"another address": func(g *gossiper, honest []byte) []byte {
+			return ed25519.Sign(g.signer, statement(g.name, elsewhere, issuedIn(honest)))
 		},
-		"another name": func(_ *world, g *gossiper, honest []byte) []byte {
-			said := new(meshpb.GossipMeta)
-			proto.Unmarshal(honest, said)
-			said.Name = "inst-0/node"
-			b, _ := proto.Marshal(said)
-			return append(ed25519.Sign(g.signer, b), b...)
+		"another name": func(g *gossiper, honest []byte) []byte {
+			return ed25519.Sign(g.signer, statement("inst-0/node", addr, issuedIn(honest)))
 		},
-		"none": func(*world, *gossiper, []byte) []byte { return nil },
+		"another time": func(g *gossiper, honest []byte) []byte {
+			return ed25519.Sign(g.signer, statement(g.name, addr, issuedIn(honest)+1))
+		},
+		"none": func(*gossiper, []byte) []byte { return nil },
 	}
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
@@ -308,7 +302,7 @@ func TestLyingMetadata(t *testing.T) {
 				w.reg.keys[liar.name], w.reg.sign[liar.name] = public, vk
 				w.reg.mu.Unlock()
 				w.restart(liar, func(c *Config) {
-					c.SignMeta = func(b []byte) ([]byte, error) { return lie(w, liar, b), nil }
+					c.SignMeta = func(b []byte) ([]byte, error) { return lie(liar, b), nil }
 				}, seedOf(all[0]), seedOf(all[1]), seedOf(all[2]))
 				time.Sleep(time.Minute)
 				if !converged(all)() {
@@ -328,17 +322,17 @@ func TestForgedPackets(t *testing.T) {
 		stranger := w.nw.Listen(addrOf(66))
 		defer stranger.Close()
 		_, private, _ := NewKey()
-		forger := newSealer(all[1].name, private, w.reg.key) // the name of another, not its key
+		forger := newSealer(all[1].name, agreeWith(private), w.reg.key) // the name of another, not its key
 		forged, err := forger.seal(all[0].name, []byte("\x05whatever"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		honest := newSealer(all[1].name, all[1].key, w.reg.key)
+		honest := newSealer(all[1].name, agreeWith(all[1].key), w.reg.key)
 		toOther, err := honest.seal(all[2].name, []byte("\x05whatever"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		turned, err := newSealer(all[0].name, all[0].key, w.reg.key).seal(all[1].name, []byte("\x05whatever"))
+		turned, err := newSealer(all[0].name, agreeWith(all[0].key), w.reg.key).seal(all[1].name, []byte("\x05whatever"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +371,7 @@ func TestOldMetadata(t *testing.T) {
 		until(t, 10*time.Second, "two nodes converge", converged(all))
 		g := all[0].Gossip
 		g.members.mu.Lock()
-		old := g.members.nodes[all[1].name].signed
+		old := g.members.nodes[all[1].name].meta
 		g.members.mu.Unlock()
 		all[1].kill()
 		until(t, time.Minute, "it is gone", func() bool { return sees(all[0], all[0]) })
@@ -411,7 +405,7 @@ func TestOpenChecksItsConfig(t *testing.T) {
 			"port 0":      func(c *Config) { c.Addr = "10.0.0.1:0" },
 			"unspecified": func(c *Config) { c.Addr = "0.0.0.0:1" },
 			"signing":     func(c *Config) { c.SignMeta = func([]byte) ([]byte, error) { return nil, errors.New("no") } },
-			"large meta":  func(c *Config) { c.SignMeta = func([]byte) ([]byte, error) { return make([]byte, 451), nil } },
+			"large meta":  func(c *Config) { c.SignMeta = func([]byte) ([]byte, error) { return make([]byte, 257), nil } },
 		} {
 			cfg := good
 			change(&cfg)
@@ -429,7 +423,7 @@ func FuzzOpenPacket(f *testing.F) {
 		k, ok := map[string]*[32]byte{"a": aPub, "b": bPub}[name]
 		return k, ok
 	}
-	a, b := newSealer("a", aKey, keys), newSealer("b", bKey, keys)
+	a, b := newSealer("a", agreeWith(aKey), keys), newSealer("b", agreeWith(bKey), keys)
 	good, err := a.seal("b", []byte("payload"))
 	if err != nil {
 		f.Fatal(err)
@@ -449,21 +443,39 @@ func FuzzOpenPacket(f *testing.F) {
 }
 
 func FuzzMetadata(f *testing.F) {
-	b, _ := proto.Marshal(&meshpb.GossipMeta{Name: "b", Addr: "10.0.0.1:1", IssuedUnixNano: 1})
-	f.Add(b, []byte{10, 0, 0, 1}, uint16(1))
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := packMeta(1, ed25519.Sign(key, statement("b", netip.MustParseAddrPort("10.0.0.1:1"), 1)))
+	f.Add(good, []byte{10, 0, 0, 1}, uint16(1))
+	f.Add(good, []byte{10, 0, 0, 1}, uint16(2))
+	f.Add(good, append(make([]byte, 10), 255, 255, 10, 0, 0, 1), uint16(1))
+	f.Add(good[:issuedSize], []byte{10, 0, 0, 1}, uint16(1))
+	f.Add(append(good, make([]byte, maxSignature)...), []byte{10, 0, 0, 1}, uint16(1))
 	f.Fuzz(func(t *testing.T, meta, ip []byte, port uint16) {
 		m := newMembers(Config{
-			Name:       "a",
-			Keys:       func(string) (*[32]byte, bool) { return new([32]byte), true },
-			VerifyMeta: func(_ string, b []byte) ([]byte, error) { return b, nil },
-		}, []byte("own"), "10.0.0.9:1")
+			Name: "a",
+			Keys: func(string) (*[32]byte, bool) { return new([32]byte), true },
+			VerifyMeta: func(_ string, statement, signature []byte) error {
+				if !ed25519.Verify(key.Public().(ed25519.PublicKey), statement, signature) {
+					return errors.New("not signed")
+				}
+				return nil
+			},
+		}, []byte("own"), netip.MustParseAddrPort("10.0.0.9:1"))
 		p := meshNode("b", meta, ip, port)
 		if m.NotifyAlive(p) == nil {
-			if addr, _ := m.get("b"); sameAddr(p, addr) != nil {
-				t.Errorf("took %q for %v:%d", addr, ip, port)
+			if addr, _ := m.get("b"); !bytes.Equal(meta, good) || addr != "10.0.0.1:1" || port != 1 {
+				t.Errorf("took %x at %v:%d", meta, ip, port)
 			}
 		}
 	})
+}
+
+// issuedIn gives the time at the end of a statement.
+func issuedIn(statement []byte) int64 {
+	return int64(binary.BigEndian.Uint64(statement[len(statement)-issuedSize:]))
 }
 
 func meshNode(name string, meta, ip []byte, port uint16) *memberlist.Node {

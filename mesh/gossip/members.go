@@ -2,19 +2,46 @@ package gossip
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
 
 	"github.com/hashicorp/memberlist"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/crossroads-mesh/crossroads/mesh/meshpb"
 )
 
-// maxMeta is the largest signed metadata in bytes; memberlist takes 512.
-const maxMeta = 450
+const (
+	// issuedSize is what the time of a statement takes in bytes.
+	issuedSize = 8
+	// maxSignature is the largest signature of metadata in bytes; memberlist takes 512 for
+	// all metadata.
+	maxSignature = 256
+)
+
+// statement is what a node signs of itself.
+func statement(name string, addr netip.AddrPort, issued int64) []byte {
+	where := addr.String()
+	b := make([]byte, 0, 2+len(name)+len(where)+issuedSize)
+	b = append(b, byte(len(name)))
+	b = append(b, name...)
+	b = append(b, byte(len(where)))
+	b = append(b, where...)
+	return binary.BigEndian.AppendUint64(b, uint64(issued))
+}
+
+// packMeta makes metadata of what the receiver does not know already.
+func packMeta(issued int64, signature []byte) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, issuedSize+len(signature)), uint64(issued))
+	return append(b, signature...)
+}
+
+func parseMeta(b []byte) (issued int64, signature []byte, err error) {
+	if len(b) <= issuedSize || len(b) > issuedSize+maxSignature {
+		return 0, nil, errNoMeta
+	}
+	return int64(binary.BigEndian.Uint64(b)), b[issuedSize:], nil
+}
 
 // members knows the nodes and judges what is said of them. It is all of memberlist's
 // delegates. memberlist calls it while it holds its own locks.
@@ -28,9 +55,9 @@ type members struct {
 
 // node is what was verified of one node.
 type node struct {
-	signed []byte // the metadata that said so
+	meta   []byte // that said so: memberlist's own, which nobody changes
 	issued int64
-	addr   string
+	addr   netip.AddrPort
 	alive  bool
 }
 
@@ -42,15 +69,15 @@ var (
 )
 
 // newMembers knows this node itself, which need not be in any registry yet.
-func newMembers(cfg Config, own []byte, addr string) *members {
-	return &members{cfg: cfg, own: own, nodes: map[string]*node{cfg.Name: {signed: own, addr: addr, alive: true}}}
+func newMembers(cfg Config, own []byte, addr netip.AddrPort) *members {
+	return &members{cfg: cfg, own: own, nodes: map[string]*node{cfg.Name: {meta: own, addr: addr, alive: true}}}
 }
 
 func (m *members) get(name string) (string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n := m.nodes[name]; n != nil {
-		return n.addr, n.alive
+		return n.addr.String(), n.alive
 	}
 	return "", false
 }
@@ -60,7 +87,7 @@ func (m *members) all() []Member {
 	defer m.mu.Unlock()
 	out := make([]Member, 0, len(m.nodes))
 	for name, n := range m.nodes {
-		out = append(out, Member{Name: name, Addr: n.addr, Alive: n.alive})
+		out = append(out, Member{Name: name, Addr: n.addr.String(), Alive: n.alive})
 	}
 	return out
 }
@@ -84,42 +111,34 @@ func (m *members) check(p *memberlist.Node) error {
 	m.mu.Lock()
 	known := m.nodes[name]
 	m.mu.Unlock()
-	if known != nil && bytes.Equal(known.signed, p.Meta) { // verified before
-		return sameAddr(p, known.addr)
+	ip, ok := netip.AddrFromSlice(p.Addr)
+	if !ok {
+		return errElsewhere
 	}
-	if len(p.Meta) == 0 || len(p.Meta) > maxMeta {
-		return errNoMeta
+	addr := netip.AddrPortFrom(ip.Unmap(), p.Port)
+	if known != nil && bytes.Equal(known.meta, p.Meta) { // verified before
+		if known.addr != addr {
+			return errElsewhere
+		}
+		return nil
 	}
-	payload, err := m.cfg.VerifyMeta(name, p.Meta)
+	issued, signature, err := parseMeta(p.Meta)
 	if err != nil {
-		return fmt.Errorf("metadata of %q: %w", name, err)
-	}
-	said := new(meshpb.GossipMeta)
-	if proto.Unmarshal(payload, said) != nil || said.Name != name {
-		return errNoMeta
-	}
-	if err := sameAddr(p, said.Addr); err != nil {
 		return err
+	}
+	if err := m.cfg.VerifyMeta(name, statement(name, addr, issued), signature); err != nil {
+		return fmt.Errorf("metadata of %q: %w", name, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	alive := false
 	if known := m.nodes[name]; known != nil {
-		if said.IssuedUnixNano < known.issued {
+		if issued < known.issued {
 			return errOldMeta
 		}
 		alive = known.alive
 	}
-	m.nodes[name] = &node{signed: bytes.Clone(p.Meta), issued: said.IssuedUnixNano, addr: said.Addr, alive: alive}
-	return nil
-}
-
-// sameAddr compares the address that memberlist would use with the signed one.
-func sameAddr(p *memberlist.Node, signed string) error {
-	ip, ok := netip.AddrFromSlice(p.Addr)
-	if !ok || netip.AddrPortFrom(ip.Unmap(), p.Port).String() != signed {
-		return errElsewhere
-	}
+	m.nodes[name] = &node{meta: p.Meta, issued: issued, addr: addr, alive: alive}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/nacl/box"
+	"golang.org/x/crypto/salsa20/salsa"
 )
 
 const (
@@ -52,16 +54,35 @@ type seal struct {
 
 // sealer seals and opens packets. Safe for concurrent use.
 type sealer struct {
-	self    string
-	private *[32]byte
-	keys    func(name string) (*[32]byte, bool)
+	self  string
+	agree agreement
+	keys  func(name string) (*[32]byte, bool)
 
 	mu    sync.Mutex
 	seals map[string]*seal // of names that keys knew
 }
 
-func newSealer(self string, private *[32]byte, keys func(string) (*[32]byte, bool)) *sealer {
-	return &sealer{self: self, private: private, keys: keys, seals: make(map[string]*seal)}
+// agreement gives the X25519 secret that is shared with the holder of a public key.
+type agreement func(public *[32]byte) ([]byte, error)
+
+// agreeWith is the agreement of who holds the private key. It fails for the few public keys
+// with which everybody would share the same secret.
+func agreeWith(private *[32]byte) agreement {
+	own, err := ecdh.X25519().NewPrivateKey(private[:])
+	return func(public *[32]byte) ([]byte, error) {
+		if err != nil {
+			return nil, err
+		}
+		key, err := ecdh.X25519().NewPublicKey(public[:])
+		if err != nil {
+			return nil, err
+		}
+		return own.ECDH(key)
+	}
+}
+
+func newSealer(self string, agree agreement, keys func(string) (*[32]byte, bool)) *sealer {
+	return &sealer{self: self, agree: agree, keys: keys, seals: make(map[string]*seal)}
 }
 
 // with gives the seal for a peer, from the key that is known of it now.
@@ -79,7 +100,13 @@ func (s *sealer) with(peer string) (*seal, error) {
 	// The shared key is the same both ways and says nothing of names: the tags keep a
 	// packet from being turned around, or passed as that of another name with the same key.
 	k := &seal{public: *public, in: tag(peer, s.self), out: tag(s.self, peer)}
-	box.Precompute(&k.shared, public, s.private)
+	secret, err := s.agree(public)
+	if err != nil {
+		delete(s.seals, peer)
+		return nil, fmt.Errorf("%w for %q that is any good: %w", errUnknown, peer, err)
+	}
+	// As box.Precompute does, which would compute the own public key each time, too.
+	salsa.HSalsa20(&k.shared, new([16]byte), (*[32]byte)(secret), &salsa.Sigma)
 	s.seals[peer] = k
 	return k, nil
 }

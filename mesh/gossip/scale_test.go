@@ -3,91 +3,106 @@ package gossip
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/crossroads-mesh/crossroads/mesh"
 )
 
-// crowd is many nodes in one process, on a network in memory, in virtual time: the real
-// memberlist over our transport, with packets authenticated between each two.
+// TestScale measures sixteen nodes, or
 //
-// One thing is not as in life: a statement that one node verified is not verified again by
-// the others, or a run of thousands would take hours. How often they would is counted.
-type crowd struct {
-	*world
-	split    atomic.Bool // halves do not hear each other
-	bytes    atomic.Int64
-	packets  atomic.Int64
-	verified sync.Map // signed statement: its payload
-	verifies atomic.Int64
-}
-
-// port counts what a node sends, and loses it between halves.
-type port struct {
-	net.PacketConn
-	of   *crowd
-	half byte
-}
-
-func halfOf(a net.Addr) byte {
-	u, ok := a.(*net.UDPAddr)
-	if !ok {
-		return 0
+//	GOSSIP_NODES=300,1000 GOSSIP_MINUTES=10 GOSSIP_LOSS=0.01 go test ./mesh/gossip -run TestScale -v -timeout 0
+//
+// They join, one each 20 ms; 1 % of them fail in each of so many minutes (1 unless told); they
+// are cut in halves for two minutes, and healed. How many messages there are grows with the
+// square of the nodes, and so do memory and the time that a run takes: see docs/proof.md.
+func TestScale(t *testing.T) {
+	minutes, err := strconv.Atoi(cmp.Or(os.Getenv("GOSSIP_MINUTES"), "1"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	ip, _ := netip.AddrFromSlice(u.IP)
-	b := ip.Unmap().As4()
-	return b[3] & 1
+	loss, err := strconv.ParseFloat(cmp.Or(os.Getenv("GOSSIP_LOSS"), "0"), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range strings.SplitSeq(cmp.Or(os.Getenv("GOSSIP_NODES"), "16"), ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(s, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { scale(t, n, minutes, loss) })
+		})
+	}
 }
 
-func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
-	p.of.bytes.Add(int64(len(b)))
-	p.of.packets.Add(1)
-	if p.of.split.Load() && halfOf(to) != p.half {
-		return len(b), nil
+func scale(t *testing.T, n, minutes int, loss float64) {
+	c := newCrowd(t, loss)
+	fail := max(1, n/100)
+	var seeds []Seed
+	for i := range n {
+		g := c.join(i+2, seeds)
+		c.nodes = append(c.nodes, g)
+		if len(seeds) < 5 {
+			seeds = append(seeds, seedOf(g))
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return p.PacketConn.WriteTo(b, to)
+	joined := c.settled(10 * time.Minute)
+	if joined == 0 {
+		t.Errorf("%d nodes did not find each other", n)
+	}
+	c.know()
+	c.report("join", n, "all know all %s after the last joined", joined)
+
+	noticed := c.failing(minutes, fail)
+	c.know()
+	c.report("failures", n, "%d failed; until all had noticed one: half of them %s, the last %s", len(noticed), noticed[len(noticed)/2], noticed[len(noticed)-1])
+
+	c.split.Store(true)
+	time.Sleep(2 * time.Minute)
+	if got := c.nodes[0].list.NumMembers(); got > len(c.nodes)*3/4 {
+		t.Errorf("%d of %d nodes were not noticed to be cut off", got, len(c.nodes))
+	}
+	c.report("halves", len(c.nodes), "cut for two minutes; the first node counts %d of %d", c.nodes[0].list.NumMembers(), len(c.nodes))
+	c.split.Store(false)
+	healed := c.settled(10 * time.Minute)
+	if healed == 0 {
+		t.Errorf("%d nodes did not come together again", n)
+	}
+	c.know()
+	c.report("heal", len(c.nodes), "all know all %s after the halves hear each other", healed)
+
+	c.silent.Store(true)
+	var ending sync.WaitGroup
+	for _, g := range c.nodes {
+		ending.Go(g.kill)
+	}
+	ending.Wait()
+	time.Sleep(time.Minute) // memberlist's probes end by themselves
 }
 
-func (c *crowd) verify(name string, signed []byte) ([]byte, error) {
-	c.verifies.Add(1)
-	if known, ok := c.verified.Load(name + string(signed)); ok {
-		return known.([]byte), nil
-	}
-	payload, err := c.reg.verify(name, signed)
-	if err == nil {
-		c.verified.Store(name+string(signed), payload)
-	}
-	return payload, err
-}
-
+// join starts a node.
 func (c *crowd) join(i int, seeds []Seed) *gossiper {
 	addr := fmt.Sprintf("10.%d.%d.%d:7000", 1+i>>16, i>>8&255, i&255)
-	g := c.prepare(fmt.Sprintf("n%d", i), addr)
-	id, err := nodeID(g.name)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	conn := &port{c.nw.Listen(addr), c, byte(i & 1)}
-	if g.endpoint, err = mesh.Listen(mesh.Config{Packets: conn, Credentials: c.ca.Credentials(id.String()), StreamProtocols: []string{Protocol}}); err != nil {
-		c.t.Fatal(err)
-	}
+	g := c.prepare(fmt.Sprintf("inst-%04d.n1", i), addr)
+	c.secrets.add(g.key)
+	c.listen(g, byte(i&1))
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	wg.Go(func() { g.endpoint.Run(context.Background()) })
+	var err error
 	if g.Gossip, err = Open(Config{
 		Name: g.name, Addr: addr, Key: g.key, Endpoint: g.endpoint, ID: nodeID, Keys: c.reg.key, VerifyMeta: c.verify,
-		SignMeta: func(b []byte) ([]byte, error) { return signMeta(g, b), nil }, Seeds: func() []Seed { return seeds },
+		SignMeta: func(b []byte) ([]byte, error) { return ed25519.Sign(g.signer, b), nil }, Seeds: func() []Seed { return seeds },
+		Log: c.ear(), agree: c.secrets.agreement(g.key),
 	}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -96,98 +111,96 @@ func (c *crowd) join(i int, seeds []Seed) *gossiper {
 	return g
 }
 
-// settled gives how long it takes until every node counts want alive; 0: it did not happen.
-func settled(nodes []*gossiper, want int, most time.Duration) time.Duration {
+// failing has nodes fail at even distances and gives how long it took until every other one
+// had noticed, the shortest first.
+func (c *crowd) failing(minutes, perMinute int) (noticed []time.Duration) {
+	const step = 100 * time.Millisecond
+	every := time.Minute / time.Duration(perMinute)
+	type failure struct {
+		name  string
+		at    time.Time
+		asked int // the nodes before this one have noticed
+	}
+	var open []*failure
+	var ending sync.WaitGroup
 	began := time.Now()
-	for time.Since(began) < most {
-		all := true
-		for _, g := range nodes {
-			if g.list.NumMembers() != want {
-				all = false
-				break
-			}
+	for left := minutes * perMinute; time.Since(began) < time.Duration(minutes)*time.Minute || len(open) > 0; time.Sleep(step) {
+		if failed := minutes*perMinute - left; left > 0 && time.Since(began) >= time.Duration(failed)*every {
+			last := len(c.nodes) - 1
+			open = append(open, &failure{name: c.nodes[last].name, at: time.Now()})
+			ending.Go(c.nodes[last].kill)
+			c.nodes = c.nodes[:last]
+			left--
 		}
-		if all {
-			return time.Since(began)
+		open = slices.DeleteFunc(open, func(f *failure) bool {
+			for ; f.asked < len(c.nodes); f.asked++ {
+				if _, alive := c.nodes[f.asked].Alive(f.name); alive {
+					return false
+				}
+			}
+			noticed = append(noticed, time.Since(f.at))
+			return true
+		})
+		if len(open) > 0 && time.Since(open[0].at) > 5*time.Minute {
+			c.t.Errorf("not all noticed that %s had failed", open[0].name)
+			break
+		}
+	}
+	ending.Wait()
+	slices.Sort(noticed)
+	return noticed
+}
+
+// settled gives how long it takes until every node counts all alive; 0: it did not happen.
+func (c *crowd) settled(most time.Duration) time.Duration {
+	began, want := time.Now(), len(c.nodes)
+	for seen, next := 0, 0; time.Since(began) < most; {
+		// From the one that missed somebody the last time, until all in turn missed nobody.
+		for seen = 0; seen < want && c.nodes[next].list.NumMembers() == want; seen++ {
+			next = (next + 1) % want
+		}
+		if seen == want {
+			return max(time.Since(began), 1)
 		}
 		time.Sleep(250 * time.Millisecond)
 	}
 	return 0
 }
 
-func cpu() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
+// know checks that every node knows exactly the ones that run, and where.
+func (c *crowd) know() {
+	addrs := make(map[string]string, len(c.nodes))
+	for _, g := range c.nodes {
+		addrs[g.name] = g.addr
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	for _, g := range c.nodes {
+		alive := 0
+		for _, m := range g.Members() {
+			if m.Alive && addrs[m.Name] == m.Addr {
+				alive++
+			} else if m.Alive {
+				c.t.Fatalf("%s takes %s for alive at %s", g.name, m.Name, m.Addr)
+			}
+		}
+		if alive != len(c.nodes) {
+			c.t.Errorf("%s takes %d of %d for alive", g.name, alive, len(c.nodes))
+			return
+		}
+	}
 }
 
-// TestScale measures sixteen nodes, or GOSSIP_NODES=150,500,1000 go test ./mesh/gossip
-// -run TestScale -v (about 2 GB and 5 minutes of CPU for each thousand).
-func TestScale(t *testing.T) {
-	sizes := cmp.Or(os.Getenv("GOSSIP_NODES"), "16")
-	fmt.Println("nodes | all know all | CPU/join | KB/join | 1 %/min fail: noticed by all | halves healed after | KB/s/node | CPU/s/node | verifications/join")
-	for s := range strings.SplitSeq(sizes, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		synctest.Test(t, func(t *testing.T) { scale(t, n) })
-	}
-}
-
-func scale(t *testing.T, n int) {
-	c := &crowd{world: newWorld(t)}
-	var seeds []Seed
-	var nodes []*gossiper
-	began, used := time.Now(), cpu()
-	for i := range n {
-		g := c.join(i+2, seeds)
-		nodes = append(nodes, g)
-		if len(seeds) < 5 {
-			seeds = append(seeds, seedOf(g))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if settled(nodes, n, 10*time.Minute) == 0 {
-		t.Errorf("%d nodes did not find each other", n)
-	}
-	joined, joinCPU, joinBytes, joinVerifies := time.Since(began), cpu()-used, c.bytes.Load(), c.verifies.Load()
-
-	// A minute in which 1 % fail, spread over it; from the last one, until all have noticed.
-	c.bytes.Store(0)
-	used = cpu()
-	began = time.Now()
-	fail := max(1, n/100)
-	for range fail {
-		time.Sleep(time.Minute / time.Duration(fail))
-		nodes[len(nodes)-1].kill()
-		nodes = nodes[:len(nodes)-1]
-	}
-	noticed := settled(nodes, len(nodes), 5*time.Minute)
-	lasted := time.Since(began).Seconds()
-	steadyCPU, steadyBytes := cpu()-used, c.bytes.Load()
-	if noticed == 0 {
-		t.Errorf("%d nodes did not notice that %d had failed", n, fail)
-	}
-
-	c.split.Store(true)
-	time.Sleep(2 * time.Minute)
-	if got := nodes[0].list.NumMembers(); got > len(nodes)*3/4 {
-		t.Errorf("%d of %d nodes were not noticed to be cut off", got, len(nodes))
-	}
-	c.split.Store(false)
-	healed := settled(nodes, len(nodes), 10*time.Minute)
-	if healed == 0 {
-		t.Errorf("%d nodes did not come together again", n)
-	}
-	per := float64(n)
-	fmt.Printf("%5d | %7.1f s | %6.1f ms | %7.0f | %6.1f s | %6.1f s | %6.2f | %6.2f ms | %8.0f\n", n, joined.Seconds(),
-		float64(joinCPU.Microseconds())/1000/per, float64(joinBytes)/1024/per, noticed.Seconds(), healed.Seconds(),
-		float64(steadyBytes)/1024/per/lasted, float64(steadyCPU.Microseconds())/1000/per/lasted, float64(joinVerifies)/per)
-	for _, g := range nodes {
-		g.kill()
-	}
-	time.Sleep(2 * time.Minute) // memberlist's probes end by themselves
+// report says what the time since the last report was like.
+func (c *crowd) report(phase string, n int, how string, args ...any) {
+	now, used := time.Now(), cpu()
+	lasted, per := now.Sub(c.since).Seconds(), float64(n)
+	sent, packets := float64(c.bytes.Swap(0))/1024/per, float64(c.packets.Swap(0))/per
+	spent := (used - c.used).Seconds() * 1000 / per
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	c.t.Logf("%d %s: "+how, append([]any{n, phase}, args...)...)
+	c.t.Logf("  %.1f s; each node sent %.0f KB in %.0f packets, %.2f KB/s, spent %.1f ms of CPU, %.2f ms/s, made %.0f agreements, %.0f verifications",
+		lasted, sent, packets, sent/lasted, spent, spent/lasted, float64(c.secrets.made.Swap(0))/per, float64(c.verifies.Swap(0))/per)
+	c.t.Logf("  contradicted: %d suspicions, %d deaths; %d messages lost to full queues, %d states refused; heap %d MB, of the system %d MB; CPU so far %.0f s",
+		c.suspected.Swap(0), c.declared.Swap(0), c.overflows.Swap(0), c.refused.Swap(0), mem.HeapInuse>>20, mem.Sys>>20, used.Seconds())
+	c.since, c.used = now, used
 }

@@ -35,7 +35,7 @@ var _ memberlist.NodeAwareTransport = (*transport)(nil)
 func newTransport(cfg Config, addr netip.AddrPort) *transport {
 	t := &transport{
 		cfg: cfg, addr: addr,
-		sealer:  newSealer(cfg.Name, cfg.Key, cfg.Keys),
+		sealer:  newSealer(cfg.Name, cfg.agree, cfg.Keys),
 		layer:   cfg.Endpoint.StreamLayer(Protocol),
 		packets: make(chan *memberlist.Packet, 64),
 		streams: make(chan net.Conn),

@@ -198,67 +198,6 @@ func (x *Status) GetReason() string {
 	return ""
 }
 
-// What a node says of itself in gossip. It travels signed, as the node's metadata.
-type GossipMeta struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                              // the node
-	Addr           string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`                                              // its UDP address, ip:port
-	IssuedUnixNano int64                  `protobuf:"varint,3,opt,name=issued_unix_nano,json=issuedUnixNano,proto3" json:"issued_unix_nano,omitempty"` // the latest counts
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *GossipMeta) Reset() {
-	*x = GossipMeta{}
-	mi := &file_mesh_meshpb_mesh_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GossipMeta) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GossipMeta) ProtoMessage() {}
-
-func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_meshpb_mesh_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
-func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_mesh_meshpb_mesh_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *GossipMeta) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *GossipMeta) GetAddr() string {
-	if x != nil {
-		return x.Addr
-	}
-	return ""
-}
-
-func (x *GossipMeta) GetIssuedUnixNano() int64 {
-	if x != nil {
-		return x.IssuedUnixNano
-	}
-	return 0
-}
-
 var File_mesh_meshpb_mesh_proto protoreflect.FileDescriptor
 
 const file_mesh_meshpb_mesh_proto_rawDesc = "" +
@@ -276,12 +215,7 @@ const file_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
 	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"^\n" +
-	"\n" +
-	"GossipMeta\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\x12(\n" +
-	"\x10issued_unix_nano\x18\x03 \x01(\x03R\x0eissuedUnixNanoB3Z1github.com/crossroads-mesh/crossroads/mesh/meshpbb\x06proto3"
+	"\x06reason\x18\x04 \x01(\tR\x06reasonB3Z1github.com/crossroads-mesh/crossroads/mesh/meshpbb\x06proto3"
 
 var (
 	file_mesh_meshpb_mesh_proto_rawDescOnce sync.Once
@@ -295,12 +229,11 @@ func file_mesh_meshpb_mesh_proto_rawDescGZIP() []byte {
 	return file_mesh_meshpb_mesh_proto_rawDescData
 }
 
-var file_mesh_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_mesh_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_mesh_meshpb_mesh_proto_goTypes = []any{
 	(*CallHeader)(nil),  // 0: crossroads.mesh.v1.CallHeader
 	(*ReplyHeader)(nil), // 1: crossroads.mesh.v1.ReplyHeader
 	(*Status)(nil),      // 2: crossroads.mesh.v1.Status
-	(*GossipMeta)(nil),  // 3: crossroads.mesh.v1.GossipMeta
 }
 var file_mesh_meshpb_mesh_proto_depIdxs = []int32{
 	2, // 0: crossroads.mesh.v1.ReplyHeader.status:type_name -> crossroads.mesh.v1.Status
@@ -322,7 +255,7 @@ func file_mesh_meshpb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_meshpb_mesh_proto_rawDesc), len(file_mesh_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

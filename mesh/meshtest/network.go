@@ -42,7 +42,16 @@ type Network struct {
 	delay map[way]time.Duration
 	loss  map[way]float64
 	dice  map[way]*rand.Rand
+	grain time.Duration
+	due   map[int64][]flight // with a grain: what arrives at which nanosecond
+	names map[netip.AddrPort]string
 	count Counts
+}
+
+// flight is a packet under way.
+type flight struct {
+	packet
+	to string
 }
 
 // Counts tells what became of the packets sent.
@@ -58,6 +67,7 @@ func New(seed uint64) *Network {
 	return &Network{
 		seed: seed, ports: make(map[string]*port), cut: make(map[way]bool),
 		delay: make(map[way]time.Duration), loss: make(map[way]float64), dice: make(map[way]*rand.Rand),
+		due: make(map[int64][]flight), names: make(map[netip.AddrPort]string),
 	}
 }
 
@@ -70,7 +80,7 @@ func (n *Network) Listen(addr string) net.PacketConn {
 	}
 	p := &port{
 		net: n, name: ap.String(), addr: net.UDPAddrFromAddrPort(ap),
-		in: make(chan packet, queued), closed: make(chan struct{}), moved: make(chan struct{}),
+		in: make(chan *packet, queued), closed: make(chan struct{}), moved: make(chan struct{}),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -106,6 +116,15 @@ func (n *Network) SetDelay(a, b string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.delay[way{a, b}], n.delay[way{b, a}] = d, d
+}
+
+// SetGrain lets delayed packets arrive only at multiples of d, rounded up: a network of
+// thousands then needs a timer for each such moment, not for each packet. Packets between
+// two addresses keep their order as long as their delay stays the same. 0: no rounding.
+func (n *Network) SetGrain(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.grain = d
 }
 
 // SetLoss loses a share of the packets between a and b, from 0 to 1, both ways.
@@ -150,15 +169,59 @@ func (n *Network) send(from *port, b []byte, to string) {
 		return
 	}
 	pk := packet{data: append([]byte(nil), b...), from: from.addr}
-	if d := lookup(n.delay, w); d > 0 {
+	d := lookup(n.delay, w)
+	switch {
+	case d > 0 && n.grain > 0:
+		n.schedule(flight{pk, to}, d)
+	case d > 0:
 		time.AfterFunc(d, func() {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.deliver(pk, to)
 		})
-		return
+	default:
+		n.deliver(pk, to)
 	}
-	n.deliver(pk, to)
+}
+
+// schedule has a packet arrive with the others of its moment. The caller holds n.mu.
+func (n *Network) schedule(f flight, d time.Duration) {
+	now := time.Now().UnixNano()
+	grain := int64(n.grain)
+	at := (now + int64(d) + grain - 1) / grain * grain
+	if _, ok := n.due[at]; !ok {
+		time.AfterFunc(time.Duration(at-now), func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, f := range n.due[at] {
+				n.deliver(f.packet, f.to)
+			}
+			delete(n.due, at)
+		})
+	}
+	n.due[at] = append(n.due[at], f)
+}
+
+// nameOf gives an address as the network spells it.
+func (n *Network) nameOf(a net.Addr) (string, error) {
+	var ap netip.AddrPort
+	if u, ok := a.(*net.UDPAddr); ok {
+		ap = u.AddrPort()
+	} else {
+		var err error
+		if ap, err = netip.ParseAddrPort(a.String()); err != nil {
+			return "", errors.New("no address of this network: " + a.String())
+		}
+	}
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	name, ok := n.names[ap]
+	if !ok {
+		name = ap.String()
+		n.names[ap] = name
+	}
+	return name, nil
 }
 
 // deliver puts a packet in the queue of whoever listens. The caller holds n.mu.
@@ -169,7 +232,7 @@ func (n *Network) deliver(pk packet, to string) {
 		return
 	}
 	select {
-	case p.in <- pk:
+	case p.in <- &pk:
 		n.count.Delivered++
 	default:
 		n.count.Overflow++
@@ -198,7 +261,7 @@ type port struct {
 	net    *Network
 	name   string
 	addr   *net.UDPAddr
-	in     chan packet
+	in     chan *packet
 	closed chan struct{}
 	once   sync.Once
 
@@ -241,11 +304,11 @@ func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, p.fail("write", net.ErrClosed)
 	default:
 	}
-	ap, err := netip.ParseAddrPort(to.String())
+	name, err := p.net.nameOf(to)
 	if err != nil {
-		return 0, p.fail("write", errors.New("no address of this network: "+to.String()))
+		return 0, p.fail("write", err)
 	}
-	p.net.send(p, b, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String())
+	p.net.send(p, b, name)
 	return len(b), nil
 }
 
