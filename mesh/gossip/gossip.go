@@ -186,11 +186,32 @@ func (g *Gossip) options(addr netip.AddrPort) *memberlist.Config {
 func (g *Gossip) Run(ctx context.Context) error {
 	tick := time.NewTicker(10 * g.cfg.Interval)
 	defer tick.Stop()
-	g.meet(ctx, 3)
-	for {
+	g.meet(ctx, 2)
+	// Who is new, or was cut off, is known to few for a while, and is told of others by few: it
+	// asks again, twice. Who finds a seed again asks that one: what the two sides believed of
+	// each other is contradicted by then.
+	again := time.NewTimer(5 * g.cfg.Interval)
+	defer again.Stop()
+	var found []Seed
+	for left, before := 2, 1; ; {
 		select {
+		case <-again.C:
+			g.ask(ctx, found)
+			if left--; left > 0 {
+				again.Reset(15 * g.cfg.Interval)
+			}
 		case <-tick.C:
-			g.meet(ctx, 1)
+			alive := g.list.NumMembers()
+			many := alive > before+before/8
+			before = alive
+			var met []Seed
+			if mrand.IntN(max(1, alive)) < herd {
+				met = g.meet(ctx, 1)
+			}
+			if len(met) > 0 || many && left == 0 {
+				found, left = met, 2
+				again.Reset(5 * g.cfg.Interval)
+			}
 		case <-ctx.Done():
 			if err := g.list.Leave(g.cfg.Interval); err != nil {
 				g.cfg.Log.Debug("gossip: no goodbye", "err", err)
@@ -201,24 +222,48 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-// meet joins a few random seeds that do not seem to be alive.
-func (g *Gossip) meet(ctx context.Context, most int) {
+// herd is about how many nodes at once look for a seed that seems to be gone. All together
+// would bury it when it comes back, for each brings its list of all nodes.
+const herd = 32
+
+// ask exchanges what is known with one of those nodes; nil: with any that is alive.
+func (g *Gossip) ask(ctx context.Context, those []Seed) {
+	if those == nil {
+		for _, m := range g.members.all() {
+			if m.Alive && m.Name != g.cfg.Name {
+				those = append(those, Seed{Name: m.Name, Addr: m.Addr})
+			}
+		}
+	}
+	g.visit(ctx, those, 1)
+}
+
+// meet joins a few random seeds that do not seem to be alive, and gives those it reached.
+func (g *Gossip) meet(ctx context.Context, most int) []Seed {
 	if g.cfg.Seeds == nil {
-		return
+		return nil
 	}
 	seeds := slices.DeleteFunc(slices.Clone(g.cfg.Seeds()), func(s Seed) bool {
 		_, alive := g.Alive(s.Name)
 		return alive || s.Name == g.cfg.Name
 	})
-	mrand.Shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
-	for _, s := range seeds[:min(most, len(seeds))] {
+	return g.visit(ctx, seeds, most)
+}
+
+// visit joins a few of the nodes and gives those it reached.
+func (g *Gossip) visit(ctx context.Context, nodes []Seed, most int) (met []Seed) {
+	mrand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	for _, s := range nodes[:min(most, len(nodes))] {
 		if ctx.Err() != nil {
-			return
+			return met
 		}
 		if err := g.Join(ctx, s); err != nil {
-			g.cfg.Log.Debug("gossip: seed not reached", "seed", s.Name, "addr", s.Addr, "err", err)
+			g.cfg.Log.Debug("gossip: node not reached", "node", s.Name, "addr", s.Addr, "err", err)
+			continue
 		}
+		met = append(met, s)
 	}
+	return met
 }
 
 // Join meets a node and learns of the others from it. Resolving its address is bounded by
