@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/nacl/box"
-	"golang.org/x/crypto/salsa20/salsa"
 )
 
 const (
@@ -62,22 +60,14 @@ type sealer struct {
 	seals map[string]*seal // of names that keys knew
 }
 
-// agreement gives the X25519 secret that is shared with the holder of a public key.
-type agreement func(public *[32]byte) ([]byte, error)
+// agreement gives the key that is shared with the holder of a public key.
+type agreement func(public *[32]byte) (shared [32]byte)
 
-// agreeWith is the agreement of who holds the private key. It fails for the few public keys
-// with which everybody would share the same secret.
+// agreeWith is the agreement of who holds the private key.
 func agreeWith(private *[32]byte) agreement {
-	own, err := ecdh.X25519().NewPrivateKey(private[:])
-	return func(public *[32]byte) ([]byte, error) {
-		if err != nil {
-			return nil, err
-		}
-		key, err := ecdh.X25519().NewPublicKey(public[:])
-		if err != nil {
-			return nil, err
-		}
-		return own.ECDH(key)
+	return func(public *[32]byte) (shared [32]byte) {
+		box.Precompute(&shared, public, private)
+		return shared
 	}
 }
 
@@ -99,14 +89,7 @@ func (s *sealer) with(peer string) (*seal, error) {
 	}
 	// The shared key is the same both ways and says nothing of names: the tags keep a
 	// packet from being turned around, or passed as that of another name with the same key.
-	k := &seal{public: *public, in: tag(peer, s.self), out: tag(s.self, peer)}
-	secret, err := s.agree(public)
-	if err != nil {
-		delete(s.seals, peer)
-		return nil, fmt.Errorf("%w for %q that is any good: %w", errUnknown, peer, err)
-	}
-	// As box.Precompute does, which would compute the own public key each time, too.
-	salsa.HSalsa20(&k.shared, new([16]byte), (*[32]byte)(secret), &salsa.Sigma)
+	k := &seal{public: *public, shared: s.agree(public), in: tag(peer, s.self), out: tag(s.self, peer)}
 	s.seals[peer] = k
 	return k, nil
 }
