@@ -434,6 +434,17 @@ func FuzzOpenPacket(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-1])
 	f.Add([]byte{packetByte, 255})
+	f.Add([]byte{packetByte, 0})
+	f.Add(append(bytes.Clone(good), 0))
+	f.Add(append(bytes.Clone(good), make([]byte, 64<<10)...))
+	self, err := b.seal("a", []byte("payload"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(self)
+	turned := bytes.Clone(self)
+	turned[2] = 'a'
+	f.Add(turned)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		got, err := b.open(p)
 		if err == nil && string(got) != "payload" {

@@ -90,6 +90,31 @@ func TestDelay(t *testing.T) {
 	})
 }
 
+func TestGrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nw := meshtest.New(1)
+		ca, cb := nw.Listen(a), nw.Listen(b)
+		defer ca.Close()
+		defer cb.Close()
+		nw.SetDelay(meshtest.Any, meshtest.Any, 2*time.Millisecond)
+		nw.SetGrain(10 * time.Millisecond)
+		start := time.Now() // a multiple of the grain
+		for _, what := range []string{"x", "y", "z"} {
+			time.Sleep(3 * time.Millisecond)
+			send(t, ca, cb, what)
+		}
+		buf := make([]byte, 1)
+		for _, want := range []struct {
+			what string
+			at   time.Duration
+		}{{"x", 10 * time.Millisecond}, {"y", 10 * time.Millisecond}, {"z", 20 * time.Millisecond}} {
+			if _, _, err := cb.ReadFrom(buf); err != nil || string(buf) != want.what || time.Since(start) != want.at {
+				t.Errorf("%q after %s (%v), want %q after %s", buf, time.Since(start), err, want.what, want.at)
+			}
+		}
+	})
+}
+
 func TestLossIsDecidedBySeed(t *testing.T) {
 	outcome := func(t *testing.T, seed uint64) (got []string) {
 		synctest.Test(t, func(t *testing.T) {
