@@ -31,6 +31,7 @@ var walls = []struct {
 	{"node/config", []string{"registry/names"}},
 	{"node/journal/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/names", "registry/subject", "registry/packed", "registry/badgerdb", "registry/registrypb"}},
 	{"node/profile", nil},
+	{"node/slack", nil},
 	{"node/trace/...", []string{"node/journal/...", "node/nodepb", "certs/envelope", "registry/checkpoint", "registry/names", "registry/subject", "registry/packed", "registry/registrypb"}},
 	{"node/nonce", []string{"registry/..."}},
 	{"node/mandate", []string{"node/nonce", "node/nodepb", "node/journal", "registry/..."}},

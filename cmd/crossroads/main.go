@@ -6,9 +6,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/crossroads-mesh/crossroads/node/slack"
 )
 
 // version is set by the linker.
@@ -17,6 +20,11 @@ var version = "dev"
 func main() { os.Exit(mainCode()) }
 
 func mainCode() int {
+	if len(os.Args) > 2 && os.Args[1] == "node" && os.Args[2] == "run" {
+		if err := slack.Widen(); err != nil {
+			fmt.Fprintf(os.Stderr, "crossroads: the node will wake more often than it need: %v\n", err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once: whoever sends it has waited enough.
