@@ -97,6 +97,39 @@ func TestSectorSupplies(t *testing.T) {
 	})
 }
 
+// TestRefusedWhileStale: a fund whose view of the registry is not confirmed refuses, and
+// answers the same permission when it is. Nobody is accused of telling two stories.
+func TestRefusedWhileStale(t *testing.T) {
+	w := newWorld(t)
+	id := w.person(1, "fund-b")
+	w.bubble(t, func(t *testing.T) {
+		fund := w.node("fund-b")
+		fund.source.set(id, yes)
+		stale := func(yes bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			fund.stale = yes
+		}
+		stale(true)
+		time.AfterFunc(3*again/2, func() { stale(false) }) // virtual
+		r := w.consult(question(id, "T-1"))
+		wantRecords(t, r, `[{"entitled":true}]`)
+		if n := len(fund.inner.of(nodepb.Event_SECTOR_REFUSED)); n != 2 {
+			t.Errorf("it refused %d times, want 2", n)
+		}
+		story, err := w.node("nic").manager.Trace(t.Context(), r.Ticket, w.node("nic").outer)
+		w.must(err)
+		if !story.Consistent {
+			t.Errorf("the managing body's trace: %v", story.Findings)
+		}
+		story, err = fund.member.Trace(t.Context(), r.Ticket)
+		w.must(err)
+		if !story.Consistent {
+			t.Errorf("the fund's trace: %v", story.Findings)
+		}
+	})
+}
+
 func (n *testNode) outer(ctx context.Context, t names.Ticket) (found []*nodepb.Entry, err error) {
 	n.journal.mu.Lock()
 	defer n.journal.mu.Unlock()

@@ -206,7 +206,7 @@ func (s *joining) judge() {
 	for i, t := range s.Entries {
 		s.signatures(t)
 		for _, o := range s.Entries[:i] {
-			if len(t.Entry.GetPermissionHash()) > 0 && bytes.Equal(o.Entry.GetPermissionHash(), t.Entry.GetPermissionHash()) && told(o.Entry) != told(t.Entry) {
+			if len(t.Entry.GetPermissionHash()) > 0 && bytes.Equal(o.Entry.GetPermissionHash(), t.Entry.GetPermissionHash()) && !alike(o.Entry, t.Entry) {
 				s.find("%s: %s tells another story than %s of %s", t.Node, t.Entry.GetEvent(), o.Entry.GetEvent(), o.Node)
 			}
 		}
@@ -222,6 +222,21 @@ func (s *joining) judge() {
 	if s.outside {
 		s.sealed()
 	}
+}
+
+// alike tells whether two entries about one message can both be true.
+func alike(a, b *nodepb.Entry) bool {
+	if unread(a) || unread(b) {
+		return a.GetMember() == b.GetMember()
+	}
+	return told(a) == told(b)
+}
+
+// unread tells whether a member refused before it had checked what was cleared, and so could
+// not say who asks: its own view of the registry was not confirmed, perhaps. It may well
+// answer the same permission a moment later.
+func unread(e *nodepb.Entry) bool {
+	return e.GetEvent() == nodepb.Event_SECTOR_REFUSED && e.GetRole() == nodepb.Role_COOPERATING && len(e.GetEvidence()) < 2
 }
 
 // told is what every entry about one message must say alike.
