@@ -88,6 +88,7 @@ func (hanging) Fetch(ctx context.Context, _ exchange.Query) ([]exchange.Record, 
 // take the others nothing: every other source answers, and the whole comes within the
 // time that the caller gave.
 func TestInquiryWithoutASource(t *testing.T) {
+	t.Parallel()
 	n := start(t, Options{Persons: 4000})
 	ask, datasets := social(t, n)
 	const wait = 3 * time.Second
@@ -101,7 +102,7 @@ func TestInquiryWithoutASource(t *testing.T) {
 					d.Sources[id] = hanging{}
 				}
 			})
-			if err := n.WaitReady(within(t, time.Minute)); err != nil {
+			if err := n.WaitReady(within(t)); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -126,23 +127,23 @@ func TestInquiryWithoutASource(t *testing.T) {
 		if d := n.differs(got, ask, "nsso"); d != "" {
 			t.Errorf("%s: %s", fault.name, d)
 		}
-		if story, err := n.Client(ask.Requester).Trace(within(t, 10*time.Second), got.Ticket); err != nil || story.Verdict == trace.Contradicted || len(story.Parts) != len(datasets) {
+		if story, err := n.Client(ask.Requester).Trace(within(t), got.Ticket); err != nil || story.Verdict == trace.Contradicted || len(story.Parts) != len(datasets) {
 			t.Errorf("%s: trace %+v, %v", fault.name, story, err)
 		}
 	}
 	restart(t, n, "nsso", nil)
-	if err := n.WaitReady(within(t, time.Minute)); err != nil {
+	if err := n.WaitReady(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	again, err := n.inquire(within(t, 10*time.Second), ask, datasets, "no-gone")
+	again, err := n.inquire(within(t), ask, datasets, "no-gone")
 	if err != nil || again.Status != "INCOMPLETE_DATA" {
 		t.Errorf("what was concluded changed: %+v, %v", again, err)
 	}
-	anew, err := n.inquire(within(t, 10*time.Second), ask, datasets, "anew")
+	anew, err := n.inquire(within(t), ask, datasets, "anew")
 	if err != nil || anew.Status != "DATA_FOUND" || n.differs(anew, ask, "") != "" {
 		t.Errorf("asked anew: %+v, %v", anew, err)
 	}
-	story, err := n.Client(ask.Requester).Trace(within(t, 10*time.Second), anew.Ticket)
+	story, err := n.Client(ask.Requester).Trace(within(t), anew.Ticket)
 	if err != nil || story.Verdict != trace.Consistent {
 		t.Errorf("trace: %+v, %v", story, err)
 	}
@@ -152,11 +153,12 @@ func TestInquiryWithoutASource(t *testing.T) {
 // under the same client ticket: the answer is whole, every source was asked under one
 // ticket and no other, and the trace joins all of them.
 func TestInquiryKilled(t *testing.T) {
+	t.Parallel()
 	o := processes(t)
 	o.Persons = 4000
 	n := start(t, o)
 	ask, datasets := social(t, n)
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t)
 	dice := rand.New(rand.NewPCG(7, 7))
 	rounds := 5
 	for round := range rounds {

@@ -215,9 +215,10 @@ func accused(ctx context.Context, t *testing.T, n *Network, member names.Institu
 // TestTwoHistoriesShown: on the real network, a node that shows one history of its journal
 // to one member and another to a second, each properly proven, is named by the members.
 func TestTwoHistoriesShown(t *testing.T) {
+	t.Parallel()
 	notShort(t)
 	n := start(t, Options{})
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t)
 	e := answered(n, "")[0]
 	if _, err := n.Consult(ctx, e.Consultation, ""); err != nil {
 		t.Fatal(err)
@@ -234,9 +235,10 @@ func TestTwoHistoriesShown(t *testing.T) {
 // TestMemberCosignsBoth: a member in league with a node cosigns both of its histories, gives
 // one to be anchored and shows the other. Both are named, by every honest member.
 func TestMemberCosignsBoth(t *testing.T) {
+	t.Parallel()
 	notShort(t)
 	n := start(t, Options{})
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t)
 	e := answered(n, "")[0]
 	if _, err := n.Consult(ctx, e.Consultation, ""); err != nil {
 		t.Fatal(err)

@@ -35,12 +35,13 @@ var lotVictims = []names.InstitutionID{"fps-economy", "nic", "national-register"
 // node has a second account of a subject; and the supplier's own system is asked twice of
 // those subjects alone whose answer a kill took before it was kept.
 func TestLotKilled(t *testing.T) {
+	t.Parallel()
 	const chunk, atOnce = 16, 2
 	o := processes(t)
 	o.Persons, o.Dir = 6000, filepath.Join(t.TempDir(), "net")
 	o.Configure = func(_ names.InstitutionID, c *config.Config) { c.Lots.ChunkLines, c.Lots.AtOnce = chunk, atOnce }
 	n := start(t, o)
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t)
 	var mu sync.Mutex
 	fetched := map[string]int{}
 	n.systems.Watch(func(_ names.InstitutionID, _ names.DatasetID, id subject.ID) {

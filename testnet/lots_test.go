@@ -25,6 +25,7 @@ import (
 // consistent. On the same network: a folder to drop files in, a lot that is paused, resumed
 // and cancelled, and what is refused.
 func TestLotOverNetwork(t *testing.T) {
+	t.Parallel()
 	drop := filepath.Join(t.TempDir(), "drop")
 	n := start(t, Options{Persons: 600, Also: data.FundIDs(), Configure: func(id names.InstitutionID, c *config.Config) {
 		if id == "fps-economy" {

@@ -33,7 +33,7 @@ import (
 )
 
 const (
-	startTimeout = time.Minute
+	startTimeout = 3 * time.Minute // of a machine that has much else to do
 	pollEvery    = 5 * time.Millisecond
 )
 
@@ -199,8 +199,25 @@ func (n *Network) waitLeader(ctx context.Context) error {
 	})
 }
 
-// leader names the institution whose node leads the registry.
+// leader names the institution whose node leads the registry. While none does, it waits
+// for an election.
 func (n *Network) leader(ctx context.Context) (names.InstitutionID, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		id, err := n.leads(ctx)
+		if err == nil {
+			return id, nil
+		}
+		select {
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return "", err
+		}
+	}
+}
+
+func (n *Network) leads(ctx context.Context) (names.InstitutionID, error) {
 	for _, s := range n.layout.sites {
 		if !s.member || n.runningNode(s.ID) == nil {
 			continue

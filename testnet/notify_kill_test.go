@@ -29,6 +29,7 @@ import (
 // CROSSROADS_NOTICES sets how many changes are published; 120 otherwise. With more, some
 // are cut off for longer than any call lasts.
 func TestNoticesKilled(t *testing.T) {
+	t.Parallel()
 	const register = "national-register"
 	total := 120
 	if n, err := strconv.Atoi(os.Getenv("CROSSROADS_NOTICES")); err == nil {
@@ -37,7 +38,8 @@ func TestNoticesKilled(t *testing.T) {
 	o := processes(t)
 	o.Persons = 300
 	n := start(t, o)
-	ctx := within(t, 4*time.Minute+time.Duration(max(0, total-120))*3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience+time.Duration(max(0, total-120))*3*time.Second)
+	defer cancel()
 	about := names.Period{From: data.Today, Until: names.Forever}
 	today := names.DateOf(time.Now().UTC())
 	var people []*data.Person

@@ -71,9 +71,10 @@ func exchanges(n *Network, e data.Example) (stop func() (int, error)) {
 // without a failed exchange, take a snapshot that holds, take an archive that tells nobody
 // anything, and change the keys that sign for the mesh.
 func TestOperators(t *testing.T) {
+	t.Parallel()
 	notShort(t)
 	n := start(t, Options{})
-	ctx := within(t, 90*time.Second)
+	ctx := within(t)
 	leader, err := n.leader(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func TestOperators(t *testing.T) {
 // signs.
 func rotate(t *testing.T, n *Network, operators *registry.Author) *registry.Author {
 	t.Helper()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t)
 	dir := t.TempDir()
 	fresh, err := certs.NewSigner(filepath.Join(dir, "operator-4.key"))
 	if err != nil {
@@ -193,7 +194,7 @@ func rotate(t *testing.T, n *Network, operators *registry.Author) *registry.Auth
 func tellsNothing(t *testing.T, n *Network, e data.Example, at names.InstitutionID) {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := n.Client(at).Archive(within(t, 30*time.Second), "debug", &b); err != nil {
+	if _, err := n.Client(at).Archive(within(t), "debug", &b); err != nil {
 		t.Fatal(err)
 	}
 	zip, err := gzip.NewReader(&b)
@@ -241,11 +242,12 @@ func tellsNothing(t *testing.T, n *Network, e data.Example, at names.Institution
 // TestMembershipUnderLoad grows real nodes from one member to seven, shrinks to three and
 // replaces a disk, while exchanges between others go on; none may fail.
 func TestMembershipUnderLoad(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("CROSSROADS_MEMBERSHIP") == "" {
 		t.Skip("SKIPPED: a long run, about a minute and a half: CROSSROADS_MEMBERSHIP=1")
 	}
 	n := start(t, Options{Nodes: 14, Members: 1, Persons: 1000})
-	ctx := within(t, 5*time.Minute)
+	ctx := within(t)
 	operators, err := n.Operators(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -376,11 +378,12 @@ func scrape(ctx context.Context, e *Endpoints, id names.InstitutionID) (string, 
 // TestReload has a running process read its configuration again: a new token is taken up,
 // what takes a restart is named, and a broken file changes nothing.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	notShort(t)
 	o := processes(t)
 	o.Nodes, o.Persons = 3, 500
 	n := start(t, o)
-	ctx := within(t, time.Minute)
+	ctx := within(t)
 	id := n.layout.sites[0].ID
 	s, file := n.site(id), n.ConfigFile(id)
 	was, err := os.ReadFile(file)

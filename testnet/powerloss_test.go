@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/api"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -22,6 +21,7 @@ import (
 // the network is brought up again on the copy. Whatever had been acknowledged must
 // be there, and asking again must give the same answers.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	disk := newPowerDisk(t)
 	o := processes(t)
 	o.Dir, o.Persons = filepath.Join(disk.mount, "net"), 2000
@@ -30,9 +30,9 @@ func TestPowerLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = n.Close() }()
-	disk.run("sync") // the institutions' own systems are not what is tested
+	disk.run("sync", "-f", disk.mount) // the institutions' own systems are not what is tested
 
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t)
 	examples := answered(n, "")
 	var mu sync.Mutex
 	var done []asked

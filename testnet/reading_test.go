@@ -1,7 +1,6 @@
 package testnet
 
 import (
-	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +34,7 @@ type scene struct {
 // TestReadings is flows 12 and 13 of the demonstration: a citizen lists who looked,
 // and the committee follows a complaint; and whoever tries it without the right.
 func TestReadings(t *testing.T) {
+	t.Parallel()
 	s := &scene{t: t, n: start(t, Options{Nodes: 7, Members: 3})}
 	s.happen()
 	t.Run("a subject lists who looked", s.subjectLists)
@@ -52,8 +52,8 @@ func (s *scene) happen() {
 		if e.Answer.Status != nodepb.Status_DATA_FOUND || e.Scheme != subject.SSIN {
 			continue
 		}
-		got, err := s.n.Consult(within(s.t, 10*time.Second), e.Consultation, "")
-		if err != nil || got.Status != "DATA_FOUND" {
+		got, err := s.n.expect(within(s.t), e.Consultation, e.Answer)
+		if err != nil {
 			s.t.Fatalf("%v %+v", err, got)
 		}
 		s.asked, s.ticket = e.Consultation, got.Ticket
@@ -69,7 +69,7 @@ func (s *scene) happen() {
 		}
 		again := s.asked
 		again.Requester = i.ID
-		got, err := s.n.Consult(within(s.t, 10*time.Second), again, "")
+		got, err := s.n.Consult(within(s.t), again, "")
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func (s *scene) person() api.Subject {
 func (s *scene) view(t *testing.T, at names.InstitutionID, who api.Subject, adjust func(*registrypb.IdentityToken)) (*reading.SubjectView, []byte, error) {
 	t.Helper()
 	c := s.n.Client(at)
-	challenge, err := c.SubjectChallenge(within(t, 5*time.Second), api.SubjectPeriod{})
+	challenge, err := c.SubjectChallenge(within(t), api.SubjectPeriod{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func (s *scene) view(t *testing.T, at names.InstitutionID, who api.Subject, adju
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := c.SubjectView(within(t, 10*time.Second), token)
+	v, err := c.SubjectView(within(t), token)
 	return v, token, err
 }
 
@@ -154,7 +154,7 @@ func (s *scene) subjectLists(t *testing.T) {
 // reads gives the readings for a subject in a node's journal, of one outcome.
 func (s *scene) reads(t *testing.T, at names.InstitutionID, outcome string) (found []api.JournalEntry) {
 	t.Helper()
-	all, err := s.n.Client(at).FindJournal(within(t, 5*time.Second), api.JournalQuery{Limit: 1000})
+	all, err := s.n.Client(at).FindJournal(within(t), api.JournalQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func (s *scene) withoutTheRight(t *testing.T) {
 	}
 	c := s.n.Client(s.portal)
 	forAnother := func() []byte { // a challenge of another node's, answered truly
-		challenge, err := s.n.Client(s.asked.Requester).SubjectChallenge(within(t, 5*time.Second), api.SubjectPeriod{})
+		challenge, err := s.n.Client(s.asked.Requester).SubjectChallenge(within(t), api.SubjectPeriod{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func (s *scene) withoutTheRight(t *testing.T) {
 	}
 	show := func(token []byte) func() error {
 		return func() error {
-			_, err := c.SubjectView(within(t, 10*time.Second), token)
+			_, err := c.SubjectView(within(t), token)
 			return err
 		}
 	}
@@ -248,17 +248,17 @@ func (s *scene) withoutTheRight(t *testing.T) {
 }
 
 func (s *scene) retiredProvider(t *testing.T) {
-	operators, err := s.n.Operators(within(t, 10*time.Second))
+	operators, err := s.n.Operators(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	key := publicKey(s.n.site(s.portal).signer)
 	p := &registrypb.IdentityProvider{Id: "short-lived", Name: "A provider", PublicKeys: [][]byte{key}, Levels: []uint32{3}}
 	set := func() {
-		if err := do(within(t, 30*time.Second), operators, &registrypb.Command{Body: &registrypb.Command_SetIdentityProvider{SetIdentityProvider: p}}); err != nil {
+		if err := do(within(t), operators, &registrypb.Command{Body: &registrypb.Command_SetIdentityProvider{SetIdentityProvider: p}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.n.WaitReady(within(t, 30*time.Second)); err != nil {
+		if err := s.n.WaitReady(within(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,7 +266,7 @@ func (s *scene) retiredProvider(t *testing.T) {
 	file := filepath.Join(s.n.site(s.portal).dir, "signing.key")
 	look := func() error {
 		c := s.n.Client(s.portal)
-		challenge, err := c.SubjectChallenge(within(t, 5*time.Second), api.SubjectPeriod{})
+		challenge, err := c.SubjectChallenge(within(t), api.SubjectPeriod{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +274,7 @@ func (s *scene) retiredProvider(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.SubjectView(within(t, 10*time.Second), token)
+		_, err = c.SubjectView(within(t), token)
 		return err
 	}
 	if err := look(); err != nil {
@@ -288,7 +288,7 @@ func (s *scene) retiredProvider(t *testing.T) {
 }
 
 func (s *scene) officer(t *testing.T) {
-	found, err := s.n.Officer(s.asked.Requester).OfficerSearch(within(t, 5*time.Second), api.OfficerSearch{Dataset: s.asked.Dataset})
+	found, err := s.n.Officer(s.asked.Requester).OfficerSearch(within(t), api.OfficerSearch{Dataset: s.asked.Dataset})
 	if err != nil || len(found.Items) == 0 {
 		t.Fatalf("%v %+v", err, found)
 	}
@@ -297,15 +297,15 @@ func (s *scene) officer(t *testing.T) {
 			t.Errorf("another institution's user: %+v", e)
 		}
 	}
-	report, err := s.n.Officer(s.asked.Requester).OfficerReport(within(t, 5*time.Second), api.OfficerReport{})
+	report, err := s.n.Officer(s.asked.Requester).OfficerReport(within(t), api.OfficerReport{})
 	if err != nil || report.Uses == 0 || report.Users != 1 {
 		t.Errorf("%v %+v", err, report)
 	}
 	var csv strings.Builder
-	if err := s.n.Officer(s.asked.Requester).OfficerCSV(within(t, 5*time.Second), &csv, api.OfficerSearch{}); err != nil || !strings.Contains(csv.String(), string(s.ticket)) {
+	if err := s.n.Officer(s.asked.Requester).OfficerCSV(within(t), &csv, api.OfficerSearch{}); err != nil || !strings.Contains(csv.String(), string(s.ticket)) {
 		t.Errorf("%v %s", err, csv.String())
 	}
-	if _, err := s.n.Client(s.asked.Requester).OfficerSearch(within(t, 5*time.Second), api.OfficerSearch{}); !api.IsProblem(err, api.CodeForbidden) {
+	if _, err := s.n.Client(s.asked.Requester).OfficerSearch(within(t), api.OfficerSearch{}); !api.IsProblem(err, api.CodeForbidden) {
 		t.Errorf("whoever is no officer: %v", err)
 	}
 }
@@ -348,7 +348,7 @@ func (s *scene) inspection(t *testing.T) {
 		}
 		return nil
 	}
-	byTicket, err := c.Inspect(within(t, 10*time.Second), s.order(t, m, nil))
+	byTicket, err := c.Inspect(within(t), s.order(t, m, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,13 +361,13 @@ func (s *scene) inspection(t *testing.T) {
 			t.Errorf("%s: %s", f.Kind, f.Says)
 		}
 	}
-	bySubject, err := c.Inspect(within(t, 10*time.Second), s.order(t, m, func(o *nodepb.InspectionOrder) {
+	bySubject, err := c.Inspect(within(t), s.order(t, m, func(o *nodepb.InspectionOrder) {
 		o.Scope = &nodepb.InspectionOrder_Subject{Subject: &registrypb.Subject{Scheme: string(s.asked.Scheme), Number: s.asked.Number}}
 	}))
 	if err != nil || has(bySubject, s.ticket) == nil || has(bySubject, s.refused) == nil || len(bySubject.Entries) == 0 {
 		t.Errorf("by subject: %v %+v", err, bySubject)
 	}
-	byInstitution, err := c.Inspect(within(t, 10*time.Second), s.order(t, m, func(o *nodepb.InspectionOrder) {
+	byInstitution, err := c.Inspect(within(t), s.order(t, m, func(o *nodepb.InspectionOrder) {
 		o.Scope = &nodepb.InspectionOrder_Institution{Institution: &nodepb.InspectedInstitution{
 			Id: string(s.outsider), FromUnixMs: time.Now().Add(-time.Hour).UnixMilli(), UntilUnixMs: time.Now().Add(time.Minute).UnixMilli(),
 		}}
@@ -387,13 +387,13 @@ func (s *scene) badOrders(t *testing.T) {
 		"of another mesh":    s.order(t, m, func(o *nodepb.InspectionOrder) { o.Mesh = "other.test" }),
 		"nothing":            nil,
 	} {
-		if _, err := s.n.Client(s.portal).Inspect(within(t, 10*time.Second), raw); !api.IsProblem(err, api.CodeForbidden) {
+		if _, err := s.n.Client(s.portal).Inspect(within(t), raw); !api.IsProblem(err, api.CodeForbidden) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Every node judges by itself: one that shows another's order is told nothing.
 	var failed int
-	all, err := s.n.Client(s.portal).FindJournal(within(t, 5*time.Second), api.JournalQuery{Limit: 1000})
+	all, err := s.n.Client(s.portal).FindJournal(within(t), api.JournalQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,8 +411,7 @@ func (s *scene) unreached(t *testing.T) {
 	if err := s.n.StopNode(s.asked.Requester); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := within(t)
 	c := s.n.Client(s.portal)
 	challenge, err := c.SubjectChallenge(ctx, api.SubjectPeriod{})
 	if err != nil {

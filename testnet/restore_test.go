@@ -18,9 +18,10 @@ import (
 // node works for nobody and says what to do; declared, it works again, its new epoch is
 // anchored, and nobody is accused of anything.
 func TestRestoredDisk(t *testing.T) {
+	t.Parallel()
 	notShort(t)
 	n := start(t, Options{})
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t)
 	e := answered(n, "")[0]
 	id := e.Requester
 	s := n.site(id)

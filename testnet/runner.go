@@ -126,6 +126,10 @@ func startProcess(o Options, s *site) (running, error) {
 	return p, <-started
 }
 
+// stopTimeout is how long a process may take to end in order: what is under way has its
+// own, shorter, time.
+const stopTimeout = time.Minute
+
 func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -133,8 +137,8 @@ func (p *process) stop() error {
 	select {
 	case <-p.ended:
 		return p.why
-	case <-time.After(20 * time.Second):
-		return errors.Join(fmt.Errorf("process %d did not end in 20 s and was killed", p.pid()), p.kill())
+	case <-time.After(stopTimeout):
+		return errors.Join(fmt.Errorf("process %d did not end in %s and was killed", p.pid(), stopTimeout), p.kill())
 	}
 }
 

@@ -22,11 +22,11 @@ import (
 // every trace within the sector is consistent afterwards, and nobody outside has read of
 // a fund.
 func TestSectorKilled(t *testing.T) {
+	t.Parallel()
 	o := processes(t)
 	o.Persons, o.Also = 300, data.FundIDs()
 	n := start(t, o)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+	ctx := within(t)
 	var questions []data.Consultation
 	for p := range n.World().Persons() {
 		c := data.Consultation{Requester: "fps-economy", Purpose: "social-energy-tariff", Dataset: "increased-reimbursement/v1",

@@ -18,6 +18,7 @@ import (
 // TestSectorOnTheNetwork asks real nodes about people of three funds, and compares with
 // the lives; the mesh's traces show the managing body, the sector's own the fund.
 func TestSectorOnTheNetwork(t *testing.T) {
+	t.Parallel()
 	n := start(t, Options{Persons: 400, Also: data.FundIDs()})
 	ctx := t.Context()
 	w := n.World()
