@@ -46,7 +46,7 @@ func (m *mesh) enlist(id string) names.NodeID {
 func (m *mesh) settled(want ...names.NodeID) *registry.AutopilotState {
 	m.t.Helper()
 	var last *registry.AutopilotState
-	eventually(m.t, 40*time.Second, "the voters are those of the record", func() bool {
+	eventually(m.t, "the voters are those of the record", func() bool {
 		for _, n := range want {
 			s, err := m.at(n).Autopilot()
 			if err != nil {
@@ -90,6 +90,7 @@ func (m *mesh) load(through names.NodeID) (stop func() (acknowledged int)) {
 // TestMembershipGrowsAndShrinks takes a mesh of one member to three, five and seven, down
 // to three that the genesis file does not know, and replaces a disk, all under load.
 func TestMembershipGrowsAndShrinks(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED in a short run, as under the race detector: it waits for many elections")
 	}
@@ -131,7 +132,7 @@ func TestMembershipGrowsAndShrinks(t *testing.T) {
 	m.start(node("m1"))
 	m.start(lost)
 	m.members = left
-	if _, err := m.at(lost).WaitStanding(m.ctx(40 * time.Second)); err != nil {
+	if _, err := m.at(lost).WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
 	m.settled(left...)
@@ -154,6 +155,7 @@ func TestMembershipGrowsAndShrinks(t *testing.T) {
 
 // TestDeadMemberLosesItsVote, and gets it back when it is well, by itself.
 func TestDeadMemberLosesItsVote(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED in a short run, as under the race detector: it waits for many elections")
 	}
@@ -164,7 +166,7 @@ func TestDeadMemberLosesItsVote(t *testing.T) {
 	if err := m.stop(dead); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 40*time.Second, "it loses its vote", func() bool {
+	eventually(t, "it loses its vote", func() bool {
 		s, err := m.at(m.leader()).Autopilot()
 		return err == nil && s.Voters == 4 && slices.ContainsFunc(s.Peers, func(p registry.PeerState) bool {
 			return p.ID == dead && p.Recorded && p.Suffrage == "nonvoter" && !p.Healthy
@@ -180,6 +182,7 @@ func TestDeadMemberLosesItsVote(t *testing.T) {
 // TestEmptyDiskDoesNotFound: a first member whose disk was lost neither founds the log
 // again nor votes before it holds everything, and asks nobody's leave to be back.
 func TestEmptyDiskDoesNotFound(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	var last *registrypb.SubmitResponse
 	for _, id := range []string{"i1", "i2", "i3"} {
@@ -195,10 +198,10 @@ func TestEmptyDiskDoesNotFound(t *testing.T) {
 	m.start(lost)
 	mark := filepath.Join(m.dir, string(lost.Institution), "member", "CATCHING-UP")
 	m.waitApplied(lost, last.Index)
-	if _, err := m.at(lost).WaitStanding(m.ctx(20 * time.Second)); err != nil {
+	if _, err := m.at(lost).WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "it votes again", func() bool {
+	eventually(t, "it votes again", func() bool {
 		_, err := os.Stat(mark)
 		return errors.Is(err, os.ErrNotExist)
 	})

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 )
@@ -15,6 +14,7 @@ import (
 // TestEveryDiskIsLost saves a snapshot, takes every member's disk away, and brings the
 // mesh back from the file alone; damaged and foreign files restore nothing.
 func TestEveryDiskIsLost(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "w1")
 	for _, id := range []string{"i1", "i2"} {
 		m.admit(id)
@@ -22,7 +22,7 @@ func TestEveryDiskIsLost(t *testing.T) {
 	last := m.do(registry.NewAuthor(m.at(node("w1")), m.file.Mesh, "w1", key("w1")), references("74071238186")).Index
 	m.waitApplied(m.members[0], last)
 	var b bytes.Buffer
-	index, err := m.at(m.members[0]).SaveSnapshot(m.ctx(10*time.Second), &b)
+	index, err := m.at(m.members[0]).SaveSnapshot(m.ctx(patience), &b)
 	if err != nil || index < last {
 		t.Fatalf("saved up to %d of %d: %v", index, last, err)
 	}

@@ -96,16 +96,16 @@ func TestOneThatDiffersStopsAndSaysWhere(t *testing.T) {
 			run := m.start(wrong)
 			m.admitThrough(m.others(wrong)[0], "other")
 			m.do(m.operators(m.others(wrong)[0]), suspend("other", true))
-			eventually(t, 20*time.Second, "it stops", func() bool { return run.Sound() != nil })
+			eventually(t, "it stops", func() bool { return run.Sound() != nil })
 			if _, err := run.Standing(); !errors.Is(err, registry.ErrStale) {
 				t.Errorf("it stands: %v", err)
 			}
 			if hashed {
-				eventually(t, 20*time.Second, "the row is named", func() bool {
+				eventually(t, "the row is named", func() bool {
 					return strings.Contains(log.String(), "the row pcsa of table 's' is here and not there")
 				})
 				for _, n := range m.others(wrong) {
-					eventually(t, 20*time.Second, "it is named", func() bool { return slices.Equal(m.at(n).Agreement().Differ, []names.NodeID{wrong}) })
+					eventually(t, "it is named", func() bool { return slices.Equal(m.at(n).Agreement().Differ, []names.NodeID{wrong}) })
 				}
 			}
 			for _, n := range m.others(wrong) {
@@ -119,7 +119,7 @@ func TestOneThatDiffersStopsAndSaysWhere(t *testing.T) {
 			again := m.start(wrong)
 			m.admitThrough(m.others(wrong)[0], "later")
 			m.do(m.operators(m.others(wrong)[0]), suspend("later", true))
-			if _, err := again.WaitStanding(m.ctx(20 * time.Second)); err != nil {
+			if _, err := again.WaitStanding(m.ctx(patience)); err != nil {
 				t.Errorf("it was not healed: %v", err)
 			}
 			if m.suspended(wrong, "pcsa") || !m.suspended(wrong, "later") {
@@ -149,14 +149,14 @@ func TestWatcherThatDiffersBeginsAnew(t *testing.T) {
 			t.Fatalf("it ended with %v", err)
 		}
 		run.done <- nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it goes on with a suspension that nobody decided")
 	}
 	if err := m.stop(w); err != nil {
 		t.Fatal(err)
 	}
 	again := m.start(w)
-	if _, err := again.WaitStanding(m.ctx(20 * time.Second)); err != nil {
+	if _, err := again.WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
 	m.waitApplied(w, m.at(m.leader()).AppliedIndex())

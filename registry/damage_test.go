@@ -92,7 +92,7 @@ func damagedMesh(t *testing.T) (m *mesh, log *syncBuffer, verified *atomic.Int32
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 20*time.Second, "all have read what they keep", func() bool { return int(verified.Load()) == len(m.members) })
+	eventually(t, "all have read what they keep", func() bool { return int(verified.Load()) == len(m.members) })
 	return m, log, verified
 }
 
@@ -139,11 +139,11 @@ func TestDamageThatNobodyReads(t *testing.T) {
 	if err := m.ended(n); !errors.Is(err, registry.ErrLogDamaged) {
 		t.Fatal(err)
 	}
-	if err := m.supervise(n, 30*time.Second, m.well(n, verified)); err != nil {
+	if err := m.supervise(n, patience, m.well(n, verified)); err != nil {
 		t.Fatal(err)
 	}
 	// Now it leads, and another one needs everything from it.
-	eventually(t, 20*time.Second, "it leads", func() bool {
+	eventually(t, "it leads", func() bool {
 		_ = m.at(m.leader()).HandOver(n)
 		return m.leader() == n
 	})
@@ -157,7 +157,7 @@ func TestDamageThatNobodyReads(t *testing.T) {
 	if err := os.Truncate(path, int64(len(bytes.TrimRight(b, "\x00"))/2)); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.supervise(cut, 30*time.Second, m.well(cut, verified)); err != nil {
+	if err := m.supervise(cut, patience, m.well(cut, verified)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -192,7 +192,7 @@ func TestDamagedFilesOfAMinority(t *testing.T) {
 		}
 		path := m.fileOf(n, kind, dice)
 		if path == "" {
-			if err := m.supervise(n, 30*time.Second, m.well(n, verified)); err != nil {
+			if err := m.supervise(n, patience, m.well(n, verified)); err != nil {
 				t.Fatal(err)
 			}
 			continue
@@ -201,7 +201,7 @@ func TestDamagedFilesOfAMinority(t *testing.T) {
 		how := damage(t, path, dice)
 		m.admitThrough(m.others(n)[0], fmt.Sprintf("after%d", round))
 		m.do(m.operators(m.others(n)[0]), suspend(fmt.Sprintf("after%d", round), true))
-		err := m.supervise(n, 30*time.Second, m.well(n, verified))
+		err := m.supervise(n, patience, m.well(n, verified))
 		if err != nil {
 			t.Fatalf("round %d, %s: %v", round, how, err)
 		}
@@ -329,7 +329,7 @@ func TestTablesThatEndTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.start(n)
-	if _, err := m.at(n).WaitStanding(m.ctx(20 * time.Second)); err != nil {
+	if _, err := m.at(n).WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if !m.has(n, "pcsa") {

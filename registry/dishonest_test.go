@@ -82,7 +82,7 @@ func (d *dishonest) signedNode(author, address string) []byte {
 
 func (d *dishonest) submit(raw []byte) *registrypb.SubmitResponse {
 	d.t.Helper()
-	resp, err := d.at(d.leads).Submit(d.ctx(20*time.Second), raw)
+	resp, err := d.at(d.leads).Submit(d.ctx(patience), raw)
 	if err != nil || !resp.Accepted {
 		d.t.Fatal(resp, err)
 	}
@@ -99,7 +99,7 @@ func (d *dishonest) mark() {
 
 func (d *dishonest) stops(n names.NodeID) {
 	d.t.Helper()
-	eventually(d.t, 20*time.Second, n.String()+" stops", func() bool { return d.at(n).Sound() != nil })
+	eventually(d.t, n.String()+" stops", func() bool { return d.at(n).Sound() != nil })
 	if _, err := d.at(n).Standing(); err == nil {
 		d.t.Errorf("%s stands", n)
 	}
@@ -108,7 +108,7 @@ func (d *dishonest) stops(n names.NodeID) {
 func (d *dishonest) says(words ...string) {
 	d.t.Helper()
 	for _, w := range words {
-		eventually(d.t, 20*time.Second, "the log says "+w, func() bool { return strings.Contains(d.log.String(), w) })
+		eventually(d.t, "the log says "+w, func() bool { return strings.Contains(d.log.String(), w) })
 	}
 }
 
@@ -245,7 +245,7 @@ func TestLeaderThatWithholds(t *testing.T) {
 	d.f.mu.Lock()
 	d.f.answer, d.f.swallow = nil, nil // it may be elected again
 	d.f.mu.Unlock()
-	resp, err := d.at(d.victim).Submit(d.ctx(30*time.Second), raw)
+	resp, err := d.at(d.victim).Submit(d.ctx(patience), raw)
 	if err != nil || !resp.Accepted || len(resp.States) < 2 || !d.suspended(d.victim, "aaaa") {
 		t.Errorf("under an honest leader: %v, %v", resp, err)
 	}

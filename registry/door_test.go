@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -30,12 +29,12 @@ func TestJunkIsNotReplicated(t *testing.T) {
 		"no signature of two": signed(t, m.nextCommand(leader, record.Operators, institution("mafia")), key("w1")),
 	}
 	// The marker of the leader's first grant is in the log by then.
-	if _, err := m.at(node("w1")).WaitStanding(m.ctx(10 * time.Second)); err != nil {
+	if _, err := m.at(node("w1")).WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
 	before := m.at(leader).AppliedIndex()
 	for what, raw := range junk {
-		resp, err := m.at(node("w1")).Submit(m.ctx(10*time.Second), raw)
+		resp, err := m.at(node("w1")).Submit(m.ctx(patience), raw)
 		if err != nil || resp.Accepted || resp.Refusal == "" || resp.Index != 0 {
 			t.Errorf("%s: %v, %v", what, resp, err)
 		}
@@ -47,7 +46,7 @@ func TestJunkIsNotReplicated(t *testing.T) {
 	// The door is no judge: a command that only comes at the wrong moment gets a verdict.
 	late := m.nextCommand(leader, "w1", setNode("w1"))
 	late.Sequence += 5
-	resp, err := m.at(node("w1")).Submit(m.ctx(10*time.Second), signed(t, late, key("w1")))
+	resp, err := m.at(node("w1")).Submit(m.ctx(patience), signed(t, late, key("w1")))
 	if err != nil || resp.Accepted || resp.Index == 0 || !strings.Contains(resp.Refusal, "sequence") {
 		t.Errorf("out of order: %v, %v", resp, err)
 	}
@@ -87,7 +86,7 @@ func TestBytesOfOneInstitutionAreBounded(t *testing.T) {
 	}
 	leader := m.leader()
 	send := func(from names.NodeID) error {
-		_, err := m.at(leader).HandleSubmit(m.ctx(10*time.Second), from, &registrypb.SubmitRequest{Envelope: make([]byte, 1<<20)})
+		_, err := m.at(leader).HandleSubmit(m.ctx(patience), from, &registrypb.SubmitRequest{Envelope: make([]byte, 1<<20)})
 		if errors.Is(err, registry.ErrNotLeader) || errors.Is(err, registry.ErrNoLeader) {
 			return nil // it was not refused for its size
 		}

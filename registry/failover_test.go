@@ -69,7 +69,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 				default:
 				}
 				id := fmt.Sprintf("i%d-%d", i, k)
-				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				resp, err := author.Do(ctx, institution(id))
 				cancel()
 				if errors.Is(err, registry.ErrOutrun) {
@@ -89,7 +89,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		mu.Lock()
 		enough := len(acknowledged) + 10
 		mu.Unlock()
-		eventually(t, 20*time.Second, "ten more commands", func() bool {
+		eventually(t, "ten more commands", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return len(acknowledged) >= enough || t.Failed()
@@ -131,7 +131,7 @@ func TestAuthorsRace(t *testing.T) {
 		author := m.operators(m.members[i])
 		wg.Go(func() {
 			for k := range 5 {
-				resp, err := author.Do(m.ctx(20*time.Second), institution(fmt.Sprintf("i%d-%d", i, k)))
+				resp, err := author.Do(m.ctx(patience), institution(fmt.Sprintf("i%d-%d", i, k)))
 				if err != nil || !resp.Accepted {
 					t.Errorf("%v %v", resp, err)
 				}
@@ -139,7 +139,7 @@ func TestAuthorsRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	resp, err := m.operators(m.members[0]).Do(m.ctx(10*time.Second), suspend("nobody", true))
+	resp, err := m.operators(m.members[0]).Do(m.ctx(patience), suspend("nobody", true))
 	if err != nil || resp.Accepted || resp.Refusal == "" {
 		t.Errorf("a command without sense: %v %v", resp, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -108,7 +107,7 @@ func TestSuspendedWatcherIsCutOff(t *testing.T) {
 	if _, err := m.at(node("w1")).Standing(); !errors.Is(err, registry.ErrStale) {
 		t.Error("a suspended institution stands", err)
 	}
-	if _, err := m.at(node("w2")).WaitStanding(m.ctx(10 * time.Second)); err != nil {
+	if _, err := m.at(node("w2")).WaitStanding(m.ctx(patience)); err != nil {
 		t.Error(err)
 	}
 }
@@ -123,9 +122,9 @@ func TestSuspendedMemberIsCutOff(t *testing.T) {
 	if _, err := m.at(out).Standing(); !errors.Is(err, registry.ErrStale) {
 		t.Error("the suspended member stands", err)
 	}
-	eventually(t, 10*time.Second, "another member leads", func() bool { return m.leader(rest...) != out })
+	eventually(t, "another member leads", func() bool { return m.leader(rest...) != out })
 	for _, n := range rest {
-		if s, err := m.at(n).WaitStanding(m.ctx(10 * time.Second)); err != nil || s.Index < resp.Index {
+		if s, err := m.at(n).WaitStanding(m.ctx(patience)); err != nil || s.Index < resp.Index {
 			t.Error(n, s.Index, err)
 		}
 	}

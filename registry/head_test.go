@@ -23,7 +23,7 @@ func TestHeadTellsNoSubject(t *testing.T) {
 	m.waitApplied(m.members[0], resp.Index)
 	head := func(from, author string, chain registrypb.Chain) *registrypb.HeadResponse {
 		h := new(registrypb.HeadResponse)
-		if err := (peers{m.f, node(from)}).Call(m.ctx(5*time.Second), m.members[0], registry.MethodHead,
+		if err := (peers{m.f, node(from)}).Call(m.ctx(patience), m.members[0], registry.MethodHead,
 			&registrypb.HeadRequest{Author: author, Chain: uint32(chain)}, h); err != nil {
 			t.Fatal(err)
 		}

@@ -87,6 +87,7 @@ func publicOf(t *rapid.T, s *store.Store, upTo uint64) (commands []record.Comman
 // follower that holds exactly the public commands up to it. And a follower to whom
 // nobody lied agrees with every grant, however far it is ahead.
 func TestGrantIsAgreedWithOnlyByWhoHoldsItsHistory(t *testing.T) {
+	t.Parallel()
 	truth := newTruth(t)
 	liar := names.NodeID{Institution: "beta", Node: "n1"}
 	rapid.Check(t, func(t *rapid.T) {

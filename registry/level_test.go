@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -26,6 +25,7 @@ func older(level uint32) registry.Tuning {
 // program: both stop and say why, the others go on, and when the newer program is
 // installed the halted ones continue where they stood.
 func TestOlderProgramHalts(t *testing.T) {
+	t.Parallel()
 	m := newMeshAt(t, 0)
 	old, watcher := node("m3"), node("w1")
 	m.admit("w1")
@@ -41,7 +41,7 @@ func TestOlderProgramHalts(t *testing.T) {
 	m.waitApplied(watcher, before.Index)
 
 	// The leader asks first, and does not stop a member without need.
-	resp, err := m.operators(leader).Do(m.ctx(20*time.Second), raise(2))
+	resp, err := m.operators(leader).Do(m.ctx(patience), raise(2))
 	if err != nil || resp.Accepted || resp.Index != 0 || !strings.Contains(resp.Refusal, "m3/a runs a program that knows feature level 1 only") {
 		t.Fatalf("raised over an older member: %v, %v", resp, err)
 	}

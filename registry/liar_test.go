@@ -103,7 +103,7 @@ func TestOneLieBlindsNoWatcher(t *testing.T) {
 				t.Fatal(err)
 			}
 			again := m.start(w.id)
-			s, err := again.WaitStanding(m.ctx(time.Minute))
+			s, err := again.WaitStanding(m.ctx(patience))
 			if err != nil {
 				t.Fatal(err)
 			}

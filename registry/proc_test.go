@@ -251,6 +251,7 @@ func procServe(r *registry.Registry, q procCall) ([]byte, error) {
 // killed with kill -9 and frozen with SIGSTOP, for ten seconds or
 // REGISTRY_PROCESSES=60.
 func TestLinearizableProcesses(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED in a short run, as under the race detector: it starts processes, which are not under it")
 	}
@@ -327,7 +328,7 @@ func TestLinearizableProcesses(t *testing.T) {
 	// At the end every author's chain is read once more, from each member.
 	for i := range members {
 		for _, author := range []string{"m1", "m2"} {
-			eventually(t, time.Minute, "the end is read", func() bool {
+			eventually(t, "the end is read", func() bool {
 				op := porcupine.Operation{ClientId: 9, Call: s.clock.Add(1)}
 				out := procRead(context.Background(), setup.Calls[i], author)
 				op.Input, op.Output, op.Return = simInput{author: author, read: true}, out, s.clock.Add(1)

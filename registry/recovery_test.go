@@ -36,6 +36,7 @@ func (c *clock) advance(d time.Duration) {
 // lost, recovery announces, everybody can see it, the members' clocks run, and the new
 // operators then admit an institution. One member whose clock runs wild hurries nothing.
 func TestLostOperatorsAreReplaced(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "w1")
 	clocks := make(map[names.NodeID]*clock)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -76,28 +77,28 @@ func TestLostOperatorsAreReplaced(t *testing.T) {
 	if all := pending(node("w1")); len(all) != 1 || all[0].Index != said.Index {
 		t.Fatalf("a watcher sees %+v", all)
 	}
-	eventually(t, 20*time.Second, "every member says that it sees it", func() bool { return seen() == 3 })
+	eventually(t, "every member says that it sees it", func() bool { return seen() == 3 })
 
 	own := registry.NewAuthor(m.at(m.members[0]), m.file.Mesh, "m1", key("m1"))
 	wake := func() { m.do(own, setNode("m1")) } // a command has everybody look
 	// One clock alone is no majority.
 	clocks[m.members[2]].advance(1000 * time.Hour)
 	wake()
-	eventually(t, 20*time.Second, "the wild clock is counted", func() bool {
+	eventually(t, "the wild clock is counted", func() bool {
 		all := pending(m.members[0])
 		return len(all) == 1 && all[0].Confirmed == 1
 	})
 	fresh := registry.NewAuthor(m.at(m.members[0]), m.file.Mesh, record.Operators, key("next1"), key("next2"))
-	if resp, err := fresh.Do(m.ctx(20*time.Second), institution("mafia")); err != nil || resp.Accepted {
+	if resp, err := fresh.Do(m.ctx(patience), institution("mafia")); err != nil || resp.Accepted {
 		t.Fatalf("the new keys sign before their time: %v, %v", resp, err)
 	}
 	clocks[m.members[0]].advance(m.file.RecoveryDelay - time.Second)
 	wake()
 	clocks[m.members[0]].advance(2 * time.Second)
 	wake() // not by operators: who they are is about to change
-	eventually(t, 20*time.Second, "the new keys stand", func() bool { return len(pending(m.members[0])) == 0 })
+	eventually(t, "the new keys stand", func() bool { return len(pending(m.members[0])) == 0 })
 	m.do(fresh, institution("i4"))
-	if resp, err := m.operators(m.members[0]).Do(m.ctx(20*time.Second), institution("mafia")); err != nil || resp.Accepted {
+	if resp, err := m.operators(m.members[0]).Do(m.ctx(patience), institution("mafia")); err != nil || resp.Accepted {
 		t.Fatalf("the lost keys still sign: %v, %v", resp, err)
 	}
 }

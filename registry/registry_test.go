@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -24,7 +23,7 @@ func TestWholeMesh(t *testing.T) {
 		if !m.has(n, "pcsa") {
 			t.Errorf("%s does not know the new institution", n)
 		}
-		s, err := m.at(n).WaitStanding(m.ctx(10 * time.Second))
+		s, err := m.at(n).WaitStanding(m.ctx(patience))
 		if err != nil {
 			t.Errorf("%s: %v", n, err)
 		} else if s.Index > m.at(n).AppliedIndex() {
@@ -40,7 +39,7 @@ func TestForgedCommandsChangeNothing(t *testing.T) {
 	m.admit("pcsa")
 	leader := m.leader()
 	accepted := signed(t, m.nextCommand(leader, "pcsa", setNode("pcsa")), key("pcsa"))
-	if resp, err := m.at(leader).Submit(m.ctx(10*time.Second), accepted); err != nil || !resp.Accepted {
+	if resp, err := m.at(leader).Submit(m.ctx(patience), accepted); err != nil || !resp.Accepted {
 		t.Fatal(resp, err)
 	}
 	other := m.nextCommand(leader, "pcsa", setNode("pcsa"))
@@ -260,7 +259,7 @@ func TestMembersFollowTheRecord(t *testing.T) {
 	}
 	resp := m.do(m.operators(m.members[0]), voters(m.members...))
 	m.waitApplied(m4, resp.Index)
-	if _, err := m.at(m4).WaitStanding(m.ctx(10 * time.Second)); err != nil {
+	if _, err := m.at(m4).WaitStanding(m.ctx(patience)); err != nil {
 		t.Fatal(err)
 	}
 	gone := m.others(m.leader(m.members[:3]...))[0]
@@ -271,10 +270,10 @@ func TestMembersFollowTheRecord(t *testing.T) {
 		}
 	}
 	m.do(m.operators(left[0]), voters(left...))
-	eventually(t, 10*time.Second, "raft follows the record", func() bool {
+	eventually(t, "raft follows the record", func() bool {
 		return len(m.at(m.leader(left...)).Voters()) == 3
 	})
-	eventually(t, 10*time.Second, "who votes no more stands no more", func() bool {
+	eventually(t, "who votes no more stands no more", func() bool {
 		_, err := m.at(gone).Standing()
 		return errors.Is(err, registry.ErrStale)
 	})

@@ -68,6 +68,7 @@ func (m *simMember) has(t *testing.T, id string) (yes bool) {
 // What a member makes up is not taken over, is told of, and the truth is had from
 // another member.
 func TestForgedWatchIsRefused(t *testing.T) {
+	t.Parallel()
 	forged := institution("mafia")
 	forged.Mesh, forged.Author, forged.Sequence, forged.TimeUnixMs = "sim.example", "@operators", 1, 1
 	raw := signed(t, forged, key("m1"))
@@ -89,6 +90,7 @@ func TestForgedWatchIsRefused(t *testing.T) {
 // What a member leaves out shows at the author's next command. The watcher does not
 // go on with a hole in its history, and is whole after it starts anew.
 func TestOmissionIsNotPassedOver(t *testing.T) {
+	t.Parallel()
 	left := false
 	lyingSim(t, func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
 		if left {
@@ -153,6 +155,7 @@ func TestSameBytesHaveOneEffect(t *testing.T) {
 // A follower that takes nothing of what a member sends does not keep that member from ending
 // when its log fails, nor from being started again.
 func TestDeafFollowerDoesNotKeepAMember(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, 1, 3)
 		defer s.stop()

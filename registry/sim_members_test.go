@@ -15,6 +15,7 @@ import (
 // Whoever leaves the members lives on, and is sent nothing more. A watcher that followed it
 // turns to another one before its standing ends, whichever it was.
 func TestWatchersStandWhileMembersLeave(t *testing.T) {
+	t.Parallel()
 	for leaves := range 3 {
 		synctest.Test(t, func(t *testing.T) {
 			x := newExchanges(t, uint64(leaves), rand.New(rand.NewPCG(1, 1)))

@@ -103,6 +103,7 @@ func (b *backward) never(m *simMember, within time.Duration, when string) {
 // no other member and no supplier that follows one of them acts on it. Who follows the
 // liar does, even when another leads, and for no longer than a lease once it hears it no more.
 func TestOldGrantsBlindOnlyWhoHearsTheLiar(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := &backward{sim: newSim(t, 1, 3, func(s *sim) { s.file.Bounds = revocationBounds })}
 		defer b.stop()

@@ -194,6 +194,7 @@ func (x *exchanges) cutOff(m *simMember) {
 // moment what was cleared may be released; after it nothing is cleared and nothing leaves.
 // More: REGISTRY_REVOCATIONS=200
 func TestNothingIsHonouredAfterRevocation(t *testing.T) {
+	t.Parallel()
 	seeds := 12
 	if testing.Short() {
 		seeds = 6

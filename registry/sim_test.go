@@ -193,6 +193,7 @@ func (s *sim) stop() {
 // schedule of faults and the network's dice (what the scheduler does between is not
 // replayed). More: REGISTRY_SEEDS=10000 [REGISTRY_SEED_FROM=n] go test -run TestLinearizable
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	seeds, from := 200, 1
 	if testing.Short() { // as under the race detector, which takes ten times as long
 		seeds = 16
@@ -514,6 +515,7 @@ func (s *sim) judge() error {
 
 // TestStaleReadsAreFound: the judge sees what would be wrong, so it can be believed.
 func TestStaleReadsAreFound(t *testing.T) {
+	t.Parallel()
 	for seed := uint64(1); seed <= 20; seed++ {
 		found := false
 		synctest.Test(t, func(t *testing.T) {

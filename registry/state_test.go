@@ -21,7 +21,7 @@ func TestMajoritySignsOneState(t *testing.T) {
 		t.Fatalf("acknowledged with %d signed states", len(resp.States))
 	}
 	for _, n := range m.members {
-		agreed, err := m.at(n).MajorityState(m.ctx(10*time.Second), resp.Index)
+		agreed, err := m.at(n).MajorityState(m.ctx(patience), resp.Index)
 		if err != nil || agreed[0].Index != resp.Index {
 			t.Errorf("%s: %v", n, err)
 		}
@@ -32,7 +32,7 @@ func TestMajoritySignsOneState(t *testing.T) {
 	}
 	cut := m.others(m.leader())
 	m.f.isolate(cut[0], m.members, true)
-	if _, err := m.at(cut[1]).MajorityState(m.ctx(10*time.Second), resp.Index); err != nil {
+	if _, err := m.at(cut[1]).MajorityState(m.ctx(patience), resp.Index); err != nil {
 		t.Error(err)
 	}
 	if _, err := m.at(cut[0]).MajorityState(m.ctx(time.Second), 0); !errors.Is(err, agree.ErrNoMajority) {
@@ -58,6 +58,9 @@ func TestRevocationAcknowledgedByTheLeaderAloneIsNone(t *testing.T) {
 	m.f.mu.Unlock()
 	// It is refused by all, since the institution does not exist; the leader says otherwise.
 	_, err := m.operators(author).Do(m.ctx(2*time.Second), suspend("nobody", true))
+	for limit := 4 * time.Second; err != nil && !errors.Is(err, agree.ErrNoMajority) && limit < patience; limit *= 2 {
+		_, err = m.operators(author).Do(m.ctx(limit), suspend("nobody", true)) // it was not answered in time
+	}
 	if !errors.Is(err, agree.ErrNoMajority) {
 		t.Fatalf("acknowledged: %v", err)
 	}
