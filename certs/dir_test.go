@@ -43,7 +43,7 @@ func (l chanLog) wait(t *testing.T, text string) {
 		if !strings.Contains(r.Message, text) {
 			t.Fatalf("the log says %q, want %q", r.Message, text)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("the log does not say %q", text)
 	}
 }

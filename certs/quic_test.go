@@ -28,7 +28,7 @@ func TestNoSessionOverQUIC(t *testing.T) {
 		return nil
 	})
 	l := must[*quic.EarlyListener](t)(quic.ListenAddrEarly("127.0.0.1:0", server.ServerTLS("x/1"), &quic.Config{Allow0RTT: true}))
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

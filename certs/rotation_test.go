@@ -121,7 +121,7 @@ func keepOpen(t *testing.T, server, client *rotating) func(step string) {
 	})
 	return func(step string) {
 		t.Helper()
-		_ = near.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = near.SetDeadline(time.Now().Add(2 * time.Minute))
 		b := []byte{42}
 		if _, err := c.Write(b); err != nil {
 			t.Fatalf("%s: %v", step, err)

@@ -117,7 +117,7 @@ func connect(t testing.TB, server, client *tls.Config) (serverErr, clientErr err
 			return
 		}
 		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 		s := tls.Server(c, server)
 		if err := s.HandshakeContext(context.Background()); err != nil {
 			done <- err
@@ -132,7 +132,7 @@ func connect(t testing.TB, server, client *tls.Config) (serverErr, clientErr err
 	}()
 	conn := must[net.Conn](t)(net.Dial("tcp", l.Addr().String()))
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	c := tls.Client(conn, client)
 	clientErr = func() error {
 		if err := c.HandshakeContext(context.Background()); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -77,9 +78,11 @@ func standIn(t *testing.T) http.Handler {
 	mux := http.NewServeMux()
 	standInNotices(t, mux, reply)
 	mux.HandleFunc("POST /v1/consultations", func(w http.ResponseWriter, r *http.Request) {
-		body := make([]byte, 4096)
-		n, _ := r.Body.Read(body)
-		said := string(body[:n])
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		said := string(body)
 		switch {
 		case r.Header.Get("Authorization") != "Bearer secret":
 			reply(w, http.StatusUnauthorized, "unauthenticated.json")

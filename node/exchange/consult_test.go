@@ -21,7 +21,7 @@ import (
 )
 
 func (w *world) consult(q Question) (*Result, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	return w.node("pcsa").consultant.Consult(ctx, q)
 }

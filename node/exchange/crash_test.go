@@ -334,7 +334,7 @@ func TestRun(t *testing.T) {
 	for range 2 {
 		select {
 		case <-acked:
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("no acknowledgement")
 		}
 	}
