@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,8 +29,10 @@ type apiSubmitter struct{ client *api.Client }
 
 var _ registry.Submitter = apiSubmitter{}
 
+// Submit submits again what the node could not have decided in time, as it is told to.
 func (s apiSubmitter) Submit(ctx context.Context, env []byte) (*registrypb.SubmitResponse, error) {
-	r, err := s.client.Submit(ctx, env)
+	var r api.Submitted
+	err := patiently(ctx, func(ctx context.Context) (err error) { r, err = s.client.Submit(ctx, env); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +44,34 @@ func (s apiSubmitter) Head(ctx context.Context, author string, chain registrypb.
 	if chain == registrypb.Chain_DIRECTORY {
 		word = "directory"
 	}
-	head, err := s.client.RegistryHead(ctx, author, word, index)
+	var head api.ChainHead
+	err := patiently(ctx, func(ctx context.Context) (err error) {
+		head, err = s.client.RegistryHead(ctx, author, word, index)
+		return err
+	})
 	if err != nil {
 		return 0, nil, err
 	}
 	hash, err := hex.DecodeString(head.Hash)
 	return head.Sequence, hash, err
+}
+
+// patiently calls a node until it has an answer, or startTimeout has passed: of a machine
+// with much else to do, it may say meanwhile that there is none in time.
+func patiently(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := call(ctx)
+		if err == nil || !api.IsProblem(err, api.CodeDeadline) && !api.IsProblem(err, api.CodeUnavailable) {
+			return err
+		}
+		select {
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Operators gives the author whose commands admit and suspend institutions: as
