@@ -60,9 +60,7 @@ func TestDoorKnowsWhoWasJustAdmitted(t *testing.T) {
 		leader := m.leader()
 		m.admitThrough(leader, id)
 		rest := m.others(leader)
-		if err := m.at(leader).HandOver(rest[0]); err != nil {
-			t.Fatal(err)
-		}
+		m.handOver(leader, rest[0])
 		m.do(registry.NewAuthor(m.at(rest[1]), m.file.Mesh, id, key(id)), setNode(id))
 	}
 }

@@ -255,6 +255,16 @@ func (m *mesh) leader(among ...names.NodeID) names.NodeID {
 	}
 }
 
+// handOver has a leader hand the lead to another member, which has an election's time to
+// take it, until from leads no more.
+func (m *mesh) handOver(from, to names.NodeID) {
+	m.t.Helper()
+	eventually(m.t, "another leads", func() bool {
+		now, known := m.at(to).Leader()
+		return known && now != from || m.at(from).HandOver(to) == nil
+	})
+}
+
 func (m *mesh) others(n names.NodeID) (o []names.NodeID) {
 	for _, x := range m.members {
 		if x != n {

@@ -75,11 +75,11 @@ func (n *Network) give(ctx context.Context, t testing.TB, terms api.MandateTerms
 	t.Helper()
 	c := n.challenge(ctx, t, portal, api.MandateChallenge{Terms: &terms})
 	token := n.token(t, c, terms.Giver, nil)
-	done, err := n.Client(portal).GiveMandate(ctx, token)
-	for api.IsProblem(err, api.CodeUnavailable) && ctx.Err() == nil { // its view of the registry is not confirmed this moment
-		waitUntil(ctx, pollEvery)
+	var done api.MandateSubmitted
+	err := patiently(ctx, func(ctx context.Context) (err error) {
 		done, err = n.Client(portal).GiveMandate(ctx, token)
-	}
+		return err
+	})
 	if err != nil || !done.Accepted {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -178,7 +178,12 @@ func revokedMandate(t *testing.T, n *Network) {
 		})
 	}
 	c := n.challenge(ctx, t, portal, api.MandateChallenge{Revoke: &api.MandateToRevoke{Mandate: id, Giver: terms.Giver}})
-	done, err := n.Client(portal).RevokeMandate(ctx, api.MandateRevocation{Token: n.token(t, c, terms.Giver, nil)})
+	revocation := api.MandateRevocation{Token: n.token(t, c, terms.Giver, nil)}
+	var done api.MandateSubmitted
+	err := patiently(ctx, func(ctx context.Context) (err error) {
+		done, err = n.Client(portal).RevokeMandate(ctx, revocation)
+		return err
+	})
 	acknowledged := time.Now()
 	if err != nil || !done.Accepted {
 		t.Fatalf("%+v, %v", done, err)
