@@ -198,7 +198,7 @@ func TestRevokedIsRefused(t *testing.T) {
 				default:
 				}
 				asked := time.Now()
-				got, err := n.Consult(ctx, e.Consultation, "")
+				got, err := n.consultOnce(ctx, e.Consultation)
 				if err != nil {
 					return err
 				}
@@ -437,7 +437,7 @@ func rotationUnderLoad(t *testing.T, n *Network) {
 			default:
 			}
 			e := examples[i%len(examples)]
-			got, err := n.Consult(ctx, e.Consultation, "")
+			got, err := n.consultOnce(ctx, e.Consultation)
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,11 +68,17 @@ func unavailable(got api.Consultation) bool {
 	return got.Status == "INCOMPLETE_DATA"
 }
 
-// expect asks until the network says something else than that there is no result for now,
+// expect is insist with one consultation, each time under another ticket.
+func (n *Network) expect(ctx context.Context, c data.Consultation, want data.Answer) (api.Consultation, error) {
+	return insist(ctx, want, func() (api.Consultation, error) { return n.Consult(ctx, c, "") })
+}
+
+// insist asks until the network says something else than that there is no result for now,
 // and wants it to be what the lives say. A wrong answer is never asked again.
-func (n *Network) expect(ctx context.Context, c data.Consultation, want data.Answer) (got api.Consultation, err error) {
+func insist(ctx context.Context, want data.Answer, ask func() (api.Consultation, error)) (got api.Consultation, err error) {
 	for {
-		if got, err = n.Consult(ctx, c, ""); err != nil {
+		err = patiently(ctx, func(context.Context) (err error) { got, err = ask(); return err })
+		if err != nil {
 			return got, err
 		}
 		d := Differs(got, want)
@@ -84,6 +91,14 @@ func (n *Network) expect(ctx context.Context, c data.Consultation, want data.Ans
 			return got, fmt.Errorf("%w; last: %s", ctx.Err(), d)
 		}
 	}
+}
+
+// consultOnce carries out one consultation, under one ticket: it asks again what the node
+// could not answer in time, and takes the first result, whatever it is.
+func (n *Network) consultOnce(ctx context.Context, c data.Consultation) (got api.Consultation, err error) {
+	ticket := names.ClientTicket(rand.Text())
+	err = patiently(ctx, func(ctx context.Context) (err error) { got, err = n.Consult(ctx, c, ticket); return err })
+	return got, err
 }
 
 // TestNetwork attacks one network in every way that leaves it whole.

@@ -33,8 +33,8 @@ import (
 	"github.com/crossroads-mesh/crossroads/testnet/data"
 )
 
-// exchanges asks one question without a pause, and counts the answers; one that is not the
-// right one is an error of stop.
+// exchanges carries out one consultation without a pause, and counts the results; one that
+// is not the right one is an error of stop.
 func exchanges(n *Network, e data.Example) (stop func() (int, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
@@ -43,7 +43,7 @@ func exchanges(n *Network, e data.Example) (stop func() (int, error)) {
 	for range 2 {
 		g.Go(func() error {
 			for ctx.Err() == nil {
-				got, err := n.Consult(ctx, e.Consultation, "")
+				got, err := n.consultOnce(ctx, e.Consultation)
 				if ctx.Err() != nil {
 					return nil
 				}
