@@ -112,6 +112,9 @@ func TestSectorKilled(t *testing.T) {
 			}
 		}
 		entries, err := n.Client("nic").JournalOf(ctx, ticket)
+		if status == "NO_RESULT" && api.IsProblem(err, api.CodeNotFound) {
+			continue // it never came so far
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
