@@ -12,6 +12,9 @@ import (
 // Files is the Disk that nodes use.
 var Files Disk = files{}
 
+// PlacesPerEntry is how many indexes one entry of the log covers.
+const PlacesPerEntry = placesPerEntry
+
 // Propose puts bytes into the log as a leader can, without anybody's check.
 func (r *Registry) Propose(b []byte) (any, error) {
 	f := r.member.raft().Apply(b, time.Second)
