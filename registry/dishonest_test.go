@@ -30,7 +30,10 @@ func newDishonest(t *testing.T) *dishonest {
 		}
 	}
 	m.log = slog.New(slog.NewTextHandler(d.log, nil))
+	slow := quick // so that the leader goes on leading while the machine does something else
+	slow.Heartbeat, slow.Election, slow.LeaderLease = 2*time.Second, 2*time.Second, time.Second
 	for _, n := range m.members {
+		m.tuning[n] = slow
 		m.start(n)
 	}
 	m.admit("aaaa")

@@ -43,7 +43,12 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", strconv.Itoa(perCore*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
-	flag.Parse() // what the command line says goes before
+	flag.Parse()         // what the command line says goes before
+	if testing.Short() { // as under the race detector, where they do compute
+		if err := flag.Set("test.parallel", strconv.Itoa(runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
 	goleak.VerifyTestMain(m,
 		// Badger leaves these two behind when it refuses to open, here with a wrong key.
 		goleak.IgnoreTopFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
