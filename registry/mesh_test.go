@@ -69,7 +69,7 @@ func node(inst string) names.NodeID {
 
 // quick are timeouts for tests that wait for elections; the mesh is on loopback.
 var quick = registry.Tuning{
-	Heartbeat: 250 * time.Millisecond, Election: 250 * time.Millisecond, LeaderLease: 150 * time.Millisecond,
+	Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 	RPC: time.Second, WatchKeepalive: 200 * time.Millisecond, CompareEvery: 100 * time.Millisecond,
 }
 
