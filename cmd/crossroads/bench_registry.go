@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,10 +24,11 @@ up, and commits beside bare consensus. The members are processes of their own.
 
 At --scale 1 it needs about 30 GB of disk, 12 GB of memory and the better part of an hour of
 a quiet machine with two cores. With --dir a run that was interrupted goes on where it was,
-and measures what is left; remove the folder afterwards.`,
+and measures what is left, or what --again names; remove the folder afterwards.`,
 		Example: `  crossroads bench registry
   crossroads bench registry --scale 10 --json belgium-10.json
-  crossroads bench registry --scale 1 --dir /var/tmp/belgium --json belgium.json --progress`,
+  crossroads bench registry --scale 1 --dir /var/tmp/belgium --json belgium.json --progress
+  crossroads bench registry --scale 1 --dir /var/tmp/belgium --again lookups,commits`,
 		Args: cobra.NoArgs,
 	}
 	f := c.Flags()
@@ -34,6 +36,7 @@ and measures what is left; remove the folder afterwards.`,
 	f.StringVar(&o.Dir, "dir", "", "keep the network in this folder, to go on after an interruption (default: a temporary folder)")
 	f.IntVar(&o.AtOnce, "at-once", 24, "institutions that send at the same time")
 	f.DurationVar(&o.Within, "within", 90*time.Minute, "end the loading after so long, and measure what is loaded")
+	f.StringSliceVar(&o.Again, "again", nil, "measure anew in a folder that was kept: "+strings.Join(belgium.Repeatable, ", "))
 	f.StringVar(&o.Profile, "profile", "", "folder for profiles of every process, which are taken on SIGUSR1")
 	f.BoolVar(&tell, "progress", false, "tell on stderr how far it is, once a minute, also where that is no terminal")
 	f.StringVar(&jsonFile, "json", "", "write the report to this file, as JSON")

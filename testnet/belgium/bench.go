@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -26,6 +27,7 @@ type Options struct {
 	// Within ends the loading after so long; what is loaded by then is measured. Default
 	// 90 minutes.
 	Within  time.Duration
+	Again   []string  // of Repeatable: what an earlier run in Dir measured, and this one measures anew
 	Profile string    // folder for profiles of every process while it loads; empty: none
 	Binary  string    // the crossroads binary that node processes run; default: this one
 	Out     io.Writer // progress; nil: none
@@ -54,6 +56,12 @@ type run struct {
 	sent     *sent
 }
 
+// Repeatable is what can be measured again in a folder that was kept.
+var Repeatable = []string{"lookups", "restart", "snapshot", "commits"}
+
+// ErrAgain is the error for what is not one of Repeatable.
+var ErrAgain = errors.New("cannot be measured again")
+
 // Run loads the country and measures. It can be interrupted at any time, and goes on
 // when it is called again with the same Dir and Scale.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
@@ -72,6 +80,11 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Every <= 0 {
 		o.Every = reportEvery
 	}
+	for _, a := range o.Again {
+		if !slices.Contains(Repeatable, a) {
+			return nil, fmt.Errorf("%q %w; what can: %s", a, ErrAgain, strings.Join(Repeatable, ", "))
+		}
+	}
 	if o.Dir == "" {
 		if o.Dir, err = os.MkdirTemp("", "crossroads-belgium-"); err != nil {
 			return nil, err
@@ -86,6 +99,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	r.report = r.state.Report
+	r.state.Done = slices.DeleteFunc(r.state.Done, func(phase string) bool { return slices.Contains(o.Again, phase) })
 	r.say("%s persons, %s references of %s institutions; this needs some %s of disk in %s",
 		count(r.country.Persons()), count(r.country.References()), count(len(r.country.Institutions())),
 		size(int64(r.country.References())*(members+1)*40), o.Dir)

@@ -1,6 +1,7 @@
 package belgium
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,5 +32,16 @@ func TestStateGoesOn(t *testing.T) {
 	}
 	if _, err := readState(path, Options{Scale: 10}, c); err == nil {
 		t.Error("a damaged file is taken for a new run")
+	}
+}
+
+// What cannot be measured again is refused before anything is started.
+func TestAgain(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Run(t.Context(), Options{Dir: dir, Again: []string{"commits", "load"}}); !errors.Is(err, ErrAgain) {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
