@@ -288,7 +288,7 @@ func (l *link) open(ctx context.Context) (*quic.Stream, error) {
 	wait, cancel := context.WithTimeout(ctx, creditWait)
 	defer cancel()
 	s, err := l.conn.OpenStreamSync(wait)
-	if err != nil && ctx.Err() == nil && l.conn.Context().Err() == nil {
+	if err != nil && wait.Err() != nil && ctx.Err() == nil && l.conn.Context().Err() == nil {
 		return nil, errNoCredit
 	}
 	if err != nil {
@@ -315,7 +315,8 @@ func (p *pool) openStream(ctx context.Context, peer Peer, kept bool) (*quic.Stre
 		if err == nil {
 			return s, l, nil
 		}
-		dead := l.conn.Context().Err() != nil
+		// A connection that is ending opens no stream a moment before its context ends.
+		dead := l.conn.Context().Err() != nil || ctx.Err() == nil && !errors.Is(err, errNoCredit)
 		if dead {
 			p.discard(l)
 		}
