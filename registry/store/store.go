@@ -144,10 +144,11 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 		}
 	}
 	g.now = &present{base: g.newBase(), cache: newCache()}
+	g.hash, err = loadHash(g)
 	if g.layers != nil {
-		g.beginMerging()
+		g.beginMerging() // which lets go of the base that the hash was read from
 	}
-	if g.hash, err = loadHash(g); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
