@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ and measures what is left, or what --again names; remove the folder afterwards.`
 			o.Out, o.Every = c.ErrOrStderr(), time.Minute
 		}
 		r, err := belgium.Run(c.Context(), o)
+		if errors.Is(err, belgium.ErrAgain) {
+			return usage("--again: %w", err)
+		}
 		if err != nil {
 			return err
 		}
