@@ -77,15 +77,48 @@ func (m *member) compact(ctx context.Context) error {
 			if entries < m.reg.cfg.Tuning.SnapshotEvery && bytes < m.snapshotDue() {
 				continue
 			}
-			if err := m.snapshot(); err != nil {
+			if err := m.snapshotAndNote(); err != nil {
 				m.log.Warn("registry: no snapshot now", "error", err)
-				continue
 			}
-			m.machine.size.snapshotTaken(entries, bytes)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// Compact has this member write a snapshot of its own now and let go of the log before it,
+// as it does by itself when enough has come: what is left to read at its next start, or to
+// send to one that lags, is little then. It serves meanwhile, and returns when it is done,
+// with the index that the snapshot stands at. The error is ErrNotMember at a node that
+// keeps no log.
+func (r *Registry) Compact(ctx context.Context) (index uint64, err error) {
+	_, leave, err := r.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	m := r.member
+	if m == nil {
+		return 0, ErrNotMember
+	}
+	if err := m.snapshotAndNote(); err != nil {
+		return 0, err
+	}
+	metas, err := m.snaps.List()
+	if err != nil || len(metas) == 0 {
+		return 0, err // nothing was ever decided
+	}
+	return metas[0].Index, nil
+}
+
+// snapshotAndNote takes one now, and counts from there what came since.
+func (m *member) snapshotAndNote() error {
+	entries, bytes := m.machine.size.sinceSnapshot()
+	if err := m.snapshot(); err != nil {
+		return err
+	}
+	m.machine.size.snapshotTaken(entries, bytes)
+	return nil
 }
 
 func (m *member) snapshotDue() uint64 {

@@ -88,7 +88,7 @@ func damagedMesh(t *testing.T) (m *mesh, log *syncBuffer, verified *atomic.Int32
 	}
 	for _, n := range m.members {
 		m.waitApplied(n, m.at(m.leader()).AppliedIndex())
-		if err := m.at(n).TakeSnapshot(); err != nil {
+		if _, err := m.at(n).Compact(m.ctx(patience)); err != nil {
 			t.Fatal(err)
 		}
 	}

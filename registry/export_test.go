@@ -36,9 +36,6 @@ func (r *Registry) Voters() []string {
 	return ids
 }
 
-// TakeSnapshot makes raft take a snapshot now.
-func (r *Registry) TakeSnapshot() error { return r.member.raft().Snapshot().Error() }
-
 // MajoritySays asks raft's own VerifyLeader.
 func (r *Registry) MajoritySays() error { return r.member.raft().VerifyLeader().Error() }
 

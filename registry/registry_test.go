@@ -182,8 +182,13 @@ func TestSnapshots(t *testing.T) {
 	}
 	for _, n := range m.others(away) {
 		m.waitApplied(n, last.Index)
-		if err := m.at(n).TakeSnapshot(); err != nil {
+		before, _ := m.at(n).RaftStats()
+		at, err := m.at(n).Compact(m.ctx(patience))
+		if err != nil {
 			t.Fatal(err)
+		}
+		if after, _ := m.at(n).RaftStats(); at <= before.LastSnapshotIndex || at != after.LastSnapshotIndex {
+			t.Errorf("%s says that its snapshot stands at %d; raft, that it stood at %d before and stands at %d", n, at, before.LastSnapshotIndex, after.LastSnapshotIndex)
 		}
 	}
 	m.start(away)

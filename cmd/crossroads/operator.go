@@ -136,7 +136,7 @@ func newOperatorRaft() *cobra.Command {
 it. A nonvoter has not caught up yet, or was silent for too long.`,
 		func(ctx context.Context, c *api.Client) (api.Autopilot, error) { return c.AutopilotState(ctx) }, writePeers, nil)
 	list.Example = "  crossroads operator raft list-peers --endpoints net.json --as nsso"
-	return group("raft", "The consensus group of the registry's members", list, newRaftTransfer(), newRaftRemove())
+	return group("raft", "The consensus group of the registry's members", list, newRaftTransfer(), newRaftCompact(), newRaftRemove())
 }
 
 func writePeers(w io.Writer, a api.Autopilot) error {
@@ -174,6 +174,39 @@ leases of the others outlast it. Journaled.`,
 		}
 		_, err = fmt.Fprintln(c.OutOrStdout(), "handed over")
 		return err
+	}
+	return c
+}
+
+func newRaftCompact() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "compact",
+		Short: "Have a member write its snapshot now, and let go of the log before it",
+		Long: `A member does so by itself when enough log has come. Before maintenance, or when a disk runs
+full, it need not be waited for: the next start has little to read. The member serves
+meanwhile. The file that operators keep is another: crossroads operator snapshot save.
+Journaled.`,
+		Example: "  crossroads operator raft compact --endpoints net.json --as nsso",
+		Args:    cobra.NoArgs,
+	}
+	r, out := addRemote(c), addFormat(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !c.Flags().Changed("timeout") {
+			r.timeout = time.Hour
+		}
+		client, ctx, cancel, err := r.client(c.Context())
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		done, err := client.Compact(ctx)
+		if err != nil {
+			return err
+		}
+		return out.print(c.OutOrStdout(), done, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "the snapshot stands at index %d\n", done.SnapshotIndex)
+			return err
+		})
 	}
 	return c
 }

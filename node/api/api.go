@@ -29,7 +29,7 @@
 //	            GET  /v1/registry/status /v1/registry/head
 //	operator    GET  /v1/operator/health /v1/operator/autopilot
 //	            GET  /v1/operator/snapshot /v1/operator/debug
-//	            POST /v1/operator/transfer-leader
+//	            POST /v1/operator/transfer-leader /v1/operator/compact
 //	admin       POST /v1/references /v1/references/withdraw
 //	            GET  /v1/deliveries /v1/deliveries/lag, POST /v1/deliveries/redrive, drop, replay
 //	            POST /v1/subscriptions /v1/inbox/replay /v1/inbox/resume

@@ -24,6 +24,12 @@ func (c *Client) TransferLeader(ctx context.Context, to string) error {
 	return err
 }
 
+// Compact has the node, a member, write a snapshot of its own and let go of the log before
+// it; it returns when that is done.
+func (c *Client) Compact(ctx context.Context) (Compacted, error) {
+	return call[Compacted](ctx, c, http.MethodPost, "/v1/operator/compact", "", nil)
+}
+
 // Archive writes the snapshot or the debug archive to w. After an error what was written
 // is not whole.
 func (c *Client) Archive(ctx context.Context, what string, w io.Writer) (int64, error) {

@@ -211,6 +211,8 @@ func (f *fakes) Autopilot() (*Autopilot, error) {
 
 func (f *fakes) TransferLeader(context.Context, names.NodeID) error { return f.err }
 
+func (f *fakes) Compact(context.Context) (uint64, error) { return 41, f.err }
+
 func (f *fakes) Write(_ context.Context, archive string, w io.Writer) error {
 	_, err := io.WriteString(w, archive)
 	return errors.Join(err, f.err)

@@ -196,6 +196,8 @@ func TestOpenAPIHoldsForRealAnswers(t *testing.T) {
 		{"GET", "/v1/operator/autopilot", "", bearer("helm-token"), 200, "voter"},
 		{"POST", "/v1/operator/transfer-leader", `{"to":"nsso/n1"}`, bearer("helm-token"), 204, ""},
 		{"POST", "/v1/operator/transfer-leader", `{"to":"nsso"}`, bearer("helm-token"), 400, "institution/node"},
+		{"POST", "/v1/operator/compact", "", bearer("helm-token"), 200, `"snapshot_index":41`},
+		{"POST", "/v1/operator/compact", "", bearer("ops-token"), 403, "operator: true"},
 		{"GET", "/v1/operator/snapshot", "", bearer("helm-token"), 200, "snapshot"},
 		{"GET", "/v1/operator/snapshot", "", bearer("file-token"), 403, ""},
 		{"GET", "/v1/operator/debug", "", bearer("helm-token"), 200, "debug"},

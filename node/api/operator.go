@@ -19,6 +19,9 @@ type Operations interface {
 	Autopilot() (*Autopilot, error)
 	// TransferLeader hands the lead over, to anybody when to is zero.
 	TransferLeader(ctx context.Context, to names.NodeID) error
+	// Compact has this member write a snapshot and let go of the log before it, and gives
+	// the index the snapshot stands at. The error is registry.ErrNotMember elsewhere.
+	Compact(ctx context.Context) (uint64, error)
 	// Write makes an archive, "snapshot" or "debug", as a stream. The error is ErrArchiving
 	// while another is being made.
 	Write(ctx context.Context, archive string, w io.Writer) error
@@ -92,6 +95,11 @@ type TransferLeader struct {
 	To string `json:"to,omitempty"`
 }
 
+// Compacted tells what a member's own log begins after.
+type Compacted struct {
+	SnapshotIndex uint64 `json:"snapshot_index"`
+}
+
 func (s *Server) operated() (Operations, error) {
 	if s.cfg.Operations == nil {
 		return nil, problem(CodeNotFound, "", "This node offers operators nothing.")
@@ -135,6 +143,21 @@ func (s *Server) transferLeader(q *request) (response, error) {
 		return nil, err
 	}
 	return nil, s.leaderTrouble(o.TransferLeader(q.Context(), to))
+}
+
+func (s *Server) compact(q *request) (response, error) {
+	o, err := s.operated()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readingOf(q, "", subject.ID{}, "operator: has the member write a snapshot"); err != nil {
+		return nil, err
+	}
+	index, err := o.Compact(q.Context())
+	if err != nil {
+		return nil, s.leaderTrouble(err)
+	}
+	return Compacted{SnapshotIndex: index}, nil
 }
 
 func (s *Server) leaderTrouble(err error) error {

@@ -136,6 +136,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/v1/registry/commands", access: admin, media: mediaBytes, maxBody: envelope.MaxSize, handle: s.submit},
 		{method: get, path: "/v1/operator/health", access: operator, handle: s.meshHealth},
 		{method: get, path: "/v1/operator/autopilot", access: operator, handle: s.autopilot},
+		{method: post, path: "/v1/operator/compact", access: operator, handle: s.compact},
 		{method: post, path: "/v1/operator/transfer-leader", access: operator, media: mediaJSON, handle: s.transferLeader},
 		{method: get, path: "/v1/operator/snapshot", access: operator, handle: s.snapshot},
 		{method: get, path: "/v1/operator/debug", access: operator, handle: s.debug},

@@ -232,6 +232,9 @@ func (s *Service) TransferLeader(ctx context.Context, to names.NodeID) error {
 	return s.cfg.Registry.TransferLeadership(ctx, to)
 }
 
+// Compact has this member write a snapshot and let go of log.
+func (s *Service) Compact(ctx context.Context) (uint64, error) { return s.cfg.Registry.Compact(ctx) }
+
 // Write makes an archive; one at a time.
 func (s *Service) Write(ctx context.Context, archive string, w io.Writer) error {
 	if !s.archiving.TryLock() {

@@ -61,12 +61,15 @@ type Load struct {
 // PerSecond is the mean rate.
 func (l Load) PerSecond() float64 { return float64(l.References) / max(l.Seconds, 1e-9) }
 
-// Snapshot is one that an operator saved, and what others felt of it.
+// Snapshot is one that an operator saved, and those that two members wrote for
+// themselves, letting go of the log before them; and what others felt of it.
 type Snapshot struct {
-	Seconds    float64 `json:"seconds"`
-	MB         int64   `json:"mb"`
-	Reads      Times   `json:"reads"`
-	QuietReads Times   `json:"reads_before"` // while nothing else went on
+	Seconds        float64 `json:"seconds"`
+	MB             int64   `json:"mb"`
+	Reads          Times   `json:"reads"`
+	WriteSeconds   float64 `json:"write_seconds"` // of the two, one after the other
+	ReadsAtWriting Times   `json:"reads_at_writing"`
+	QuietReads     Times   `json:"reads_before"` // while nothing else went on
 }
 
 // CatchUp is how a new member got everything, and what others felt of it.
@@ -151,6 +154,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	row("  bare Badger, as many rows", us(r.Badger), "")
 	row("look-ups, nothing else going on", ms(r.Snapshot.QuietReads), "")
 	row(fmt.Sprintf("  while a snapshot of %s MB is streamed", count(int(r.Snapshot.MB))), ms(r.Snapshot.Reads), "p99 50 ms")
+	row(fmt.Sprintf("  while two members write theirs, %.1f s", r.Snapshot.WriteSeconds), ms(r.Snapshot.ReadsAtWriting), "p99 50 ms")
 	row("killed member serves again, cold", fmt.Sprintf("%.2f s", r.RestartSeconds), "3 s")
 	row("empty member has caught up", fmt.Sprintf("%.1f s, with at most %d MB; disk %d MB", r.CatchUp.Seconds, r.CatchUp.PeakMemoryMB, r.CatchUp.DiskMB), "180 s, bounded")
 	row("  look-ups meanwhile", ms(r.CatchUp.Reads), "p99 50 ms")
