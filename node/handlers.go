@@ -29,6 +29,7 @@ func (n *Node) handle() {
 	serve(n, registry.MethodSubmit, mesh.Limits{Request: maxCommand, Response: maxSmall}, n.anyNode, n.registry.HandleSubmit)
 	serve(n, registry.MethodHead, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleHead)
 	serve(n, registry.MethodGrant, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleGrant)
+	serve(n, registry.MethodRemovals, mesh.Limits{Request: maxSmall, Response: 2 * maxCommand}, n.anyNode, n.registry.HandleRemovals)
 	serve(n, registry.MethodStatus, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleStatus)
 	serve(n, registry.MethodStateRows, mesh.Limits{Request: maxSmall, Response: maxCommand}, n.anyNode, n.registry.HandleStateRows)
 	serve(n, registry.MethodState, mesh.Limits{Request: maxSmall, Response: maxSmall}, n.anyNode, n.registry.HandleState)

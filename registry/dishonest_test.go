@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crossroads-mesh/crossroads/certs/envelope"
 	"github.com/crossroads-mesh/crossroads/registry/agree"
 	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
@@ -250,4 +253,59 @@ func TestLeaderThatWithholds(t *testing.T) {
 	if err != nil || !resp.Accepted || len(resp.States) < 2 || !d.suspended(d.victim, "aaaa") {
 		t.Errorf("under an honest leader: %v, %v", resp, err)
 	}
+}
+
+// A leader that sends one member heartbeats and no entries, and signs it grants as of
+// before, does not keep a suspension from it that the others acknowledged: another member
+// shows it the command, and it clears no more.
+func TestLeaderThatWithholdsFromOne(t *testing.T) {
+	t.Parallel()
+	d := newDishonest(t)
+	raw := signed(t, d.nextCommand(d.leads, record.Operators, suspend("aaaa", true)), key("operator1"), key("operator2"))
+	past := &registrypb.Grant{Mesh: string(d.file.Mesh), Leader: refTo(d.leads), Holder: refTo(d.victim), CommitIndex: d.at(d.victim).AppliedIndex(), Term: 1}
+	if err := d.at(d.victim).View(func(v record.View) error {
+		p, err := v.PublicPast()
+		past.PublicIndex, past.PublicHash = p.Index, p.Hash
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	d.f.mu.Lock()
+	d.f.wire = func(from, to names.NodeID, b []byte) []byte {
+		if from == d.leads && to == d.victim && bytes.Contains(b, raw[len(raw)/2:]) {
+			return nil
+		}
+		return b
+	}
+	d.f.answer = func(from, to names.NodeID, _ string, req, resp any) {
+		q, ok := req.(*registrypb.GrantRequest)
+		if !ok || from != d.victim || to != d.leads {
+			return
+		}
+		g := proto.Clone(past).(*registrypb.Grant)
+		g.Nonce, g.LeaderTimeUnixMs = q.Nonce, time.Now().UnixMilli()
+		payload, err := proto.Marshal(g)
+		if err != nil {
+			t.Error(err)
+		}
+		grant, err := envelope.Sign(envelope.Grant, payload, key(string(d.leads.Institution)))
+		if err != nil {
+			t.Error(err)
+		}
+		resp.(*registrypb.GrantResponse).Grant = grant
+	}
+	d.f.mu.Unlock()
+	resp, err := d.at(d.witness).Submit(d.ctx(patience), raw)
+	if err != nil || !resp.Accepted || !resp.RemovesRight || len(resp.States) < 2 {
+		t.Fatal(resp, err)
+	}
+	for end := time.Now().Add(3 * bounds.Lease); time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // the attack goes on so long
+		if _, err := d.at(d.victim).Standing(); err == nil && !d.suspended(d.victim, "aaaa") {
+			t.Fatal("it clears as of before an acknowledged suspension")
+		}
+	}
+	if d.suspended(d.victim, "aaaa") {
+		t.Error("the leader withheld nothing: this shows nothing")
+	}
+	d.says("shows a removal of a right that this replica lacks", "member="+d.witness.String())
 }

@@ -282,6 +282,8 @@ func (p peers) Call(ctx context.Context, to names.NodeID, method string, req, re
 		out, err = r.HandleState(ctx, p.self, q)
 	case *registrypb.StateRowsRequest:
 		out, err = r.HandleStateRows(ctx, p.self, q)
+	case *registrypb.RemovalsRequest:
+		out, err = r.HandleRemovals(ctx, p.self, q)
 	case *registrypb.StatusRequest:
 		out, err = r.HandleStatus(ctx, p.self, q)
 	}

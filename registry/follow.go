@@ -24,8 +24,9 @@ import (
 // genesis file again and fetches everything anew.
 var ErrGap = errors.New("this watcher's history has a gap")
 
-// anewFile marks a watcher's directory that must not be used again.
-const anewFile = "ANEW"
+// anewFile marks a watcher's directory that must not be used again; turnsFile counts in
+// bytes how often that happened, so that each time another member is followed first.
+const anewFile, turnsFile = "ANEW", "TURNS"
 
 // follow keeps a watcher's replica up with the members, until ctx ends.
 func (r *Registry) follow(ctx context.Context) error {
@@ -78,11 +79,25 @@ func (r *Registry) anew(refusedBy map[names.NodeID]bool) error {
 
 // giveUp ends a watcher whose copy cannot be relied on, and marks that.
 func (r *Registry) giveUp() error {
-	mark := filepath.Join(r.dir, anewFile)
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+	turns := append(turnsOf(r.dir), '.')
+	err := os.WriteFile(filepath.Join(r.dir, turnsFile), turns[:min(len(turns), mostTurns)], 0o600)
+	if err = errors.Join(err, os.WriteFile(filepath.Join(r.dir, anewFile), nil, 0o600)); err != nil {
 		return fmt.Errorf("%w: and it could not be marked: %w", ErrGap, err)
 	}
 	return fmt.Errorf("%w at index %d: start the node again", ErrGap, r.store.AppliedIndex())
+}
+
+// mostTurns bounds the file; they begin again then.
+const mostTurns = 1000
+
+// turnsOf gives a byte for each time that the copy in dir was given up. None can be read:
+// then none.
+func turnsOf(dir string) []byte {
+	turns, _ := os.ReadFile(filepath.Join(dir, turnsFile))
+	if len(turns) >= mostTurns {
+		return nil
+	}
+	return turns
 }
 
 // prepareDir makes the directory of a replica, empty if it was marked.
@@ -142,6 +157,8 @@ func (r *Registry) followOne(ctx context.Context, m names.NodeID) error {
 			} else if time.Since(movedAt) > r.cfg.Genesis.Bounds.Lease {
 				return fmt.Errorf("%s stays at index %d, and the leader vouches for more", m, at)
 			}
+		case <-r.withheld.turn:
+			return fmt.Errorf("%s keeps back what takes a right away", m)
 		case e := <-events:
 			watchdog.Reset(silence)
 			if err := r.applyEvents(m, gather(events, e)); err != nil {

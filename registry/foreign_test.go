@@ -109,3 +109,38 @@ func FuzzStateRows(f *testing.F) {
 		})
 	})
 }
+
+// FuzzRemovals has a replica judge what a member shows it of removals: nothing of it is ever
+// kept, and only what its authors signed is missed.
+func FuzzRemovals(f *testing.F) {
+	truth := newTruth(f)
+	for _, e := range truth.events {
+		f.Add(e.Envelope, e.Envelope)
+	}
+	f.Add([]byte{}, []byte("no command"))
+	s, err := store.Open(badgerdb.Config{MemTableMB: 2, CacheMB: 1}, truth.world.Rules)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	r := &Registry{cfg: Config{Log: slog.New(slog.DiscardHandler)}, store: s}
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		missing, err := r.missing([][]byte{one, two})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for hash := range missing {
+			known := false
+			for _, e := range truth.events {
+				h, _, _ := commandOf(e.Envelope)
+				known = known || h == hash
+			}
+			if !known {
+				t.Fatal("it misses a command that nobody signed")
+			}
+		}
+		if s.AppliedIndex() != 0 {
+			t.Fatal("it kept what it was shown")
+		}
+	})
+}

@@ -226,6 +226,7 @@ func procServe(r *registry.Registry, q procCall) ([]byte, error) {
 	req := map[string]proto.Message{
 		registry.MethodSubmit: &registrypb.SubmitRequest{}, registry.MethodGrant: &registrypb.GrantRequest{}, registry.MethodHead: &registrypb.HeadRequest{},
 		registry.MethodState: &registrypb.StateRequest{}, registry.MethodStatus: &registrypb.StatusRequest{}, registry.MethodStateRows: &registrypb.StateRowsRequest{},
+		registry.MethodRemovals: &registrypb.RemovalsRequest{},
 	}[q.Method]
 	if req == nil {
 		return nil, errNoAnswer

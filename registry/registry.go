@@ -35,6 +35,8 @@ const (
 	MethodStatus = "registry.status"
 	MethodWatch  = "registry.watch"
 	MethodState  = "registry.state"
+	// MethodRemovals is asked of every member directly, see withheld.go.
+	MethodRemovals = "registry.removals"
 	// MethodStateRows is for members among themselves.
 	MethodStateRows = "registry.state-rows"
 )
@@ -197,6 +199,7 @@ type Registry struct {
 	asking   atomic.Int32 // grants this watcher waits for
 	changes  feed
 	removals removals
+	withheld withheld
 	fatal    chan error    // buffered: the first failure of the store
 	doubts   chan struct{} // buffered: a grant vouches for another history than this
 	behind   chan struct{} // buffered: a grant vouches for more than came
@@ -234,6 +237,7 @@ func Open(cfg Config) (*Registry, error) {
 
 	r := &Registry{cfg: cfg, rules: RulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
+	r.withheld = newWithheld()
 	r.rules.Knows, r.rules.Verified = cfg.Tuning.FeatureLevel, new(envelope.Memory)
 	part := "watcher"
 	if cfg.Raft != nil {
@@ -241,6 +245,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	dir := filepath.Join(cfg.Dir, part)
 	r.dir = dir
+	r.route.from = len(turnsOf(dir))
 	if err := prepareDir(dir); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
@@ -315,6 +320,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return r.settleDoubts(ctx) })
 	}
 	g.Go(func() error { return r.holder.Run(ctx) })
+	g.Go(func() error { return r.keepListening(ctx) })
 	g.Go(func() error { return r.keepComparing(ctx) })
 	g.Go(func() error { return r.keepVerifying(ctx) })
 	g.Go(func() error {
@@ -389,12 +395,21 @@ func (r *Registry) applied(_ uint64, changes []store.Change) {
 func (r *Registry) View(fn func(record.View) error) error { return r.store.View(fn) }
 
 // Standing gives this node's right to rely on its view, or ErrStale. There is none while
-// its state is another than most members signed.
+// its state is another than most members signed, or a member showed it a removal of a right
+// that it lacks.
 func (r *Registry) Standing() (lease.Standing, error) {
-	if err := r.Sound(); err != nil {
+	if err := r.reliable(); err != nil {
 		return lease.Standing{}, fmt.Errorf("%w: %w", ErrStale, err)
 	}
 	return r.holder.Standing()
+}
+
+// reliable says why no grant makes this replica one to rely on, or nothing.
+func (r *Registry) reliable() error {
+	if err := r.Sound(); err != nil {
+		return err
+	}
+	return r.nothingWithheld()
 }
 
 // WaitStanding gives the standing as soon as there is one.
@@ -404,7 +419,7 @@ func (r *Registry) WaitStanding(ctx context.Context) (lease.Standing, error) {
 		if err != nil {
 			return s, err
 		}
-		if err = r.Sound(); err == nil {
+		if err = r.reliable(); err == nil {
 			return s, nil
 		}
 		select {

@@ -464,6 +464,8 @@ func simServe(ctx context.Context, r *registry.Registry, from names.NodeID, req 
 		return r.HandleHead(ctx, from, q)
 	case *registrypb.StateRequest:
 		return r.HandleState(ctx, from, q)
+	case *registrypb.RemovalsRequest:
+		return r.HandleRemovals(ctx, from, q)
 	}
 	if q, ok := req.(*registrypb.StateRowsRequest); ok {
 		return r.HandleStateRows(ctx, from, q)

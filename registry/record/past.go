@@ -33,6 +33,32 @@ func (v View) PublicPast() (Past, error) {
 	return Past{binary.BigEndian.Uint64(b), b[8:]}, nil
 }
 
+// Pasts gives the Past of this view and some earlier ones, the latest first, each some four
+// times as many indexes back as the one before: whoever holds another history finds among
+// them about where the two part.
+func (v View) Pasts() ([]Past, error) {
+	last, err := v.PublicPast()
+	if err != nil || last.Index == 0 {
+		return nil, err
+	}
+	pasts := []Past{last}
+	for back := uint64(1); back < last.Index; back *= 4 {
+		found, err := v.indexes([]byte{tabPublic}, indexKey(tabPublic, last.Index-back), 1)
+		if err != nil {
+			return nil, err
+		}
+		if found[0] == pasts[len(pasts)-1].Index {
+			continue
+		}
+		hash, err := v.g.Get(indexKey(tabPublic, found[0]))
+		if err != nil {
+			return nil, err
+		}
+		pasts = append(pasts, Past{found[0], bytes.Clone(hash)})
+	}
+	return pasts, nil
+}
+
 // Shares reports whether this view, of whatever is later, holds up to and with the
 // index upTo the very public commands that p stands for.
 func (v View) Shares(p Past, upTo uint64) (bool, error) {

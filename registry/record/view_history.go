@@ -60,15 +60,18 @@ func (v View) command(index uint64) ([]byte, error) {
 // VisibleTo gives the next accepted commands, from an index on, that a follower of
 // inst may see: all public ones, and those of inst's directory chain. It stops
 // after max commands, or when they hold more than maxBytes; at least one is given
-// if there is any. Fewer than max and maxBytes: there are no more.
+// if there is any. Fewer than max and maxBytes: there are no more. Without an inst: the
+// public ones.
 func (v View) VisibleTo(inst names.InstitutionID, from uint64, max, maxBytes int) (commands []Command, err error) {
 	public, err := v.indexes([]byte{tabPublic}, indexKey(tabPublic, from), max)
 	if err != nil {
 		return nil, err
 	}
-	own, err := v.indexes(under(tabDirectory, string(inst)), directoryKey(string(inst), from), max)
-	if err != nil {
-		return nil, err
+	var own []uint64
+	if inst != "" {
+		if own, err = v.indexes(under(tabDirectory, string(inst)), directoryKey(string(inst), from), max); err != nil {
+			return nil, err
+		}
 	}
 	for size := 0; len(public)+len(own) > 0 && len(commands) < max && size < maxBytes; {
 		next := &public

@@ -569,6 +569,151 @@ func (x *WatchEvent) GetEnvelope() []byte {
 	return nil
 }
 
+// registry.removals: any node to each member for itself: which commands that took a right
+// away does it hold, and the asker not?
+type RemovalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The asker's public history, the latest first, and some earlier points of it.
+	Pasts         []*Past `protobuf:"bytes,1,rep,name=pasts,proto3" json:"pasts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovalsRequest) Reset() {
+	*x = RemovalsRequest{}
+	mi := &file_registry_registrypb_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovalsRequest) ProtoMessage() {}
+
+func (x *RemovalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovalsRequest.ProtoReflect.Descriptor instead.
+func (*RemovalsRequest) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RemovalsRequest) GetPasts() []*Past {
+	if x != nil {
+		return x.Pasts
+	}
+	return nil
+}
+
+type Past struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of a public command
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`    // that stands with it, see Grant
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Past) Reset() {
+	*x = Past{}
+	mi := &file_registry_registrypb_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Past) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Past) ProtoMessage() {}
+
+func (x *Past) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Past.ProtoReflect.Descriptor instead.
+func (*Past) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Past) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Past) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type RemovalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Public commands after the first of those points that the member holds too, up to the
+	// last that took a right away.
+	Envelopes     [][]byte `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovalsResponse) Reset() {
+	*x = RemovalsResponse{}
+	mi := &file_registry_registrypb_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovalsResponse) ProtoMessage() {}
+
+func (x *RemovalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovalsResponse.ProtoReflect.Descriptor instead.
+func (*RemovalsResponse) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RemovalsResponse) GetEnvelopes() [][]byte {
+	if x != nil {
+		return x.Envelopes
+	}
+	return nil
+}
+
 // registry.status
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -578,7 +723,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_registry_registrypb_service_proto_msgTypes[9]
+	mi := &file_registry_registrypb_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +735,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_service_proto_msgTypes[9]
+	mi := &file_registry_registrypb_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +748,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{9}
+	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{12}
 }
 
 type StatusResponse struct {
@@ -634,7 +779,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_registry_registrypb_service_proto_msgTypes[10]
+	mi := &file_registry_registrypb_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +791,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_service_proto_msgTypes[10]
+	mi := &file_registry_registrypb_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +804,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{10}
+	return file_registry_registrypb_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusResponse) GetNode() *NodeRef {
@@ -837,7 +982,14 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\n" +
 	"WatchEvent\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\benvelope\x18\x02 \x01(\fR\benvelope\"\x0f\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"E\n" +
+	"\x0fRemovalsRequest\x122\n" +
+	"\x05pasts\x18\x01 \x03(\v2\x1c.crossroads.registry.v1.PastR\x05pasts\"0\n" +
+	"\x04Past\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"0\n" +
+	"\x10RemovalsResponse\x12\x1c\n" +
+	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\"\x0f\n" +
 	"\rStatusRequest\"\xf3\x05\n" +
 	"\x0eStatusResponse\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x127\n" +
@@ -880,35 +1032,39 @@ func file_registry_registrypb_service_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_service_proto_rawDescData
 }
 
-var file_registry_registrypb_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_registry_registrypb_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_registry_registrypb_service_proto_goTypes = []any{
-	(*SubmitRequest)(nil),  // 0: crossroads.registry.v1.SubmitRequest
-	(*SubmitResponse)(nil), // 1: crossroads.registry.v1.SubmitResponse
-	(*HeadRequest)(nil),    // 2: crossroads.registry.v1.HeadRequest
-	(*HeadResponse)(nil),   // 3: crossroads.registry.v1.HeadResponse
-	(*GrantRequest)(nil),   // 4: crossroads.registry.v1.GrantRequest
-	(*GrantResponse)(nil),  // 5: crossroads.registry.v1.GrantResponse
-	(*Grant)(nil),          // 6: crossroads.registry.v1.Grant
-	(*WatchRequest)(nil),   // 7: crossroads.registry.v1.WatchRequest
-	(*WatchEvent)(nil),     // 8: crossroads.registry.v1.WatchEvent
-	(*StatusRequest)(nil),  // 9: crossroads.registry.v1.StatusRequest
-	(*StatusResponse)(nil), // 10: crossroads.registry.v1.StatusResponse
-	(*NodeRef)(nil),        // 11: crossroads.registry.v1.NodeRef
+	(*SubmitRequest)(nil),    // 0: crossroads.registry.v1.SubmitRequest
+	(*SubmitResponse)(nil),   // 1: crossroads.registry.v1.SubmitResponse
+	(*HeadRequest)(nil),      // 2: crossroads.registry.v1.HeadRequest
+	(*HeadResponse)(nil),     // 3: crossroads.registry.v1.HeadResponse
+	(*GrantRequest)(nil),     // 4: crossroads.registry.v1.GrantRequest
+	(*GrantResponse)(nil),    // 5: crossroads.registry.v1.GrantResponse
+	(*Grant)(nil),            // 6: crossroads.registry.v1.Grant
+	(*WatchRequest)(nil),     // 7: crossroads.registry.v1.WatchRequest
+	(*WatchEvent)(nil),       // 8: crossroads.registry.v1.WatchEvent
+	(*RemovalsRequest)(nil),  // 9: crossroads.registry.v1.RemovalsRequest
+	(*Past)(nil),             // 10: crossroads.registry.v1.Past
+	(*RemovalsResponse)(nil), // 11: crossroads.registry.v1.RemovalsResponse
+	(*StatusRequest)(nil),    // 12: crossroads.registry.v1.StatusRequest
+	(*StatusResponse)(nil),   // 13: crossroads.registry.v1.StatusResponse
+	(*NodeRef)(nil),          // 14: crossroads.registry.v1.NodeRef
 }
 var file_registry_registrypb_service_proto_depIdxs = []int32{
-	11, // 0: crossroads.registry.v1.GrantRequest.holder:type_name -> crossroads.registry.v1.NodeRef
-	11, // 1: crossroads.registry.v1.Grant.holder:type_name -> crossroads.registry.v1.NodeRef
-	11, // 2: crossroads.registry.v1.Grant.leader:type_name -> crossroads.registry.v1.NodeRef
-	11, // 3: crossroads.registry.v1.StatusResponse.node:type_name -> crossroads.registry.v1.NodeRef
-	11, // 4: crossroads.registry.v1.StatusResponse.leader:type_name -> crossroads.registry.v1.NodeRef
-	11, // 5: crossroads.registry.v1.StatusResponse.state_same:type_name -> crossroads.registry.v1.NodeRef
-	11, // 6: crossroads.registry.v1.StatusResponse.state_differ:type_name -> crossroads.registry.v1.NodeRef
-	11, // 7: crossroads.registry.v1.StatusResponse.state_silent:type_name -> crossroads.registry.v1.NodeRef
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 0: crossroads.registry.v1.GrantRequest.holder:type_name -> crossroads.registry.v1.NodeRef
+	14, // 1: crossroads.registry.v1.Grant.holder:type_name -> crossroads.registry.v1.NodeRef
+	14, // 2: crossroads.registry.v1.Grant.leader:type_name -> crossroads.registry.v1.NodeRef
+	10, // 3: crossroads.registry.v1.RemovalsRequest.pasts:type_name -> crossroads.registry.v1.Past
+	14, // 4: crossroads.registry.v1.StatusResponse.node:type_name -> crossroads.registry.v1.NodeRef
+	14, // 5: crossroads.registry.v1.StatusResponse.leader:type_name -> crossroads.registry.v1.NodeRef
+	14, // 6: crossroads.registry.v1.StatusResponse.state_same:type_name -> crossroads.registry.v1.NodeRef
+	14, // 7: crossroads.registry.v1.StatusResponse.state_differ:type_name -> crossroads.registry.v1.NodeRef
+	14, // 8: crossroads.registry.v1.StatusResponse.state_silent:type_name -> crossroads.registry.v1.NodeRef
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_service_proto_init() }
@@ -923,7 +1079,7 @@ func file_registry_registrypb_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_service_proto_rawDesc), len(file_registry_registrypb_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

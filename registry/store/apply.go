@@ -29,6 +29,37 @@ func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
 	return s.takeBatch(entries, false)
 }
 
+// Try judges commands in order, as if they came next, and keeps nothing. One that is
+// refused changes nothing for those after it. It stops early at what one transaction does
+// not hold: there may be fewer results than commands. An error that is not
+// record.ErrOldProgram is of the store's reading.
+func (s *Store) Try(envelopes [][]byte) (results []record.Result, err error) {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	if s.failed != nil {
+		return nil, s.failed
+	}
+	g, err := s.use()
+	if err != nil {
+		return nil, err
+	}
+	defer g.users.Done()
+	w := newWriter(g)
+	defer w.discard()
+	next := s.applied.Load() + 1
+	for i, raw := range envelopes {
+		if w.full() {
+			break
+		}
+		res, err := record.Apply(w, s.rules, next+uint64(i), raw)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, res)
+	}
+	return results, nil
+}
+
 // RefusedError tells of a command that a follower was sent as accepted and that is
 // not: whoever sent it lies or is broken, or something was left out before it.
 type RefusedError struct {
