@@ -1,11 +1,11 @@
 package sql
 
 import (
+	"bytes"
 	dbsql "database/sql"
 	"encoding/json"
 	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -179,48 +179,82 @@ const exactDigits = 15
 // appendDecimal writes the digits of the database, with the declared number of
 // decimals. A value that would have to be rounded is refused.
 func (c column) appendDecimal(b []byte, v any) ([]byte, error) {
-	var text string
+	at := len(b)
 	switch v := v.(type) {
 	case int64:
-		text = strconv.FormatInt(v, 10)
+		b = strconv.AppendInt(b, v, 10)
 	case string:
-		text = v
+		b = append(b, v...)
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return nil, c.wrong("not a number")
 		}
-		text = strconv.FormatFloat(v, 'f', -1, 64)
-		if digits := strings.Trim(strings.Replace(text, ".", "", 1), "-0"); len(digits) > exactDigits {
+		b = strconv.AppendFloat(b, v, 'f', -1, 64)
+		if significant(b[at:]) > exactDigits {
 			return nil, c.wrong("more digits than SQLite keeps exactly; store it as an integer or as text")
 		}
 	default:
 		return nil, c.wrong("not a decimal")
 	}
-	if !isDecimal(text) {
+	if !isDecimal(b[at:]) {
 		return nil, c.wrong("not a decimal")
 	}
 	if c.scale == noScale {
-		return append(b, text...), nil
+		return b, nil
 	}
-	exact, ok := new(big.Rat).SetString(text)
-	if !ok {
-		return nil, c.wrong("not a decimal")
+	return c.scaled(b, at)
+}
+
+// scaled gives the decimal at the end of b, from at on, the declared number of decimals.
+// Zero has no sign then.
+func (c column) scaled(b []byte, at int) ([]byte, error) {
+	decimals := 0
+	if point := bytes.IndexByte(b[at:], '.'); point >= 0 {
+		if decimals = len(b) - at - point - 1; decimals > c.scale {
+			if len(bytes.Trim(b[len(b)-decimals+c.scale:], "0")) > 0 {
+				return nil, c.wrong("more decimals than declared")
+			}
+			b, decimals = b[:len(b)-decimals+c.scale], c.scale
+		}
+		if decimals == 0 {
+			b = b[:at+point]
+		}
 	}
-	scaled := exact.FloatString(c.scale)
-	if back, ok := new(big.Rat).SetString(scaled); !ok || back.Cmp(exact) != 0 {
-		return nil, c.wrong("more decimals than declared")
+	if decimals == 0 && c.scale > 0 {
+		b = append(b, '.')
 	}
-	return append(b, scaled...), nil
+	for ; decimals < c.scale; decimals++ {
+		b = append(b, '0')
+	}
+	if b[at] == '-' && significant(b[at:]) == 0 {
+		b = append(b[:at], b[at+1:]...)
+	}
+	return b, nil
+}
+
+// significant counts a decimal's digits, without the zeros that it begins or ends with.
+func significant(decimal []byte) int {
+	digits := bytes.Trim(decimal, "-.0")
+	return len(digits) - bytes.Count(digits, []byte{'.'})
 }
 
 // isDecimal accepts what is a decimal number in JSON too: -0.50 and 12, not .5,
 // 1e9, 007 or NaN.
-func isDecimal(s string) bool {
-	whole, fraction, point := strings.Cut(strings.TrimPrefix(s, "-"), ".")
-	if whole == "" || len(whole) > 1 && whole[0] == '0' || point && fraction == "" || len(s) > 200 {
+func isDecimal(s []byte) bool {
+	whole, fraction, point := bytes.Cut(bytes.TrimPrefix(s, []byte{'-'}), []byte{'.'})
+	if len(whole) == 0 || len(whole) > 1 && whole[0] == '0' || point && len(fraction) == 0 || len(s) > 200 {
 		return false
 	}
-	return strings.Trim(whole+fraction, "0123456789") == ""
+	return areDigits(whole) && areDigits(fraction)
+}
+
+func areDigits(s []byte) bool {
+	for _, c := range s {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 func (c column) appendJSON(b []byte, v any) ([]byte, error) {
