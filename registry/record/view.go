@@ -21,6 +21,7 @@ type View struct {
 	memo  *Memo     // nil: nothing is remembered
 
 	shared *Memo // of this state, for Remembering; may be nil
+	state  any   // see At
 }
 
 // NewView makes a view of what g holds.
@@ -32,6 +33,18 @@ func NewView(g Getter) View { return View{g: g} }
 func NewCachedView(g Getter, names *Interned, memo *Memo) View {
 	return View{g: g, names: names, shared: memo}
 }
+
+// At gives the same view, which knows by what its state is told from all others: a pointer
+// to what is of that state alone.
+func (v View) At(state any) View {
+	v.state = state
+	return v
+}
+
+// State tells the state of the view from others: two views between which it is the same
+// give the same of all tables. Nil: that is not known. Whoever keeps it should do so for
+// moments; it is good for comparing alone.
+func (v View) State() any { return v.state }
 
 // message reads a row that holds an author's bytes; false: there is none.
 func (v View) message(k []byte, m proto.Message) (bool, error) {

@@ -10,6 +10,10 @@ type Reader struct {
 	cursors []*cursor // as the runs of the version; nil until used
 }
 
+// Of makes a reader that is closed, or new, one of another version, which must stay
+// acquired.
+func (r *Reader) Of(v *Version) { r.version = v }
+
 // Close lets go of what the reader holds in memory, for others to use. One that reads
 // again must be closed again.
 func (r *Reader) Close() {

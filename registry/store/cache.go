@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/runs"
 )
 
 // maxCached bounds the rows and scans that a cache keeps; a mesh of thousands of
@@ -45,23 +46,41 @@ func (c *cache) after(w *writer) *cache {
 	return c
 }
 
-// view begins to read the present; discard ends it.
-func (g *generation) view() (_ *cachedRows, discard func()) {
+// view begins to read the present; its end ends that.
+func (g *generation) view() *cachedRows {
 	p := g.acquire()
-	r := newRows(p.base, p.above)
-	return &cachedRows{r, p.cache}, func() { r.close(); g.letGo(p.base) }
+	r := idle.Get().(*cachedRows)
+	r.of, r.at, r.cache = g, p, p.cache
+	r.rows = p.readWith(&r.own, p.above)
+	return r
 }
+
+// idle holds what views read through, for the next ones: a view is good until its end.
+var idle = sync.Pool{New: func() any { return new(cachedRows) }}
 
 // cachedRows reads through a cache. Slices it gives are copies.
 type cachedRows struct {
 	rows
 	cache *cache
+	of    *generation
+	at    *present
+	own   runs.Reader // what rows reads with
+	none  []byte      // the last key beyond the cache of which there was no row
+}
+
+// end ends the reading. It is called once, and nothing else afterwards.
+func (r *cachedRows) end() {
+	r.close()
+	of, base := r.of, r.at.base
+	*r = cachedRows{none: r.none[:0]}
+	idle.Put(r)
+	of.letGo(base)
 }
 
 // Get gives a copy of the value of k, or nil.
 func (r *cachedRows) Get(k []byte) ([]byte, error) {
 	if !record.OfCatalogue(k) {
-		return r.rows.Get(k)
+		return r.beyond(k)
 	}
 	r.cache.mu.RLock()
 	v, ok := r.cache.rows[string(k)]
@@ -80,6 +99,19 @@ func (r *cachedRows) Get(k []byte) ([]byte, error) {
 		r.cache.size++
 	}
 	return v, nil
+}
+
+// beyond is Get for what is not in the cache. Most numbers have no history, and whether
+// one has is asked several times in a row.
+func (r *cachedRows) beyond(k []byte) ([]byte, error) {
+	if len(k) > 0 && bytes.Equal(k, r.none) {
+		return nil, nil
+	}
+	v, err := r.rows.Get(k)
+	if v == nil && err == nil {
+		r.none = append(r.none[:0], k...)
+	}
+	return v, err
 }
 
 // Scan calls fn with copies of keys and values.

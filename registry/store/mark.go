@@ -17,8 +17,8 @@ func (s *Store) read(fn func(r rows) error) error {
 		return err
 	}
 	defer g.users.Done()
-	r, discard := g.view()
-	defer discard()
+	r := g.view()
+	defer r.end()
 	return fn(r.rows)
 }
 

@@ -23,10 +23,14 @@ type rows struct {
 	reader  *runs.Reader  // of version
 }
 
-func newRows(b *base, above []*delta) rows {
+func newRows(b *base, above []*delta) rows { return b.readWith(new(runs.Reader), above) }
+
+// readWith is newRows with a reader of the caller's, which is closed.
+func (b *base) readWith(reader *runs.Reader, above []*delta) rows {
 	r := rows{above: above, txn: b.txn, version: b.version}
 	if r.version != nil {
-		r.reader = r.version.Reader()
+		reader.Of(r.version)
+		r.reader = reader
 	}
 	return r
 }

@@ -220,9 +220,9 @@ func (s *Store) View(fn func(record.View) error) error {
 		return err
 	}
 	defer g.users.Done()
-	r, discard := g.view()
-	defer discard()
-	return fn(record.NewCachedView(r, g.names, r.cache.decoded))
+	r := g.view()
+	defer r.end()
+	return fn(record.NewCachedView(r, g.names, r.cache.decoded).At(r.at))
 }
 
 // AppliedIndex gives the index up to which everything is decided: durably, unless the

@@ -36,8 +36,8 @@ func dump(t testing.TB, s *Store) map[string]string {
 		t.Fatal(err)
 	}
 	defer g.users.Done()
-	getter, discard := g.view()
-	defer discard()
+	getter := g.view()
+	defer getter.end()
 	return dumpRows(t, getter)
 }
 
