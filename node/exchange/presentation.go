@@ -36,6 +36,8 @@ type presentation struct {
 	seal          []byte                // of what the sector journaled for itself
 	presented     time.Time             // when the clearance was judged to be in time
 	arrived       time.Time             // when this presentation came, with its monotonic reading
+	passed        *guarded              // what the last guard that passed found, and
+	in            any                   // the state of the registry that it looked at; nil: unknown
 }
 
 // read takes a presentation apart. There is always one to journal with.

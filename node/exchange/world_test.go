@@ -316,9 +316,9 @@ func (n *testNode) View(fn func(record.View) error) error {
 	n.w.mu.RLock()
 	defer n.w.mu.RUnlock()
 	if n.follower {
-		return fn(record.NewView(withoutNumbers{&n.w.state}))
+		return fn(record.NewView(withoutNumbers{&n.w.state}).At(-int64(n.w.index)))
 	}
-	return fn(record.NewView(&n.w.state))
+	return fn(record.NewView(&n.w.state).At(int64(n.w.index)))
 }
 
 func (n *testNode) Standing() (lease.Standing, error) {
