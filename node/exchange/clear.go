@@ -82,12 +82,11 @@ func (x *consultation) clear(ctx, until context.Context) (*ruling, error) {
 // whether nothing is left to ask, and else how many may still decide later. Its error
 // wraps ErrJournalUnavailable.
 func (x *consultation) search(ctx context.Context, candidates []names.NodeID, r *ruling) (settled bool, left int, err error) {
-	limited, cancel := context.WithTimeout(ctx, x.cfg.ClearFor)
-	defer cancel()
-	for round := 0; len(candidates) > 0 && limited.Err() == nil; round++ {
+	end := time.Now().Add(x.cfg.ClearFor)
+	for round := 0; len(candidates) > 0 && ctx.Err() == nil && time.Now().Before(end); round++ {
 		var again []names.NodeID
 		for _, to := range x.cfg.Peers.Order(candidates) {
-			v, err := x.ask(limited, to, x.cfg.ClearTimeout<<min(round, 4), r)
+			v, err := x.ask(ctx, to, min(x.cfg.ClearTimeout<<min(round, 4), time.Until(end)), r)
 			if err != nil || v == decided {
 				return err == nil, 0, err
 			}
@@ -96,7 +95,7 @@ func (x *consultation) search(ctx context.Context, candidates []names.NodeID, r 
 			}
 		}
 		if candidates = again; len(again) > 0 {
-			_ = pause(limited, 25*time.Millisecond<<min(round, 4))
+			_ = pause(ctx, min(25*time.Millisecond<<min(round, 4), time.Until(end)))
 		}
 	}
 	return false, len(candidates), nil
@@ -247,6 +246,12 @@ func (x *consultation) verify(from names.NodeID, resp *registrypb.ClearResponse,
 	return permits, err
 }
 
+// check is one thing in which a message must be the one that was asked for.
+type check struct {
+	what string
+	same bool
+}
+
 func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (*permit, error) {
 	if len(raw) > maxClearance {
 		return nil, errors.New("clearance too large")
@@ -266,25 +271,25 @@ func (x *consultation) verifyOne(v record.View, from names.NodeID, raw []byte) (
 	supplier := names.InstitutionID(c.GetSupplier())
 	outside := func(f string) bool { return len(q.Fields) > 0 && !slices.Contains(q.Fields, f) }
 	authorization := names.AuthorizationID(c.GetAuthorization())
-	for what, wrong := range map[string]bool{
-		"mesh":      c.GetMesh() != string(x.cfg.Mesh),
-		"id":        len(c.GetId()) != 16,
-		"ticket":    c.GetTicket() != string(x.ticket),
-		"clearer":   record.NodeID(c.GetClearer()) != from,
-		"requester": record.NodeID(c.GetRequester()) != x.cfg.Self,
-		"supplier":  supplier.Validate() != nil || supplier == x.cfg.Self.Institution || len(q.Suppliers) > 0 && !slices.Contains(q.Suppliers, c.GetSupplier()),
-		"request":   !bytes.Equal(c.GetRequestHash(), x.hash),
-		"subject":   !proto.Equal(c.GetSubject(), q.GetSubject()),
-		"dataset":   c.GetDataset() != q.GetDataset(),
-		"fields":    len(c.GetFields()) == 0 || len(c.GetFields()) > maxFields || slices.ContainsFunc(c.GetFields(), outside),
-		"period":    !proto.Equal(c.GetPeriod(), q.GetPeriod()),
-		"purpose":   c.GetPurpose() != q.GetPurpose() || c.GetMode() != q.GetMode(),
-		"withheld":  !subset(c.GetWithheld(), q.Fields),
-		"right":     authorization.Validate() != nil,
-		"times":     !x.timely(c),
+	for _, f := range [...]check{
+		{"mesh", c.GetMesh() == string(x.cfg.Mesh)},
+		{"id", len(c.GetId()) == 16},
+		{"ticket", c.GetTicket() == string(x.ticket)},
+		{"clearer", record.NodeID(c.GetClearer()) == from},
+		{"requester", record.NodeID(c.GetRequester()) == x.cfg.Self},
+		{"supplier", supplier.Validate() == nil && supplier != x.cfg.Self.Institution && (len(q.Suppliers) == 0 || slices.Contains(q.Suppliers, c.GetSupplier()))},
+		{"request", bytes.Equal(c.GetRequestHash(), x.hash)},
+		{"subject", proto.Equal(c.GetSubject(), q.GetSubject())},
+		{"dataset", c.GetDataset() == q.GetDataset()},
+		{"fields", len(c.GetFields()) > 0 && len(c.GetFields()) <= maxFields && !slices.ContainsFunc(c.GetFields(), outside)},
+		{"period", proto.Equal(c.GetPeriod(), q.GetPeriod())},
+		{"purpose", c.GetPurpose() == q.GetPurpose() && c.GetMode() == q.GetMode()},
+		{"withheld", subset(c.GetWithheld(), q.Fields)},
+		{"right", authorization.Validate() == nil},
+		{"times", x.timely(c)},
 	} {
-		if wrong {
-			return nil, fmt.Errorf("clearance is for another %s", what)
+		if !f.same {
+			return nil, fmt.Errorf("clearance is for another %s", f.what)
 		}
 	}
 	return &permit{envelope: raw, hash: sum(raw), clearance: c}, nil

@@ -58,14 +58,20 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 	}
 }
 
+// attempt is what came of presenting to one node.
+type attempt struct {
+	to   names.NodeID
+	resp *nodepb.PresentResponse
+	err  error
+}
+
 // presentRound presents to one node, and to the next beside it as soon as those asked
 // have failed or been silent for HedgeAfter. It reports whether r is settled, and
 // whether the last that refused only waits for its view to be confirmed.
 func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r *reply, silent *bool) (settled, stale bool) {
-	type attempt struct {
-		to   names.NodeID
-		resp *nodepb.PresentResponse
-		err  error
+	if len(nodes) == 1 { // nothing can come beside it
+		resp, err := x.presentTo(ctx, nodes[0], r.permit)
+		return x.took(attempt{nodes[0], resp, err}, r, silent, false)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
@@ -96,22 +102,11 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 			continue
 		case a := <-done:
 			waiting--
-			reason, refused := refuses(a.err)
-			switch {
-			case a.err == nil:
-				x.judge(r, a.to, a.resp)
+			settled, waits := x.took(a, r, silent, waiting > 0)
+			if settled {
 				return true, false
-			case refused && (*silent || waiting > 0) && reason == registrypb.Reason_CLEARANCE_EXPIRED:
-				// What expired is the wait for one that stayed silent.
-			case refused:
-				r.by, r.reason = a.to, reason
-				if stale = reason == registrypb.Reason_REGISTRY_STALE; !stale {
-					return true, false
-				}
-			default:
-				*silent = true
-				x.cfg.Log.Info("supplier did not answer", "peer", a.to.String(), "ticket", x.ticket, "err", a.err)
 			}
+			stale = stale || waits
 			if waiting == 0 && ctx.Err() == nil {
 				next()
 			}
@@ -120,6 +115,27 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 	return false, stale
 }
 
+// took takes what came of one attempt into r; others says that one is still under way
+// elsewhere. It reports whether r is settled, and whether this supplier only waits for its
+// view to be confirmed.
+func (x *consultation) took(a attempt, r *reply, silent *bool, others bool) (settled, stale bool) {
+	reason, refused := refuses(a.err)
+	switch {
+	case a.err == nil:
+		x.judge(r, a.to, a.resp)
+		return true, false
+	case refused && (*silent || others) && reason == registrypb.Reason_CLEARANCE_EXPIRED:
+		// What expired is the wait for one that stayed silent.
+	case refused:
+		r.by, r.reason = a.to, reason
+		stale = reason == registrypb.Reason_REGISTRY_STALE
+		return !stale, stale
+	default:
+		*silent = true
+		x.cfg.Log.Info("supplier did not answer", "peer", a.to.String(), "ticket", x.ticket, "err", a.err)
+	}
+	return false, false
+}
 func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, x.cfg.PresentTimeout)
 	defer cancel()
@@ -167,17 +183,16 @@ func (x *consultation) verifyAnswer(p *permit, from names.NodeID, resp *nodepb.P
 	if err := x.cfg.Registry.View(func(v record.View) error { return x.signedBy(v.Remembering(), opened, from.Institution) }); err != nil {
 		return nil, err
 	}
-	for what, wrong := range map[string]bool{
-		"mesh":      a.GetMesh() != string(x.cfg.Mesh),
-		"ticket":    a.GetTicket() != string(x.ticket),
-		"supplier":  record.NodeID(a.GetSupplier()) != from,
-		"request":   !bytes.Equal(a.GetRequestHash(), x.hash),
-		"clearance": !bytes.Equal(a.GetClearanceHash(), p.hash) || !bytes.Equal(a.GetSecondClearanceHash(), p.second.sum()),
-		"content": len(resp.GetBlinding()) != blindingSize ||
-			!bytes.Equal(a.GetCommitment(), commitment(resp.GetBlinding(), resp.GetContent())),
+	for _, f := range [...]check{
+		{"mesh", a.GetMesh() == string(x.cfg.Mesh)},
+		{"ticket", a.GetTicket() == string(x.ticket)},
+		{"supplier", record.NodeID(a.GetSupplier()) == from},
+		{"request", bytes.Equal(a.GetRequestHash(), x.hash)},
+		{"clearance", bytes.Equal(a.GetClearanceHash(), p.hash) && bytes.Equal(a.GetSecondClearanceHash(), p.second.sum())},
+		{"content", len(resp.GetBlinding()) == blindingSize && bytes.Equal(a.GetCommitment(), commitment(resp.GetBlinding(), resp.GetContent()))},
 	} {
-		if wrong {
-			return nil, fmt.Errorf("it is for another %s", what)
+		if !f.same {
+			return nil, fmt.Errorf("it is for another %s", f.what)
 		}
 	}
 	n, err := checkContent(resp.GetContent(), named[names.FieldName](p.clearance.GetFields()))
