@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,8 +10,6 @@ import (
 	"math/bits"
 	"runtime"
 	"sync"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/crossroads-mesh/crossroads/certs/certspb"
 )
@@ -133,6 +132,9 @@ func rootOf(leaf [sha256.Size]byte, g *certspb.GroupPath) (root [sha256.Size]byt
 type Group struct {
 	signer crypto.Signer
 
+	key  ed25519.PublicKey // as signed with last, and
+	name string            // what it is called; both of who signs for all
+
 	mu      sync.Mutex
 	busy    bool // somebody signs, or is about to
 	waiting []*toSign
@@ -225,12 +227,18 @@ func SignAll(t Type, payloads [][]byte, s crypto.Signer) ([][]byte, error) {
 }
 
 func (g *Group) sign(group []*toSign) {
+	keyID, err := g.keyID()
 	if len(group) == 1 {
-		group[0].raw, group[0].err = Sign(group[0].t, group[0].payload, g.signer)
+		m := group[0]
+		var sig []byte
+		if err == nil {
+			sig, err = SignDetached(m.t, m.payload, g.signer)
+		}
+		if m.err = err; err == nil {
+			m.raw = write(m.t, m.payload, keyID, sig, nil)
+		}
 		return
 	}
-	pub, err := publicKey(g.signer)
-	keyID := string(KeyID(pub))
 	leaves, salts := make([][sha256.Size]byte, len(group)), make([]byte, saltSize*len(group))
 	rand.Read(salts)
 	saltOf := func(i int) []byte { return salts[i*saltSize : (i+1)*saltSize : (i+1)*saltSize] }
@@ -247,9 +255,15 @@ func (g *Group) sign(group []*toSign) {
 			m.err = fmt.Errorf("sign a group of %d: %w", len(group), err)
 			continue
 		}
-		m.raw, m.err = proto.Marshal(&certspb.Envelope{Type: string(m.t), Payload: m.payload, Signatures: []*certspb.Signature{{
-			KeyId: keyID, Signature: sig,
-			Group: &certspb.GroupPath{Salt: saltOf(i), Index: uint64(i), Size: uint64(len(group)), Path: paths[i]},
-		}}})
+		m.raw = write(m.t, m.payload, keyID, sig, &inGroup{saltOf(i), uint64(i), uint64(len(group)), paths[i]})
 	}
+}
+
+// keyID gives the name of the key, which is derived once. Only who signs for all calls it.
+func (g *Group) keyID() (string, error) {
+	pub, err := publicKey(g.signer)
+	if err == nil && !pub.Equal(g.key) {
+		g.key, g.name = pub, string(KeyID(pub))
+	}
+	return g.name, err
 }
