@@ -1,8 +1,12 @@
 package sql
 
 import (
+	dbsql "database/sql"
+	"fmt"
 	"math/big"
 	"testing"
+
+	"github.com/crossroads-mesh/crossroads/node/config"
 )
 
 // byRationals is appendDecimal as rational numbers have it, for a text that is a decimal.
@@ -50,6 +54,37 @@ func BenchmarkRecord(b *testing.B) {
 	for b.Loop() {
 		if _, err := record(columns, values); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFetch asks about one of a thousand, of whom four rows are kept each.
+func BenchmarkFetch(b *testing.B) {
+	path := b.TempDir() + "/kept.db"
+	db, err := dbsql.Open("sqlite", path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	for _, q := range []string{
+		"CREATE TABLE wages (subject TEXT, year INTEGER, quarter INTEGER, gross_wage DECIMAL(12,2), days DECIMAL(5,2), first_day DATE, employer TEXT)",
+		"WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < 3999) INSERT INTO wages SELECT printf('%011d', n / 4), 2025, n % 4 + 1, n + 0.25, 61.5, '2025-01-01', '0417497106' FROM i",
+		"CREATE INDEX of_subject ON wages (subject)",
+	} {
+		if _, err := db.Exec(q); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s, err := Open(config.SQLSource{Driver: "sqlite", DSN: path,
+		Query: "SELECT year, quarter, gross_wage, days, first_day, employer FROM wages WHERE subject = :subject ORDER BY quarter"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if r, err := s.Fetch(b.Context(), ask(fmt.Sprintf("%011d", i%1000))); err != nil || len(r) != 4 {
+			b.Fatal(len(r), err)
 		}
 	}
 }

@@ -60,6 +60,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crossroads-mesh/crossroads/node/config"
@@ -95,6 +96,7 @@ type Source struct {
 	many    many
 	timeout time.Duration
 	maxRows int
+	shape   atomic.Pointer[shape] // of the last answer
 }
 
 var _ exchange.Source = (*Source)(nil)
@@ -218,7 +220,7 @@ func (s *Source) read(ctx context.Context, rows *dbsql.Rows, found [][]json.RawM
 	if placed {
 		own = 1
 	}
-	columns, err := columnsOf(types[own:])
+	columns, err := s.columnsOf(types[own:])
 	if err != nil {
 		return err
 	}
@@ -252,6 +254,54 @@ func (s *Source) read(ctx context.Context, rows *dbsql.Rows, found [][]json.RawM
 		return failure(ctx, err)
 	}
 	return nil
+}
+
+// shape is what an answer's columns were, and what became of them.
+type shape struct {
+	told    []told
+	columns []column
+}
+
+// told is what the driver says of a column.
+type told struct {
+	name, declared   string
+	precision, scale int64
+	sized            bool
+}
+
+func toldOf(t *dbsql.ColumnType) told {
+	c := told{name: t.Name(), declared: t.DatabaseTypeName()}
+	c.precision, c.scale, c.sized = t.DecimalSize()
+	return c
+}
+
+// columnsOf is that of the types, found once for answers that are alike.
+func (s *Source) columnsOf(types []*dbsql.ColumnType) ([]column, error) {
+	if last := s.shape.Load(); last != nil && last.is(types) {
+		return last.columns, nil
+	}
+	columns, err := columnsOf(types)
+	if err != nil {
+		return nil, err
+	}
+	next := &shape{columns: columns}
+	for _, t := range types {
+		next.told = append(next.told, toldOf(t))
+	}
+	s.shape.Store(next)
+	return columns, nil
+}
+
+func (s *shape) is(types []*dbsql.ColumnType) bool {
+	if len(types) != len(s.told) {
+		return false
+	}
+	for i, t := range types {
+		if toldOf(t) != s.told[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // columnsOf insists that every column can be a field.
