@@ -235,7 +235,7 @@ func (o *Outbox) Get(k Key) (value []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.open(k.row(), raw)
+	return o.open(k, raw)
 }
 
 func (o *Outbox) raw(k Key) ([]byte, error) {
@@ -266,14 +266,22 @@ func (e entry) read() ([]byte, error) {
 // After an error, other than ErrTooLarge, it is not known whether they are, and
 // the outbox refuses everything from then on with ErrFailed.
 func (o *Outbox) Write(changes ...Change) error {
-	w := &write{rows: make([]*row, len(changes)), done: make(chan error, 1)}
-	rows := make([]row, len(changes))
+	few := new(struct { // made together: most writes have no more
+		write
+		of   [4]*row
+		rows [4]row
+	})
+	w, rows := &few.write, few.rows[:]
+	w.rows = few.of[:min(len(changes), len(few.of))]
+	if len(changes) > len(rows) {
+		w.rows, rows = make([]*row, len(changes)), make([]row, len(changes))
+	}
 	lazy := true
 	for i, c := range changes {
 		r := &rows[i]
 		r.Key = c.Key
 		if !c.Delete {
-			raw, err := o.seal(c.row(), c.Until, c.Value)
+			raw, err := o.seal(c.Key, c.Until, c.Value)
 			if err != nil {
 				return err
 			}
@@ -284,12 +292,11 @@ func (o *Outbox) Write(changes ...Change) error {
 	if w.size > maxWrite {
 		return fmt.Errorf("%w: %d bytes in %d rows", ErrTooLarge, w.size, len(w.rows))
 	}
-	switch {
-	case lazy || o.fs == nil:
+	if lazy || o.fs == nil {
 		return o.writeLazily(w.rows)
-	default:
-		return o.enqueue(w)
 	}
+	w.done = make(chan error, 1)
+	return o.enqueue(w)
 }
 
 // writeLazily lets changes be seen and leaves the disk to the writer.
@@ -341,7 +348,7 @@ func (o *Outbox) Each(t Table, fn func(id string, value []byte) error) error {
 	}
 	var damaged error
 	for _, r := range rows {
-		value, err := o.open(r.row(), r.raw)
+		value, err := o.open(r.Key, r.raw)
 		switch {
 		case errors.Is(err, ErrDamaged):
 			damaged = err

@@ -39,19 +39,21 @@ type seals struct {
 const maxKnown = 64
 
 // seal encrypts value for its row and end.
-func (o *Outbox) seal(row []byte, until time.Time, value []byte) ([]byte, error) {
+func (o *Outbox) seal(k Key, until time.Time, value []byte) ([]byte, error) {
 	aead, salt, err := o.sealing()
 	if err != nil {
 		return nil, err
 	}
-	raw := make([]byte, headSize, headSize+len(value)+16)
+	raw := make([]byte, headSize, headSize+len(value)+aead.Overhead())
 	raw[0] = version
 	if !until.IsZero() {
 		binary.BigEndian.PutUint64(raw[1:], uint64(until.UnixMilli()))
 	}
 	copy(raw[9:], salt)
 	rand.Read(raw[9+saltSize : headSize])
-	return aead.Seal(raw, raw[9+saltSize:headSize], value, bound(row, raw[:headSize])), nil
+	b := bind(k, raw[:headSize])
+	defer bounds.Put(b)
+	return aead.Seal(raw, raw[9+saltSize:headSize], value, *b), nil
 }
 
 // sealing gives the key to seal with, and its salt.
@@ -73,22 +75,24 @@ func (o *Outbox) sealing() (cipher.AEAD, []byte, error) {
 }
 
 // open decrypts what seal made for the row, unless it has ended.
-func (o *Outbox) open(row, raw []byte) ([]byte, error) {
+func (o *Outbox) open(k Key, raw []byte) ([]byte, error) {
 	until, err := untilOf(raw)
 	if err != nil {
 		return nil, err
 	}
-	head, nonce := headSize, make([]byte, nonceSize)
+	head, nonce := headSize, noNonce[:]
 	if raw[0] == earlier {
 		head -= nonceSize
 	} else {
-		copy(nonce, raw[9+saltSize:])
+		nonce = raw[9+saltSize : headSize]
 	}
 	aead, err := o.opening([saltSize]byte(raw[9:]))
 	if err != nil {
 		return nil, err
 	}
-	value, err := aead.Open(nil, nonce, raw[head:], bound(row, raw[:head]))
+	b := bind(k, raw[:head])
+	defer bounds.Put(b)
+	value, err := aead.Open(nil, nonce, raw[head:], *b)
 	if err != nil {
 		return nil, ErrDamaged
 	}
@@ -97,6 +101,9 @@ func (o *Outbox) open(row, raw []byte) ([]byte, error) {
 	}
 	return value, nil
 }
+
+// noNonce is that of values in the earlier form.
+var noNonce [nonceSize]byte
 
 // opening gives the key of a salt; see the package comment.
 func (o *Outbox) opening(salt [saltSize]byte) (cipher.AEAD, error) {
@@ -132,11 +139,15 @@ func (o *Outbox) derive(salt []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// bound gives what a value is bound to: its row and its head. The head begins with
-// what tells its size, so the two cannot be mistaken for others.
-func bound(row, head []byte) []byte {
-	return append(append(make([]byte, 0, len(row)+len(head)), row...), head...)
+// bind gives what a value is bound to, its row and its head, in memory of bounds. The head
+// begins with what tells its size, so the two cannot be mistaken for others.
+func bind(k Key, head []byte) *[]byte {
+	b := bounds.Get().(*[]byte)
+	*b = append(append(append((*b)[:0], byte(k.Table)), k.ID...), head...)
+	return b
 }
+
+var bounds = sync.Pool{New: func() any { return new([]byte) }}
 
 // untilOf reads a value's end, in Unix milliseconds; 0 is none.
 func untilOf(raw []byte) (int64, error) {
