@@ -243,12 +243,13 @@ func (x *presentation) obtain(ctx context.Context, g *guarded) (content []byte, 
 	if no != nil {
 		return nil, 0, no
 	}
-	err := checkRecords(all)
-	if err == nil {
-		err = x.schemas.check(x.checked.Dataset, g.schema, all)
-	}
+	// Cutting reads every byte, so it is the check of their form as well.
+	err := boundRecords(all)
 	if err == nil {
 		content, err = filter(all, x.checked.Fields)
+	}
+	if err == nil {
+		err = x.schemas.check(x.checked.Dataset, g.schema, all)
 	}
 	if err != nil {
 		return nil, 0, refuse(registrypb.Reason_SUPPLIER_ERROR, "source gave what must not leave: %v", err)

@@ -23,9 +23,9 @@ const (
 // repeat what the record holds.
 var errRecord = errors.New("malformed record")
 
-// filter makes an answer's content of records that were checked before: a JSON
-// array of the records with their permitted fields only. Values are copied byte
-// for byte, in the order the source gave them.
+// filter makes an answer's content of records that are bounded: a JSON array of the
+// records with their permitted fields only. Values are copied byte for byte, in the order
+// the source gave them. It holds each record to what checkRecords holds it to.
 func filter(records []Record, permitted []names.FieldName) ([]byte, error) {
 	size := 2
 	for _, r := range records {
@@ -52,7 +52,7 @@ func filter(records []Record, permitted []names.FieldName) ([]byte, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("record %d: %w", i, err)
 		}
 		if out = append(out, '}'); len(out) > MaxContent {
 			return nil, fmt.Errorf("%w: more than %d bytes of permitted fields", errRecord, MaxContent)
@@ -74,16 +74,26 @@ func permits(permitted []names.FieldName, name []byte) bool {
 // object, valid UTF-8, no deeper than MaxDepth, naming no field twice at any depth:
 // readers differ in which of two they believe.
 func checkRecords(records []Record) error {
+	if err := boundRecords(records); err != nil {
+		return err
+	}
+	for i, r := range records {
+		if err := checkRecord(r); err != nil {
+			return fmt.Errorf("record %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// boundRecords is the part of checkRecords that reads none of them.
+func boundRecords(records []Record) error {
 	if len(records) > MaxRecords {
 		return fmt.Errorf("%w: %d records, at most %d", errRecord, len(records), MaxRecords)
 	}
 	total := 0
-	for i, r := range records {
+	for _, r := range records {
 		if total += len(r); total > maxSourceBytes {
 			return fmt.Errorf("%w: records of more than %d bytes", errRecord, maxSourceBytes)
-		}
-		if err := checkRecord(r); err != nil {
-			return fmt.Errorf("record %d: %w", i, err)
 		}
 	}
 	return nil

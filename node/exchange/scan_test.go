@@ -219,6 +219,8 @@ func alike(t interface {
 		if !bytes.Equal(want, got) || (slow == nil) != (quick == nil) {
 			t.Fatalf("%q: slowly %s %v, quickly %s %v", raw, want, slow, got, quick)
 		}
+	} else if got, err := filter([]Record{raw}, permitted); err == nil {
+		t.Fatalf("%q, which is refused (%v), is cut to %s", raw, slow, got)
 	}
 	n, slow := slowCheckContent(raw, permitted)
 	m, quick := checkContent(raw, permitted)
