@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/crossroads-mesh/crossroads/registry/names"
@@ -13,7 +14,32 @@ import (
 
 // Interned remembers which names the small numbers of one state stand for; they
 // never change. The zero value is ready, and safe for concurrent use.
-type Interned struct{ m sync.Map }
+type Interned struct {
+	mu    sync.RWMutex
+	names map[interned]string
+}
+
+// interned is a number that a name is known by.
+type interned struct {
+	kind byte
+	n    uint64
+}
+
+// name gives the name of a number; empty: it is not remembered.
+func (i *Interned) name(of interned) string {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.names[of]
+}
+
+func (i *Interned) remember(of interned, name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.names == nil {
+		i.names = make(map[interned]string)
+	}
+	i.names[of] = name
+}
 
 // Reference says that an institution has a file on a subject.
 type Reference struct {
@@ -68,12 +94,21 @@ func (v View) References(id subject.ID) ([]Reference, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(refs, func(a, b Reference) int {
-		return cmp.Or(cmp.Compare(a.Institution, b.Institution), cmp.Compare(a.Quality, b.Quality),
-			cmp.Compare(a.Period.From, b.Period.From), cmp.Compare(a.Period.Until, b.Period.Until),
-			cmp.Compare(a.Filed.Number(), b.Filed.Number()))
-	})
+	slices.SortFunc(refs, Reference.compare)
 	return slices.Compact(refs), nil
+}
+
+// compare orders references as References gives them, and looks at nothing that does not
+// decide.
+func (r Reference) compare(o Reference) int {
+	if c := strings.Compare(string(r.Institution), string(o.Institution)); c != 0 {
+		return c
+	}
+	if c := strings.Compare(string(r.Quality), string(o.Quality)); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(r.Period.From, o.Period.From), cmp.Compare(r.Period.Until, o.Period.Until),
+		cmp.Compare(r.Filed.Number(), o.Filed.Number()))
 }
 
 func (v View) appendReferences(refs []Reference, id subject.ID) ([]Reference, error) {
@@ -85,6 +120,7 @@ func (v View) appendReferences(refs []Reference, id subject.ID) ([]Reference, er
 	if err != nil {
 		return nil, err
 	}
+	refs = slices.Grow(refs, len(entries))
 	for _, e := range entries {
 		inst, err := v.interned('i', e.institution)
 		if err != nil {
@@ -100,13 +136,10 @@ func (v View) appendReferences(refs []Reference, id subject.ID) ([]Reference, er
 }
 
 func (v View) interned(kind byte, n uint64) (string, error) {
-	type number struct {
-		kind byte
-		n    uint64
-	}
+	of := interned{kind, n}
 	if v.names != nil {
-		if name, ok := v.names.m.Load(number{kind, n}); ok {
-			return name.(string), nil
+		if name := v.names.name(of); name != "" {
+			return name, nil
 		}
 	}
 	b, err := v.g.Get(internedKey(kind, n))
@@ -117,7 +150,7 @@ func (v View) interned(kind byte, n uint64) (string, error) {
 		return "", fmt.Errorf("%w: interned name", ErrCorrupt)
 	}
 	if v.names != nil {
-		v.names.m.Store(number{kind, n}, string(b))
+		v.names.remember(of, string(b))
 	}
 	return string(b), nil
 }

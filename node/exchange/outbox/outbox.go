@@ -111,6 +111,7 @@ type Outbox struct {
 	stopped chan struct{} // closed once the writer has ended
 	writer  sync.WaitGroup
 	head    *segment // the file being written; the writer's
+	buf     []byte   // the group being written; the writer's
 
 	sweeping sync.Mutex // one Sweep at a time
 

@@ -165,7 +165,13 @@ func (o *Outbox) append(rows []*row) ([]place, error) {
 		}
 	}
 	s := o.head
-	b := s.appendGroup(make([]byte, 0, size), rows)
+	if cap(o.buf) < size {
+		o.buf = make([]byte, 0, size)
+	}
+	b := s.appendGroup(o.buf[:0], rows)
+	if o.buf = b; cap(b) > 2*maxGroupBytes {
+		o.buf = nil // one of unusual size; it is not kept
+	}
 	if err := s.fill(s.end+int64(len(b)), o.cfg.ChunkSize); err != nil {
 		return nil, err
 	}
