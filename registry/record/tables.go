@@ -56,6 +56,9 @@ func Hashed(key []byte) bool {
 	return len(key) > 0 && key[0] != tabStateHash && key[0] != tabApplied
 }
 
+// OfIndex reports whether a row is the applied index.
+func OfIndex(key []byte) bool { return len(key) == 1 && key[0] == tabApplied }
+
 // OfDirectory reports whether a row holds the references of one subject: the one table
 // that grows to the size of a country.
 func OfDirectory(key []byte) bool { return len(key) > 0 && key[0] == tabReferences }

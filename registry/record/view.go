@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -215,10 +216,16 @@ func (v View) nodes(prefix []byte, fn func(*registrypb.Node) error) error {
 // Members gives the voting members as operators set them, whether or not they
 // still stand: see IsMember.
 func (v View) Members() ([]names.NodeID, error) {
+	members, err := v.sharedMembers()
+	return slices.Clone(members), err
+}
+
+// sharedMembers is Members for those who change nothing.
+func (v View) sharedMembers() ([]names.NodeID, error) {
 	if v.memo == nil {
 		return v.readMembers()
 	}
-	return rememberAll(v.memo, v.memo.members, struct{}{}, v.readMembers)
+	return remember(v.memo, v.memo.members, struct{}{}, v.readMembers)
 }
 
 func (v View) readMembers() ([]names.NodeID, error) {
@@ -235,7 +242,7 @@ func (v View) readMembers() ([]names.NodeID, error) {
 
 // IsMember reports whether id is a voting member whose node and institution stand.
 func (v View) IsMember(id names.NodeID) (bool, error) {
-	members, err := v.Members()
+	members, err := v.sharedMembers()
 	if err != nil {
 		return false, err
 	}

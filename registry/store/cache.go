@@ -102,12 +102,22 @@ func (r *cachedRows) Get(k []byte) ([]byte, error) {
 }
 
 // beyond is Get for what is not in the cache. Most numbers have no history, and whether
-// one has is asked several times in a row.
+// one has is asked several times in a row; every decision names the index it stands at.
 func (r *cachedRows) beyond(k []byte) ([]byte, error) {
 	if len(k) > 0 && bytes.Equal(k, r.none) {
 		return nil, nil
 	}
+	index := record.OfIndex(k)
+	if index {
+		if v := r.at.index.Load(); v != nil {
+			return bytes.Clone(*v), nil
+		}
+	}
 	v, err := r.rows.Get(k)
+	if index && v != nil && err == nil {
+		own := bytes.Clone(v)
+		r.at.index.Store(&own)
+	}
 	if v == nil && err == nil {
 		r.none = append(r.none[:0], k...)
 	}

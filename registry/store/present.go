@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -33,6 +34,7 @@ type present struct {
 	*base
 	above []*delta // oldest first
 	cache *cache
+	index atomic.Pointer[[]byte] // the row of the applied index, once it was read
 }
 
 // delta is the rows that some entries changed. It is not changed after it is published.
