@@ -37,14 +37,12 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 		r.detail = "no node of the supplier is known"
 		return r
 	}
-	left := time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Bounds.Skew
-	ctx, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
+	end := time.Now().Add(time.UnixMilli(p.clearance.GetReleaseByUnixMs()).Sub(x.cfg.Now()) + x.cfg.Bounds.Skew)
 	presentBy := time.UnixMilli(p.clearance.GetPresentByUnixMs())
 	silent := false // a node was asked and nobody knows what it did
 	for round := 1; ; round++ {
-		settled, stale := x.presentRound(ctx, nodes, r, &silent)
-		if settled || ctx.Err() != nil {
+		settled, stale := x.presentRound(ctx, end, nodes, r, &silent)
+		if settled || ctx.Err() != nil || !time.Now().Before(end) {
 			return r
 		}
 		wait := 25 * time.Millisecond
@@ -52,7 +50,7 @@ func (x *consultation) present(ctx context.Context, p *permit) *reply {
 			wait = 10 * wait
 		}
 		again := round < presentRounds || stale && x.cfg.Now().Add(wait).Before(presentBy)
-		if !again || pause(ctx, wait) != nil {
+		if !again || pause(ctx, min(wait, time.Until(end))) != nil || !time.Now().Before(end) {
 			return r
 		}
 	}
@@ -66,11 +64,11 @@ type attempt struct {
 }
 
 // presentRound presents to one node, and to the next beside it as soon as those asked
-// have failed or been silent for HedgeAfter. It reports whether r is settled, and
+// have failed or been silent for HedgeAfter, until end. It reports whether r is settled, and
 // whether the last that refused only waits for its view to be confirmed.
-func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r *reply, silent *bool) (settled, stale bool) {
+func (x *consultation) presentRound(ctx context.Context, end time.Time, nodes []names.NodeID, r *reply, silent *bool) (settled, stale bool) {
 	if len(nodes) == 1 { // nothing can come beside it
-		resp, err := x.presentTo(ctx, nodes[0], r.permit)
+		resp, err := x.presentTo(ctx, end, nodes[0], r.permit)
 		return x.took(attempt{nodes[0], resp, err}, r, silent, false)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -90,7 +88,7 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 		waiting++
 		hedge.Reset(x.cfg.HedgeAfter)
 		all.Go(func() {
-			resp, err := x.presentTo(ctx, to, r.permit)
+			resp, err := x.presentTo(ctx, end, to, r.permit)
 			done <- attempt{to, resp, err}
 		})
 	}
@@ -107,7 +105,7 @@ func (x *consultation) presentRound(ctx context.Context, nodes []names.NodeID, r
 				return true, false
 			}
 			stale = stale || waits
-			if waiting == 0 && ctx.Err() == nil {
+			if waiting == 0 && ctx.Err() == nil && time.Now().Before(end) {
 				next()
 			}
 		}
@@ -136,8 +134,8 @@ func (x *consultation) took(a attempt, r *reply, silent *bool, others bool) (set
 	}
 	return false, false
 }
-func (x *consultation) presentTo(ctx context.Context, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, x.cfg.PresentTimeout)
+func (x *consultation) presentTo(ctx context.Context, end time.Time, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(x.cfg.PresentTimeout, time.Until(end)))
 	defer cancel()
 	resp, err := x.cfg.Peers.Present(ctx, to, &nodepb.Presentation{Request: x.kept.Request, Clearance: p.envelope, SecondClearance: p.second.bytes()})
 	if no := resp.GetRefusal(); err == nil && no != 0 { // as a managing body says it

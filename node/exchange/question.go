@@ -110,7 +110,7 @@ func (q Question) Check(schemes subject.Schemes) error {
 // bounded gives the context that ends when the consultation is to be concluded.
 func (a *asked) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if a.By.IsZero() {
-		return context.WithCancel(ctx)
+		return ctx, func() {} // nothing under it outlives who waits
 	}
 	return context.WithDeadline(ctx, a.By)
 }
