@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -25,7 +26,7 @@ import (
 // Two things are not as in life, or a run of thousands would take hours: a statement that one
 // node verified is not verified again by the others, and the secret of two nodes, though the
 // same, is computed by who holds both private keys, which is quicker. How often either
-// happens is counted.
+// happens is counted, and reports add what it would have cost.
 type crowd struct {
 	*world
 	nodes   []*gossiper // that run
@@ -40,6 +41,8 @@ type crowd struct {
 	suspected, declared atomic.Int64 // living nodes that contradicted it
 	overflows, refused  atomic.Int64
 
+	verifying, agreeing time.Duration // what the crowd saves of the processor each time
+
 	since time.Time // the last report
 	used  time.Duration
 }
@@ -47,6 +50,7 @@ type crowd struct {
 func newCrowd(t *testing.T, loss float64) *crowd {
 	c := &crowd{world: newWorld(t), loss: loss, secrets: &secrets{scalars: make(map[[32]byte]*edwards25519.Scalar)}}
 	c.nw.SetGrain(time.Millisecond)
+	c.verifying, c.agreeing = savings(t)
 	c.since, c.used = time.Now(), cpu()
 	return c
 }
@@ -188,6 +192,35 @@ func TestQuickSecrets(t *testing.T) {
 			t.Fatalf("%x is not %x", quick, slow)
 		}
 	}
+}
+
+// savings measures a verification, and by how much an agreement between strangers takes
+// longer than one of the crowd.
+func savings(t *testing.T) (verifying, agreeing time.Duration) {
+	const rounds = 100
+	mean := func(do func()) time.Duration {
+		began := cpu()
+		for range rounds {
+			do()
+		}
+		return (cpu() - began) / rounds
+	}
+	vk, sk, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make([]byte, 64)
+	signature := ed25519.Sign(sk, said)
+	public, private, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &secrets{scalars: make(map[[32]byte]*edwards25519.Scalar)}
+	s.add(private)
+	slow, quick := agreeWith(private), s.agreement(private)
+	verifying = mean(func() { ed25519.Verify(vk, said, signature) })
+	agreeing = mean(func() { slow(public) }) - mean(func() { quick(public) })
+	return verifying, max(agreeing, 0)
 }
 
 func cpu() time.Duration {

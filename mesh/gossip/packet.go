@@ -112,7 +112,9 @@ func (s *sealer) seal(to string, payload []byte) ([]byte, error) {
 	b = append(b, packetByte, byte(len(s.self)))
 	b = append(b, s.self...)
 	b = append(b, nonce[:]...)
-	return box.SealAfterPrecomputation(b, append(k.out[:len(k.out):len(k.out)], payload...), &nonce, &k.shared), nil
+	var room [tagSize + maxPacket]byte // what is sealed may not lie where the packet does
+	plain := append(append(room[:0], k.out[:]...), payload...)
+	return box.SealAfterPrecomputation(b, plain, &nonce, &k.shared), nil
 }
 
 // open authenticates a packet and gives its payload.

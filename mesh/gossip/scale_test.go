@@ -195,11 +195,13 @@ func (c *crowd) report(phase string, n int, how string, args ...any) {
 	lasted, per := now.Sub(c.since).Seconds(), float64(n)
 	sent, packets := float64(c.bytes.Swap(0))/1024/per, float64(c.packets.Swap(0))/per
 	spent := (used - c.used).Seconds() * 1000 / per
+	made, verifies := c.secrets.made.Swap(0), c.verifies.Swap(0)
+	saved := (time.Duration(made)*c.agreeing + time.Duration(verifies)*c.verifying).Seconds() * 1000 / per
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	c.t.Logf("%d %s: "+how, append([]any{n, phase}, args...)...)
-	c.t.Logf("  %.1f s; each node sent %.0f KB in %.0f packets, %.2f KB/s, spent %.1f ms of CPU, %.2f ms/s, made %.0f agreements, %.0f verifications",
-		lasted, sent, packets, sent/lasted, spent, spent/lasted, float64(c.secrets.made.Swap(0))/per, float64(c.verifies.Swap(0))/per)
+	c.t.Logf("  %.1f s; each node sent %.0f KB in %.0f packets, %.2f KB/s, spent %.1f ms of CPU, and %.1f more in life for %.0f agreements and %.0f verifications, %.2f ms/s",
+		lasted, sent, packets, sent/lasted, spent, saved, float64(made)/per, float64(verifies)/per, (spent+saved)/lasted)
 	c.t.Logf("  contradicted: %d suspicions, %d deaths; %d messages lost to full queues, %d states refused; heap %d MB, of the system %d MB; CPU so far %.0f s",
 		c.suspected.Swap(0), c.declared.Swap(0), c.overflows.Swap(0), c.refused.Swap(0), mem.HeapInuse>>20, mem.Sys>>20, used.Seconds())
 	c.since, c.used = now, used
