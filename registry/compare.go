@@ -153,44 +153,6 @@ func (r *Registry) compareOnce(ctx context.Context) error {
 	return r.conclude(ctx, now, len(voters), signed)
 }
 
-// keepVerifying reads all rows once after the start, and then each day, and compares them
-// with the hash that was kept as they were written: a disk, or a hand, may have changed
-// what no command did, and the hash alone would not tell. So it reads what is needed only
-// when another member loses its own: the last snapshot, and the log before it.
-func (r *Registry) keepVerifying(ctx context.Context) error {
-	tick := time.NewTicker(r.cfg.Tuning.VerifyEvery)
-	defer tick.Stop()
-	for {
-		began := time.Now()
-		differ, index, err := r.store.Verify(ctx)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, store.ErrClosed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read the tables: %w", err)
-		case len(differ) > 0:
-			now := r.Agreement()
-			now.Mark.Index = index
-			if err := r.diverged(now, fmt.Errorf("%w: rows in the buckets %v are not what commands wrote", ErrDiverged, differ)); err != nil {
-				return err
-			}
-			return nil
-		}
-		if r.member != nil {
-			r.member.verifySnapshot(ctx)
-			if err := r.member.verifyLog(ctx); err != nil {
-				return fmt.Errorf("registry: read the log: %w", err)
-			}
-		}
-		r.cfg.Log.Debug("registry: all files hold what was written", "index", index, "took", time.Since(began))
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 func (r *Registry) alike(mine store.Mark, s agree.State) bool {
 	return s.Public == mine.Public && (r.member == nil || s.Root == mine.Root)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/hashicorp/raft"
 
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/sealed"
 	"github.com/crossroads-mesh/crossroads/registry/store"
@@ -133,15 +134,15 @@ func (r *Registry) keyOpensLog() bool {
 
 // verifySnapshot reads the last snapshot whole. One that is damaged would be missed only
 // when somebody needs it; so another is made now.
-func (m *member) verifySnapshot(ctx context.Context) {
+func (m *member) verifySnapshot(ctx context.Context, p *pace.Pace) {
 	metas, err := m.snaps.List()
 	if err != nil || len(metas) == 0 {
 		return
 	}
 	_, r, err := m.snaps.Open(metas[0].ID)
 	if err == nil {
-		for err == nil && ctx.Err() == nil {
-			_, err = io.CopyN(io.Discard, r, 1<<20)
+		for err == nil && p.Step(ctx, 0) == nil {
+			_, err = io.CopyN(io.Discard, r, 256<<10)
 		}
 		if errors.Is(err, io.EOF) {
 			err = nil
@@ -160,7 +161,7 @@ func (m *member) verifySnapshot(ctx context.Context) {
 // verifyLog reads every entry of the log. Those before the last snapshot are read otherwise
 // only when this member leads and another one needs them: a damage that shows then takes
 // two members away at once. An entry that cannot be read ends this member, see failStop.
-func (m *member) verifyLog(ctx context.Context) error {
+func (m *member) verifyLog(ctx context.Context, p *pace.Pace) error {
 	first, err := m.logs.FirstIndex()
 	if err != nil {
 		return err
@@ -169,7 +170,7 @@ func (m *member) verifyLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := max(first, 1); i <= last && ctx.Err() == nil && m.logs.err() == nil; i++ {
+	for i := max(first, 1); i <= last && p.Step(ctx, 1) == nil && m.logs.err() == nil; i++ {
 		// What is not found was let go of meanwhile; what cannot be read is told by err.
 		_ = m.logs.reread(i)
 	}

@@ -122,6 +122,7 @@ func (r *Registry) Status() (*registrypb.StatusResponse, error) {
 		}
 	}
 	r.describe(s)
+	s.Verified, s.Verifying = r.Verifying()
 	err = r.store.View(func(v record.View) error {
 		c, err := v.Counts()
 		if err != nil {

@@ -71,6 +71,7 @@ func node(inst string) names.NodeID {
 var quick = registry.Tuning{
 	Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 	RPC: time.Second, WatchKeepalive: 200 * time.Millisecond, CompareEvery: 100 * time.Millisecond,
+	VerifyAfter: -1, VerifyRest: -1,
 }
 
 // bounds are short: an acknowledged revocation takes 1.8 s.

@@ -20,6 +20,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/certs/genesis"
 	"github.com/crossroads-mesh/crossroads/registry/lease"
 	"github.com/crossroads-mesh/crossroads/registry/names"
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
 	"github.com/crossroads-mesh/crossroads/registry/store"
@@ -145,8 +146,12 @@ type Tuning struct {
 	// it has not compared with every member's yet. Default 5s.
 	CompareEvery time.Duration
 	// VerifyEvery is how often all rows are read and held against the hash that was kept
-	// while they were written; also once after the start. Default 24h.
-	VerifyEvery time.Duration
+	// while they were written; also once after the start, VerifyAfter later. Default 24h
+	// and 10 s; VerifyAfter < 0: at once.
+	VerifyEvery, VerifyAfter time.Duration
+	// VerifyRest is how many times as long as it reads that reading rests. Default 4: it has
+	// a fifth of one processor at the most; < 0: it does not rest.
+	VerifyRest int
 	// FeatureLevel is the highest level of the rules that this replica admits to know; 0:
 	// what this program knows. Tests lower it to play an older one.
 	FeatureLevel uint32
@@ -170,6 +175,10 @@ func (t Tuning) withDefaults() Tuning {
 	def(&t.WatchKeepalive, 2*time.Second)
 	def(&t.CompareEvery, 5*time.Second)
 	def(&t.VerifyEvery, 24*time.Hour)
+	def(&t.VerifyAfter, 10*time.Second)
+	if t.VerifyRest == 0 {
+		t.VerifyRest = 4
+	}
 	if t.SubmitRate == 0 {
 		t.SubmitRate = 32 << 20
 	}
@@ -206,6 +215,8 @@ type Registry struct {
 	limits   byteLimits
 	dir      string // of this part
 	compared comparison
+	// verifying is what is being read through, or is to be once Run runs; nil: nothing.
+	verifying atomic.Pointer[pace.Pace]
 
 	begun chan struct{} // closed by Run, or Close
 
@@ -238,6 +249,7 @@ func Open(cfg Config) (*Registry, error) {
 	r := &Registry{cfg: cfg, rules: RulesOf(cfg.Genesis, cfg.Schemes), fatal: make(chan error, 1), doubts: make(chan struct{}, 1), behind: make(chan struct{}, 1), begun: make(chan struct{})}
 	r.route.reg = r
 	r.withheld = newWithheld()
+	r.verifying.Store(new(pace.Pace))
 	r.rules.Knows, r.rules.Verified = cfg.Tuning.FeatureLevel, new(envelope.Memory)
 	part := "watcher"
 	if cfg.Raft != nil {
@@ -305,6 +317,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 		err = errors.Join(err, r.Close())
 	}()
 
+	hurry := r.Sound() != nil // nobody relies on tables that were made anew, until they are confirmed
 	g, ctx := errgroup.WithContext(ctx)
 	if r.member != nil {
 		if err := r.member.start(ctx); err != nil {
@@ -322,7 +335,7 @@ func (r *Registry) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return r.holder.Run(ctx) })
 	g.Go(func() error { return r.keepListening(ctx) })
 	g.Go(func() error { return r.keepComparing(ctx) })
-	g.Go(func() error { return r.keepVerifying(ctx) })
+	g.Go(func() error { return r.keepVerifying(ctx, hurry) })
 	g.Go(func() error {
 		select {
 		case err := <-r.fatal:

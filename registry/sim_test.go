@@ -32,6 +32,7 @@ import (
 var simTuning = registry.Tuning{
 	Heartbeat: 2 * time.Second, Election: 2 * time.Second, LeaderLease: time.Second, RPC: 2 * time.Second,
 	SnapshotEvery: 24, SnapshotCheck: 3 * time.Second, TrailingLogs: 12,
+	VerifyAfter: -1, VerifyRest: -1,
 }
 
 var simBounds = genesis.Bounds{Lease: 12 * time.Second, PresentLife: time.Second, ReleaseLife: 2 * time.Second, Skew: time.Second}

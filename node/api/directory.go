@@ -194,6 +194,7 @@ func (s *Server) registryStatus(*request) (response, error) {
 		Node: refOf(st.GetNode()), Leader: refOf(st.GetLeader()), State: st.GetState(), Term: st.GetTerm(),
 		AppliedIndex: st.GetAppliedIndex(), CommitIndex: st.GetCommitIndex(), GrantValid: st.GetGrantValid(),
 		Subjects: st.GetSubjects(), References: st.GetReferences(), StateHash: stateHash(st),
+		Verifying: st.GetVerifying(), Verified: st.GetVerified(),
 	}, nil
 }
 

@@ -167,6 +167,10 @@ type RegistryStatus struct {
 	GrantValid bool   `json:"grant_valid"`
 	Subjects   uint64 `json:"subjects"`
 	References uint64 `json:"references"`
+	// Verifying: the node reads through what it keeps, or is about to after its start;
+	// Verified is how many rows and log entries it has read so far.
+	Verifying bool   `json:"verifying,omitempty"`
+	Verified  uint64 `json:"verified,omitempty"`
 	// State is how the hash of what this node holds compares with what the members signed;
 	// nil: none was compared yet.
 	StateHash *RegistryState `json:"state_hash,omitempty"`

@@ -18,7 +18,7 @@ import (
 type status struct{ err error }
 
 func (s status) Status() (*registrypb.StatusResponse, error) {
-	return &registrypb.StatusResponse{State: "follower", Term: 3, AppliedIndex: 41, CommitIndex: 42, GrantValid: true}, s.err
+	return &registrypb.StatusResponse{State: "follower", Term: 3, AppliedIndex: 41, CommitIndex: 42, GrantValid: true, Verifying: true, Verified: 43}, s.err
 }
 
 type consultant struct {
@@ -78,7 +78,7 @@ func TestMetrics(t *testing.T) {
 		"crossroads_witness_evidence 1\n",
 		`crossroads_registry_state{state="follower"} 1`, `crossroads_registry_state{state="leader"} 0`,
 		"crossroads_registry_term 3\n", "crossroads_registry_applied_index 41\n", "crossroads_registry_commit_index 42\n",
-		"crossroads_registry_standing_valid 1\n",
+		"crossroads_registry_standing_valid 1\n", "crossroads_registry_verifying 1\n", "crossroads_registry_verified 43\n",
 		`crossroads_exchange_consultations_total{outcome="DATA_FOUND",reason=""} 1`,
 		`crossroads_exchange_consultations_total{outcome="NO_RESULT",reason="NOT_ALLOWED"} 1`,
 		`crossroads_exchange_consultations_total{outcome="ERROR",reason=""} 1`,

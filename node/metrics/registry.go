@@ -19,6 +19,8 @@ var (
 	descSubjects   = registryDesc("subjects", "Subjects in the directory that this node holds.")
 	descStateSame  = registryDesc("state_members", "Members by what they signed of their state at the index that was last compared: same as here, differ, or silent.", "said")
 	descDiverged   = registryDesc("diverged", "1 while this node's state is not the one that most members signed, and so nothing is cleared.")
+	descVerifying  = registryDesc("verifying", "1 while this node reads through what it keeps of the registry, or is about to after its start.")
+	descVerified   = registryDesc("verified", "Rows and log entries read through so far; 0 when nothing is being read through.")
 	descReferences = registryDesc("references", "References in the directory that this node holds.")
 )
 
@@ -27,7 +29,7 @@ var states = []string{"leader", "follower", "candidate", "watcher", "starting"}
 
 // Describe implements prometheus.Collector.
 func (c registryCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descState, descTerm, descApplied, descCommit, descStanding, descSubjects, descReferences, descStateSame, descDiverged} {
+	for _, d := range []*prometheus.Desc{descState, descTerm, descApplied, descCommit, descStanding, descSubjects, descReferences, descStateSame, descDiverged, descVerifying, descVerified} {
 		ch <- d
 	}
 }
@@ -55,6 +57,8 @@ func (c registryCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descStateSame, float64(len(s.GetStateSilent())), "silent")
 	gauge(descDiverged, flag(s.GetDiverged() != ""))
 	gauge(descReferences, float64(s.GetReferences()))
+	gauge(descVerifying, flag(s.GetVerifying()))
+	gauge(descVerified, float64(s.GetVerified()))
 }
 
 func flag(b bool) float64 {

@@ -772,7 +772,9 @@ type StatusResponse struct {
 	StateSame     []*NodeRef `protobuf:"bytes,16,rep,name=state_same,json=stateSame,proto3" json:"state_same,omitempty"`
 	StateDiffer   []*NodeRef `protobuf:"bytes,17,rep,name=state_differ,json=stateDiffer,proto3" json:"state_differ,omitempty"`
 	StateSilent   []*NodeRef `protobuf:"bytes,18,rep,name=state_silent,json=stateSilent,proto3" json:"state_silent,omitempty"`
-	Diverged      string     `protobuf:"bytes,19,opt,name=diverged,proto3" json:"diverged,omitempty"` // this node's state is the wrong one, or nobody can tell; empty: it is not
+	Diverged      string     `protobuf:"bytes,19,opt,name=diverged,proto3" json:"diverged,omitempty"`    // this node's state is the wrong one, or nobody can tell; empty: it is not
+	Verifying     bool       `protobuf:"varint,20,opt,name=verifying,proto3" json:"verifying,omitempty"` // it reads through what it keeps, or is about to after its start
+	Verified      uint64     `protobuf:"varint,21,opt,name=verified,proto3" json:"verified,omitempty"`   // rows and log entries read so far, while verifying
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -940,6 +942,20 @@ func (x *StatusResponse) GetDiverged() string {
 	return ""
 }
 
+func (x *StatusResponse) GetVerifying() bool {
+	if x != nil {
+		return x.Verifying
+	}
+	return false
+}
+
+func (x *StatusResponse) GetVerified() uint64 {
+	if x != nil {
+		return x.Verified
+	}
+	return 0
+}
+
 var File_registry_registrypb_service_proto protoreflect.FileDescriptor
 
 const file_registry_registrypb_service_proto_rawDesc = "" +
@@ -990,7 +1006,7 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"0\n" +
 	"\x10RemovalsResponse\x12\x1c\n" +
 	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\"\x0f\n" +
-	"\rStatusRequest\"\xf3\x05\n" +
+	"\rStatusRequest\"\xad\x06\n" +
 	"\x0eStatusResponse\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x04node\x127\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1f.crossroads.registry.v1.NodeRefR\x06leader\x12\x14\n" +
@@ -1018,7 +1034,9 @@ const file_registry_registrypb_service_proto_rawDesc = "" +
 	"state_same\x18\x10 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\tstateSame\x12B\n" +
 	"\fstate_differ\x18\x11 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\vstateDiffer\x12B\n" +
 	"\fstate_silent\x18\x12 \x03(\v2\x1f.crossroads.registry.v1.NodeRefR\vstateSilent\x12\x1a\n" +
-	"\bdiverged\x18\x13 \x01(\tR\bdivergedB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
+	"\bdiverged\x18\x13 \x01(\tR\bdiverged\x12\x1c\n" +
+	"\tverifying\x18\x14 \x01(\bR\tverifying\x12\x1a\n" +
+	"\bverified\x18\x15 \x01(\x04R\bverifiedB;Z9github.com/crossroads-mesh/crossroads/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_service_proto_rawDescOnce sync.Once

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -104,7 +105,7 @@ func TestCrashBehind(t *testing.T) {
 	if lagged == 0 {
 		t.Error("no crash came before something was settled")
 	}
-	if differ, _, err := s.Verify(t.Context()); err != nil || len(differ) > 0 {
+	if differ, _, err := s.Verify(t.Context(), new(pace.Pace)); err != nil || len(differ) > 0 {
 		t.Errorf("buckets %v differ: %v", differ, err)
 	}
 }

@@ -3,9 +3,10 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"time"
 
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/statehash"
 )
@@ -80,48 +81,77 @@ func (s *Store) Digests(index uint64) (digests []statehash.Digest, err error) {
 
 // Verify reads every row and compares the hash made of them with the one that was kept
 // while they were written. It gives the buckets that differ: rows there were changed by
-// something else than commands. It takes its time, a minute for each ten million rows.
-func (s *Store) Verify(ctx context.Context) (differ []int, index uint64, err error) {
-	err = s.read(func(r rows) error {
-		kept, found := new(statehash.State), new(statehash.State)
-		if err := readSums(r, kept); err != nil {
-			return err
+// something else than commands. It takes some ten seconds of processor for each ten million
+// rows, and rests as p says, which counts rows. Until it ends, the runs and rows of the
+// moment it began stay on disk; when a snapshot is restored it begins again.
+func (s *Store) Verify(ctx context.Context, p *pace.Pace) (differ []int, index uint64, err error) {
+	for {
+		g, err := s.use()
+		if err != nil {
+			return nil, 0, err
 		}
-		if index, err = record.NewView(r).AppliedIndex(); err != nil {
-			return err
+		differ, index, err = s.verify(ctx, g, p)
+		g.users.Done()
+		if !errors.Is(err, errReplaced) {
+			return differ, index, err
 		}
-		if err := sumRows(stoppable{r, ctx, verifyPause}, new(statehash.Hasher), found); err != nil {
-			return err
-		}
-		for b := range kept {
-			if kept[b] != found[b] {
-				differ = append(differ, b)
-			}
-		}
-		return nil
-	})
-	return differ, index, err
+	}
 }
 
-// verifyPause is the pause after each thousand rows that Verify reads, so that it is not in
-// the way of those whom a restart kept waiting.
-const verifyPause = time.Millisecond
+func (s *Store) verify(ctx context.Context, g *generation, p *pace.Pace) (differ []int, index uint64, err error) {
+	r := g.view()
+	defer r.end()
+	kept, found := new(statehash.State), new(statehash.State)
+	if err := readSums(r.rows, kept); err != nil {
+		return nil, 0, err
+	}
+	if index, err = record.NewView(r.rows).AppliedIndex(); err != nil {
+		return nil, 0, err
+	}
+	step := func(n int) error {
+		if !s.uses(g) { // who replaced it, or closes it, waits
+			return errReplaced
+		}
+		return p.Step(ctx, n)
+	}
+	if err := sumRows(paced{r.rows, step}, new(statehash.Hasher), found); err != nil {
+		return nil, 0, err
+	}
+	for b := range kept {
+		if kept[b] != found[b] {
+			differ = append(differ, b)
+		}
+	}
+	return differ, index, nil
+}
 
-// stoppable ends a scan with its context, and pauses now and then.
-type stoppable struct {
+// errReplaced says that a scan ended because nobody uses these tables any more.
+var errReplaced = errors.New("these tables were replaced")
+
+// uses reports whether g is the generation in use.
+func (s *Store) uses(g *generation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current == g
+}
+
+// rowsAtOnce is after how many rows a scan looks whether to rest: a tenth of a
+// millisecond's worth.
+const rowsAtOnce = 16
+
+// paced calls step now and then while it scans, and ends with its error.
+type paced struct {
 	record.Getter
-	ctx   context.Context
-	pause time.Duration
+	step func(rows int) error
 }
 
-func (s stoppable) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
+func (p paced) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
 	n := 0
-	return s.Getter.Scan(prefix, start, func(k, v []byte) error {
-		if n++; n%1024 == 0 {
-			if s.ctx.Err() != nil {
-				return s.ctx.Err()
+	return p.Getter.Scan(prefix, start, func(k, v []byte) error {
+		if n++; n%rowsAtOnce == 0 {
+			if err := p.step(rowsAtOnce); err != nil {
+				return err
 			}
-			time.Sleep(s.pause)
 		}
 		return fn(k, v)
 	})

@@ -1,13 +1,16 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -34,7 +37,7 @@ func wantHash(t interface {
 	if now != markOf(s.AppliedIndex(), digests) {
 		t.Fatalf("at index %d the store kept another hash than its rows have", now.Index)
 	}
-	if differ, _, err := s.Verify(context.Background()); err != nil || len(differ) > 0 {
+	if differ, _, err := s.Verify(context.Background(), new(pace.Pace)); err != nil || len(differ) > 0 {
 		t.Fatalf("buckets %v differ: %v", differ, err)
 	}
 }
@@ -152,15 +155,59 @@ func meddle(t *testing.T, s *Store, fn func(*badger.Txn) error) {
 func TestVerifyFindsAChangedRow(t *testing.T) {
 	w := recordtest.New(t, "alpha")
 	s := filled(t, w)
-	if differ, _, err := s.Verify(t.Context()); err != nil || len(differ) > 0 {
+	if differ, _, err := s.Verify(t.Context(), new(pace.Pace)); err != nil || len(differ) > 0 {
 		t.Fatal(differ, err)
 	}
 	k := []byte("a forged authorization")
 	meddle(t, s, func(txn *badger.Txn) error { return txn.Set(k, []byte("x")) })
-	differ, _, err := s.Verify(t.Context())
+	differ, _, err := s.Verify(t.Context(), new(pace.Pace))
 	want, _ := statehash.Bucket(k, true)
 	if err != nil || !slices.Equal(differ, []int{want}) {
 		t.Errorf("%v, want [%d]: %v", differ, want, err)
+	}
+}
+
+// atErr calls fn when it is first asked whether it ended.
+type atErr struct {
+	context.Context
+	fn func()
+}
+
+func (a *atErr) Err() error {
+	if fn := a.fn; fn != nil {
+		a.fn = nil
+		fn()
+	}
+	return a.Context.Err()
+}
+
+// TestVerifyLetsRestore restores a snapshot while rows are being read, which waits for those
+// who read; so the reading begins again, in the new tables.
+func TestVerifyLetsRestore(t *testing.T) {
+	w := recordtest.New(t, "alpha")
+	s := open(t, t.TempDir(), w)
+	var refs []*registrypb.Reference
+	for i := range 8 * rowsAtOnce {
+		refs = append(refs, recordtest.Reference(recordtest.Person(i), "x"))
+	}
+	apply(t, s, Entry{1, w.Admit(&registrypb.Institution{Id: "office", Type: "pcsa"})}, Entry{2, w.Declare("office", refs...)})
+	snapshot := snapshotOf(t, s)
+	before, restored := s.current, make(chan error, 1)
+	ctx := &atErr{Context: t.Context(), fn: func() {
+		go func() { restored <- s.Restore(bytes.NewReader(snapshot)) }()
+		for s.uses(before) {
+			runtime.Gosched()
+		}
+	}}
+	p := new(pace.Pace)
+	if differ, _, err := s.Verify(ctx, p); err != nil || len(differ) > 0 {
+		t.Error(differ, err)
+	}
+	if err := <-restored; err != nil {
+		t.Error(err)
+	}
+	if n := p.Done(); n < 8*rowsAtOnce {
+		t.Errorf("%d rows were read, want those of the new tables", n)
 	}
 }
 

@@ -50,7 +50,7 @@ func (s *Store) scanBucket(ctx context.Context, bucket int, fn func(part int, h 
 		if index, err = record.NewView(r).AppliedIndex(); err != nil {
 			return err
 		}
-		return stoppable{r, ctx, 0}.Scan(nil, nil, func(k, v []byte) error {
+		return paced{r, func(int) error { return ctx.Err() }}.Scan(nil, nil, func(k, v []byte) error {
 			if !record.Hashed(k) {
 				return nil
 			}
