@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/node/config"
 	"github.com/crossroads-mesh/crossroads/registry"
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/store"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
@@ -31,8 +33,9 @@ const (
 )
 
 // lookups measures what a clearing decision asks of the directory, in the files of one
-// member, which is stopped for it; then the same in a directory of a million references,
-// and random reads in a bare Badger database of as many rows.
+// member, which is stopped for it: while the others, just started, read through what they
+// keep, and when they have; then the same in a directory of a million references, and
+// random reads in a bare Badger database of as many rows.
 func (r *run) lookups(ctx context.Context) error {
 	_, follower, err := r.leader(ctx)
 	if err != nil {
@@ -41,28 +44,130 @@ func (r *run) lookups(ctx context.Context) error {
 	if err := r.net.StopNode(follower); err != nil {
 		return err
 	}
-	cfg, err := config.Load(r.net.ConfigFile(follower))
+	open, key, err := r.filesOf(follower)
 	if err != nil {
 		return err
 	}
-	key, err := certs.LoadStorageKey(cfg.Data.KeyFile)
-	if err != nil {
+	err = r.lookTwice(ctx, open, r.others(follower))
+	if err := errors.Join(err, r.net.StartNode(follower, nil), r.untilReady(ctx, follower)); err != nil {
 		return err
+	}
+	return r.compare(ctx, key)
+}
+
+// filesOf gives what opens the registry of a member that is stopped, and the member's key.
+func (r *run) filesOf(id names.InstitutionID) (open func() (*store.Store, error), key []byte, err error) {
+	cfg, err := config.Load(r.net.ConfigFile(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	if key, err = certs.LoadStorageKey(cfg.Data.KeyFile); err != nil {
+		return nil, nil, err
 	}
 	file, err := genesis.Load(cfg.Genesis.File, cfg.Genesis.SHA256)
 	if err != nil {
+		return nil, nil, err
+	}
+	return func() (*store.Store, error) {
+		return store.Open(badgerdb.Config{Dir: filepath.Join(r.registryDir(id), "member", "state"), Key: key}, registry.RulesOf(file, subject.Belgian()))
+	}, key, nil
+}
+
+// lookTwice measures look-ups in files that it opens anew each time.
+func (r *run) lookTwice(ctx context.Context, open func() (*store.Store, error), others []names.InstitutionID) error {
+	look := func(into *Times) error {
+		s, err := open()
+		if err != nil {
+			return err
+		}
+		*into, err = lookUp(ctx, s, r.country)
+		return errors.Join(err, s.Close())
+	}
+	for _, id := range others {
+		if err := errors.Join(r.net.StopNode(id), r.net.StartNode(id, nil), r.untilReady(ctx, id)); err != nil {
+			return err
+		}
+	}
+	if err := r.untilReading(ctx, others); err != nil {
 		return err
 	}
-	s, err := store.Open(badgerdb.Config{Dir: filepath.Join(r.registryDir(follower), "member", "state"), Key: key}, registry.RulesOf(file, subject.Belgian()))
-	if err != nil {
+	if err := look(&r.report.LookupStarted); err != nil {
 		return err
 	}
-	r.report.Lookup, err = lookUp(ctx, s, r.country)
-	if err := errors.Join(err, s.Close(), r.net.StartNode(follower, nil), r.untilReady(ctx, follower)); err != nil {
+	r.say("look-ups while the members read what they keep: p50 %.1f µs, p99 %.1f µs", r.report.LookupStarted.P50, r.report.LookupStarted.P99)
+	if err := r.untilRead(ctx, others); err != nil {
 		return err
 	}
-	r.say("lookups: p50 %.1f µs, p99 %.1f µs", r.report.Lookup.P50, r.report.Lookup.P99)
-	return r.compare(ctx, key)
+	if err := look(&r.report.Lookup); err != nil {
+		return err
+	}
+	r.say("look-ups when they have: p50 %.1f µs, p99 %.1f µs", r.report.Lookup.P50, r.report.Lookup.P99)
+	return nil
+}
+
+// others gives the members, the newcomer too if it is one, but for one.
+func (r *run) others(but names.InstitutionID) (others []names.InstitutionID) {
+	for _, id := range r.members {
+		if id != but {
+			others = append(others, id)
+		}
+	}
+	if r.grown {
+		others = append(others, r.newcomer)
+	}
+	return others
+}
+
+// untilReading waits until all of some nodes read through what they keep, or have.
+func (r *run) untilReading(ctx context.Context, nodes []names.InstitutionID) error {
+	for _, id := range nodes {
+		for {
+			st, err := r.net.Client(id).RegistryStatus(ctx)
+			if err != nil {
+				return err
+			}
+			if !st.Verifying || st.Verified > 0 {
+				break
+			}
+			if err := pause(ctx, poll); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// untilRead waits until all of some nodes have read through what they keep, for
+// Options.Within at the most.
+func (r *run) untilRead(ctx context.Context, nodes []names.InstitutionID) error {
+	began := time.Now()
+	told := began
+	for {
+		read, reading := uint64(0), 0
+		for _, id := range nodes {
+			st, err := r.net.Client(id).RegistryStatus(ctx)
+			if err != nil {
+				return err
+			}
+			if st.Verifying {
+				read, reading = read+st.Verified, reading+1
+			}
+		}
+		if reading == 0 {
+			r.report.ReadThroughSeconds = time.Since(began).Seconds()
+			return nil
+		}
+		if time.Since(began) > r.Within {
+			return fmt.Errorf("%d members still read what they keep after %v", reading, r.Within)
+		}
+		if time.Since(told) > r.Every {
+			told = time.Now()
+			r.say("%d members still read what they keep: %s rows each so far", reading, count(int(read)/reading))
+		}
+		if err := pause(ctx, 10*poll); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *run) compare(ctx context.Context, key []byte) error {
