@@ -71,6 +71,8 @@ type applier struct {
 	forget bool
 	// replay takes what is not done at once; nil: everything is.
 	replay *Replay
+	// entries is memory for one row of the directory after another.
+	entries []entry
 }
 
 func newApplier(o *overlay, r *Rules) *applier {

@@ -118,10 +118,11 @@ func (a *applier) declareOn(rows []declared, self uint64, qualities []uint64, co
 	if err != nil {
 		return err
 	}
-	entries, err := unpackEntries(was)
+	entries, err := appendEntries(a.entries[:0], was)
 	if err != nil {
 		return err
 	}
+	defer func() { a.entries = entries }()
 	before := len(entries)
 	for _, r := range rows {
 		e := entry{institution: self, quality: qualities[r.quality], period: r.period}

@@ -86,7 +86,9 @@ func indexOf(k []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(k[len(k)-8:]), nil
 }
 
-func subjectKey(table byte, id subject.ID) []byte { return append([]byte{table}, id.Key()...) }
+func subjectKey(table byte, id subject.ID) []byte {
+	return id.AppendKey(append(make([]byte, 0, 2+len(id.Scheme())+len(id.Number())), table))
+}
 
 func nodeKey(n names.NodeID) []byte { return key(tabNode, n.String()) }
 

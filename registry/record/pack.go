@@ -19,8 +19,15 @@ type entry struct {
 }
 
 func (e entry) compare(f entry) int {
-	return cmp.Or(cmp.Compare(e.institution, f.institution), cmp.Compare(e.quality, f.quality),
-		cmp.Compare(e.period.From, f.period.From), cmp.Compare(e.period.Until, f.period.Until))
+	switch { // and not cmp.Or, which compares all four
+	case e.institution != f.institution:
+		return cmp.Compare(e.institution, f.institution)
+	case e.quality != f.quality:
+		return cmp.Compare(e.quality, f.quality)
+	case e.period.From != f.period.From:
+		return cmp.Compare(e.period.From, f.period.From)
+	}
+	return cmp.Compare(e.period.Until, f.period.Until)
 }
 
 // packEntries wants the entries sorted, so that equal sets are equal bytes.
@@ -42,9 +49,11 @@ func packEntry(b []byte, e entry) []byte {
 	return binary.AppendUvarint(b, uint64(e.period.Until-e.period.From)+1)
 }
 
-func unpackEntries(b []byte) ([]entry, error) {
+func unpackEntries(b []byte) ([]entry, error) { return appendEntries(make([]entry, 0, len(b)/7+1), b) }
+
+// appendEntries is unpackEntries in the memory of entries, which are none.
+func appendEntries(entries []entry, b []byte) ([]entry, error) {
 	r := reader{b: b}
-	entries := make([]entry, 0, len(b)/7+1)
 	for len(r.b) > 0 {
 		e := entry{institution: r.uvarint(), quality: r.uvarint()}
 		from, length := r.varint(), r.uvarint()

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"slices"
@@ -39,21 +40,38 @@ type Decoding interface {
 // overlay holds what one command would write until it is accepted; dropping it is
 // how a refusal changes nothing.
 type overlay struct {
-	base   State
-	writes map[string][]byte // nil: deleted
-	size   int               // bytes and overhead of all writes, see MaxWrite
-	public bool              // a row of the small public tables was written
+	base      State
+	writes    map[string][]byte // of other tables than the directory; nil: deleted
+	directory []write           // in order of key, as commands write them: ten thousand at once
+	size      int               // bytes and overhead of all writes, see MaxWrite
+	public    bool              // a row of the small public tables was written
 }
+
+// write is what one row becomes; a nil value: it is deleted.
+type write struct{ key, value []byte }
 
 func newOverlay(base State) *overlay {
 	return &overlay{base: base, writes: make(map[string][]byte)}
 }
 
 func (o *overlay) Get(key []byte) ([]byte, error) {
-	if v, ok := o.writes[string(key)]; ok {
+	if OfDirectory(key) {
+		if at, found := o.find(key); found {
+			return o.directory[at].value, nil
+		}
+	} else if v, ok := o.writes[string(key)]; ok {
 		return v, nil
 	}
 	return o.base.Get(key)
+}
+
+// find tells where a row of the directory stands among the writes, or would.
+func (o *overlay) find(key []byte) (at int, found bool) {
+	n := len(o.directory)
+	if n == 0 || bytes.Compare(o.directory[n-1].key, key) < 0 {
+		return n, false
+	}
+	return slices.BinarySearchFunc(o.directory, key, func(w write, k []byte) int { return bytes.Compare(w.key, k) })
 }
 
 // Scan sees the base alone: no command reads by scan a table it has written.
@@ -61,34 +79,53 @@ func (o *overlay) Scan(prefix, start []byte, fn func(k, v []byte) error) error {
 	return o.base.Scan(prefix, start, fn)
 }
 
+// Set keeps key and value: nobody may change them afterwards.
 func (o *overlay) Set(key, value []byte) error {
 	o.size += len(key) + len(value) + rowOverhead
-	o.public = o.public || OfCatalogue(key)
-	o.writes[string(key)] = value
+	o.put(key, value)
 	return nil
+}
+
+func (o *overlay) put(key, value []byte) {
+	o.public = o.public || OfCatalogue(key)
+	if !OfDirectory(key) {
+		o.writes[string(key)] = value
+		return
+	}
+	at, found := o.find(key)
+	if found {
+		o.directory[at].value = value
+		return
+	}
+	o.directory = slices.Insert(o.directory, at, write{key, value})
 }
 
 func (o *overlay) Delete(key []byte) error {
 	o.size += len(key) + rowOverhead
-	o.public = o.public || OfCatalogue(key)
-	o.writes[string(key)] = nil
+	o.put(key, nil)
 	return nil
 }
 
-// commit writes to the base, in order of key.
+// commit writes to the base, the rows of the directory last, and else in order of key.
 func (o *overlay) commit() error {
 	for _, k := range slices.Sorted(maps.Keys(o.writes)) {
-		var err error
-		if v := o.writes[k]; v == nil {
-			err = o.base.Delete([]byte(k))
-		} else {
-			err = o.base.Set([]byte(k), v)
+		if err := o.pass([]byte(k), o.writes[k]); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	for _, w := range o.directory {
+		if err := o.pass(w.key, w.value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (o *overlay) pass(key, value []byte) error {
+	if value == nil {
+		return o.base.Delete(key)
+	}
+	return o.base.Set(key, value)
 }
 
 var (

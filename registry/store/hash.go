@@ -95,6 +95,7 @@ func readSums(r record.Getter, into *statehash.State) error {
 
 // change is a row that was read or written in a transaction.
 type change struct {
+	key      string
 	was, now []byte // since the hash was last brought up to date; nil: no row
 	written  bool
 	waits    bool // a row of the directory, to be written beside the transaction
@@ -103,21 +104,48 @@ type change struct {
 // Get gives a copy of the value of k, or nil. What it read is remembered: whoever
 // writes a row has mostly read it, and the hash needs to know what it was.
 func (w *writer) Get(k []byte) ([]byte, error) {
+	if !record.Hashed(k) {
+		if v, ok := w.own[string(k)]; ok {
+			return bytes.Clone(orNone(v)), nil
+		}
+		return w.decided(k)
+	}
 	if c, ok := w.touched[string(k)]; ok {
 		return c.now, nil
 	}
-	if v, ok := w.own[string(k)]; ok {
-		return bytes.Clone(orNone(v)), nil
-	}
 	v, err := w.decided(k)
-	if err == nil && record.Hashed(k) {
-		w.touched[string(k)] = &change{was: v, now: v}
+	if err == nil {
+		w.touch(k, v)
 	}
 	return v, err
 }
 
+// changesAtOnce is how many changes memory is taken for at a time.
+const changesAtOnce = 256
+
+// touch begins to remember a row, which was v.
+func (w *writer) touch(k, v []byte) *change {
+	last := len(w.changes) - 1
+	if last < 0 || len(w.changes[last]) == cap(w.changes[last]) {
+		n := changesAtOnce
+		if last < 0 { // most writers touch a few rows
+			n = 16
+		}
+		w.changes = append(w.changes, make([]change, 0, n))
+		last++
+	}
+	some := &w.changes[last]
+	*some = append(*some, change{key: string(k), was: v, now: v})
+	c := &(*some)[len(*some)-1]
+	w.touched[c.key] = c
+	return c
+}
+
 // decided gives a row as it was before the writer.
 func (w *writer) decided(k []byte) ([]byte, error) {
+	if record.OfDirectory(k) { // hot keeps none
+		return w.rows.Get(k)
+	}
 	if v, ok := w.of.hot.get(k); ok {
 		return v, nil
 	}
@@ -139,8 +167,7 @@ func (w *writer) note(k, v []byte) (waits bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		c = &change{was: was}
-		w.touched[string(k)] = c
+		c = w.touch(k, was)
 	}
 	c.now, c.written = v, true
 	if w.version == nil || !record.OfDirectory(k) {
@@ -148,7 +175,7 @@ func (w *writer) note(k, v []byte) (waits bool, err error) {
 	}
 	if !c.waits {
 		c.waits = true
-		w.pending = append(w.pending, string(k))
+		w.pending = append(w.pending, c.key)
 	}
 	w.pendingBytes += len(k) + len(v) + 16
 	return true, nil
@@ -157,25 +184,30 @@ func (w *writer) note(k, v []byte) (waits bool, err error) {
 // fold brings the sums of the transaction up to date with what it wrote. A row that was
 // written many times counts as it was before, and as it is now.
 func (w *writer) fold() {
-	for k, c := range w.touched {
-		if !c.written {
-			continue
+	for _, some := range w.changes {
+		for i := range some {
+			if c := &some[i]; c.written {
+				w.foldOne(c)
+			}
 		}
-		c.written = false
-		if bytes.Equal(c.was, c.now) && (c.was == nil) == (c.now == nil) {
-			continue
-		}
-		key := []byte(k)
-		b, _ := statehash.Bucket(key, record.OfPublic(key))
-		s := w.sumOf(b)
-		if c.was != nil {
-			w.hash.Remove(s, key, c.was)
-		}
-		if c.now != nil {
-			w.hash.Add(s, key, c.now)
-		}
-		c.was = c.now
 	}
+}
+
+func (w *writer) foldOne(c *change) {
+	c.written = false
+	if bytes.Equal(c.was, c.now) && (c.was == nil) == (c.now == nil) {
+		return
+	}
+	w.key = append(w.key[:0], c.key...)
+	b, _ := statehash.Bucket(w.key, record.OfPublic(w.key))
+	s := w.sumOf(b)
+	if c.was != nil {
+		w.hash.Remove(s, w.key, c.was)
+	}
+	if c.now != nil {
+		w.hash.Add(s, w.key, c.now)
+	}
+	c.was = c.now
 }
 
 // sumOf gives the sum of a bucket, to be changed in this transaction.

@@ -22,6 +22,8 @@ type writer struct {
 
 	hash    *hasher                // as before
 	touched map[string]*change     // rows read and written
+	changes [][]change             // what touched points to, in the order of first touch
+	key     []byte                 // scratch
 	sums    map[int]*statehash.Sum // of the buckets that changed
 	marks   []uint64               // set by this writer
 

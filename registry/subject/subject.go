@@ -85,7 +85,11 @@ func (i ID) IsZero() bool { return i == ID{} }
 // Key gives the bytes under which tables keep this subject: scheme, zero byte,
 // number. Schemes hold no zero byte, so no two subjects share a key.
 func (i ID) Key() []byte {
-	k := make([]byte, 0, len(i.scheme)+1+len(i.number))
+	return i.AppendKey(make([]byte, 0, len(i.scheme)+1+len(i.number)))
+}
+
+// AppendKey appends the bytes of Key to k.
+func (i ID) AppendKey(k []byte) []byte {
 	k = append(k, i.scheme...)
 	k = append(k, 0)
 	return append(k, i.number...)
