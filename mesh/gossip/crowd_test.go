@@ -34,6 +34,7 @@ type crowd struct {
 	split   atomic.Bool // halves do not hear each other
 	silent  atomic.Bool // nobody hears anybody
 	secrets *secrets
+	post    *post // nil: packets are sealed, and streams are QUIC's
 
 	bytes, packets      atomic.Int64
 	verified            sync.Map // what was said, and its signature
@@ -71,13 +72,21 @@ func halfOf(a net.Addr) byte {
 }
 
 func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
-	c := p.of
-	c.bytes.Add(int64(len(b)))
-	c.packets.Add(1)
-	if c.silent.Load() || c.split.Load() && halfOf(to) != p.half || c.loss > 0 && rand.Float64() < c.loss {
+	if !p.of.sends(len(b), p.half, halfOf(to)) {
 		return len(b), nil
 	}
 	return p.PacketConn.WriteTo(b, to)
+}
+
+// sends counts a packet, and says whether it arrives.
+func (c *crowd) sends(size int, from, to byte) bool {
+	c.bytes.Add(int64(size))
+	c.packets.Add(1)
+	return c.hears(from, to) && (c.loss == 0 || rand.Float64() >= c.loss)
+}
+
+func (c *crowd) hears(from, to byte) bool {
+	return !c.silent.Load() && (from == to || !c.split.Load())
 }
 
 // listen opens the endpoint of a node of one half.

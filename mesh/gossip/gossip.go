@@ -104,7 +104,8 @@ type Config struct {
 	// Log gets what an operator should know. Nil discards it.
 	Log *slog.Logger
 
-	agree agreement // nil: with Key
+	agree agreement                     // nil: with Key
+	wire  memberlist.NodeAwareTransport // nil: over Endpoint
 }
 
 // NewKey makes a node's gossip key.
@@ -114,7 +115,7 @@ func NewKey() (public, private *[32]byte, err error) { return box.GenerateKey(ra
 type Gossip struct {
 	cfg     Config
 	list    *memberlist.Memberlist
-	wire    *transport
+	wire    memberlist.NodeAwareTransport
 	members *members
 }
 
@@ -123,7 +124,7 @@ func Open(cfg Config) (*Gossip, error) {
 	switch {
 	case cfg.Name == "" || len(cfg.Name) > maxName:
 		return nil, fmt.Errorf("gossip: a name of 1 to %d bytes is needed", maxName)
-	case cfg.Key == nil || cfg.Endpoint == nil || cfg.ID == nil || cfg.Keys == nil || cfg.SignMeta == nil || cfg.VerifyMeta == nil:
+	case cfg.Key == nil || cfg.Endpoint == nil && cfg.wire == nil || cfg.ID == nil || cfg.Keys == nil || cfg.SignMeta == nil || cfg.VerifyMeta == nil:
 		return nil, errors.New("gossip: Config lacks a required field")
 	}
 	if cfg.Interval <= 0 {
@@ -152,7 +153,9 @@ func Open(cfg Config) (*Gossip, error) {
 		cfg:     cfg,
 		members: newMembers(cfg, meta, addr),
 	}
-	g.wire = newTransport(cfg, addr)
+	if g.wire = cfg.wire; g.wire == nil {
+		g.wire = newTransport(cfg, addr)
+	}
 	if g.list, err = memberlist.Create(g.options(addr)); err != nil {
 		g.wire.Shutdown()
 		return nil, fmt.Errorf("gossip: %w", err)
@@ -291,7 +294,12 @@ func (g *Gossip) Members() []Member {
 }
 
 // Dropped counts the packets that were malformed, forged or of unknown senders.
-func (g *Gossip) Dropped() uint64 { return g.wire.dropped.Load() }
+func (g *Gossip) Dropped() uint64 {
+	if t, ok := g.wire.(*transport); ok {
+		return t.dropped.Load()
+	}
+	return 0
+}
 
 // escape makes a name fit for memberlist, which gives "/" a meaning in Join.
 func escape(name string) string { return url.PathEscape(name) }

@@ -20,6 +20,8 @@ import (
 //
 //	GOSSIP_NODES=300,1000 GOSSIP_MINUTES=10 GOSSIP_LOSS=0.01 go test ./mesh/gossip -run TestScale -v -timeout 0
 //
+// With GOSSIP_LIGHT=1 packets are not sealed, and there is no QUIC (see post).
+//
 // They join, one each 20 ms; 1 % of them fail in each of so many minutes (1 unless told); they
 // are cut in halves for two minutes, and healed. How many messages there are grows with the
 // square of the nodes, and so do memory and the time that a run takes: see docs/proof.md.
@@ -45,6 +47,10 @@ func TestScale(t *testing.T) {
 
 func scale(t *testing.T, n, minutes int, loss float64) {
 	c := newCrowd(t, loss)
+	if os.Getenv("GOSSIP_LIGHT") != "" {
+		c.post = newPost()
+		defer c.post.close()
+	}
 	fail := max(1, n/100)
 	var seeds []Seed
 	for i := range n {
@@ -93,21 +99,29 @@ func scale(t *testing.T, n, minutes int, loss float64) {
 func (c *crowd) join(i int, seeds []Seed) *gossiper {
 	addr := fmt.Sprintf("10.%d.%d.%d:7000", 1+i>>16, i>>8&255, i&255)
 	g := c.prepare(fmt.Sprintf("inst-%04d.n1", i), addr)
-	c.secrets.add(g.key)
-	c.listen(g, byte(i&1))
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
-	wg.Go(func() { g.endpoint.Run(context.Background()) })
-	var err error
-	if g.Gossip, err = Open(Config{
-		Name: g.name, Addr: addr, Key: g.key, Endpoint: g.endpoint, ID: nodeID, Keys: c.reg.key, VerifyMeta: c.verify,
+	cfg := Config{
+		Name: g.name, Addr: addr, Key: g.key, ID: nodeID, Keys: c.reg.key, VerifyMeta: c.verify,
 		SignMeta: func(b []byte) ([]byte, error) { return ed25519.Sign(g.signer, b), nil }, Seeds: func() []Seed { return seeds },
-		Log: c.ear(), agree: c.secrets.agreement(g.key),
-	}); err != nil {
+		Log: c.ear(),
+	}
+	var leave func()
+	if c.post != nil {
+		cfg.wire, leave = c.post.open(c, g.name, addr, byte(i&1))
+	} else {
+		c.secrets.add(g.key)
+		c.listen(g, byte(i&1))
+		wg.Go(func() { g.endpoint.Run(context.Background()) })
+		cfg.Endpoint, cfg.agree = g.endpoint, c.secrets.agreement(g.key)
+		leave = func() { g.endpoint.Close() }
+	}
+	var err error
+	if g.Gossip, err = Open(cfg); err != nil {
 		c.t.Fatal(err)
 	}
 	wg.Go(func() { g.Run(ctx) })
-	g.kill = sync.OnceFunc(func() { g.endpoint.Close(); cancel(); wg.Wait() })
+	g.kill = sync.OnceFunc(func() { leave(); cancel(); wg.Wait() })
 	return g
 }
 
