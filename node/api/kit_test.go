@@ -147,6 +147,15 @@ func (f *fakes) Acknowledge(_ context.Context, app string, t names.ClientTicket)
 	return f.err
 }
 
+func (f *fakes) AppendAll(ctx context.Context, entries []*nodepb.Entry) error {
+	for _, e := range entries {
+		if _, err := f.Append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *fakes) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

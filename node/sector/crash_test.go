@@ -1,6 +1,7 @@
 package sector
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -54,6 +55,18 @@ func crashAt(t *testing.T, victim string, event nodepb.Event, after bool) {
 		wantRecords(t, r, `[{"entitled":true}]`)
 		if n := len(w.node("nic").journal.of(nodepb.Event_SUPPLIED)); n < 1 {
 			t.Error("an answer without its entry")
+		}
+		inner := w.node("nic").inner
+		for _, r := range inner.of(nodepb.Event_RESOLVED) {
+			var of []*nodepb.Entry
+			for _, a := range inner.of(nodepb.Event_SECTOR_ANSWERED) {
+				if bytes.Equal(a.GetSealSalt(), r.GetSealSalt()) {
+					of = append(of, a)
+				}
+			}
+			if !bytes.Equal(RestsOn(of), r.GetPermissionHash()) {
+				t.Error("an outcome without the answers that it was made of")
+			}
 		}
 	})
 }

@@ -93,6 +93,8 @@ type Peers interface {
 // Journal is the sector's own journal segment at this node; journal.Journal is one.
 type Journal interface {
 	Append(ctx context.Context, e *nodepb.Entry) (uint64, error)
+	// AppendAll writes entries in order, with one write if they are not too many.
+	AppendAll(ctx context.Context, entries []*nodepb.Entry) error
 	Find(ctx context.Context, q journal.Query) ([]journal.Stored, error)
 }
 
@@ -215,27 +217,14 @@ func decode(t envelope.Type, raw []byte, m proto.Message) (*envelope.Opened, err
 	return opened, nil
 }
 
-// journal makes entries durable, all at the same time so that they share syncs, also
-// when nobody waits any more.
+// journal makes entries durable, in order and together, also when nobody waits any more:
+// whoever is killed meanwhile leaves no outcome without the answers that it was made of.
 func (c *core) journal(ctx context.Context, entries ...*nodepb.Entry) error {
-	ctx = context.WithoutCancel(ctx)
-	errs := make(chan error, len(entries))
-	for _, e := range entries {
-		go func() {
-			_, err := c.Journal.Append(ctx, e)
-			errs <- err
-		}()
+	if err := c.Journal.AppendAll(context.WithoutCancel(ctx), entries); err != nil {
+		c.Log.Error("the sector's journal failed: nothing leaves", "err", err)
+		return fmt.Errorf("%w: %w", ErrJournal, err)
 	}
-	var first error
-	for range entries {
-		if err := <-errs; err != nil && first == nil {
-			first = fmt.Errorf("%w: %w", ErrJournal, err)
-		}
-	}
-	if first != nil {
-		c.Log.Error("the sector's journal failed: nothing leaves", "err", first)
-	}
-	return first
+	return nil
 }
 
 // load reads a row of the outbox; false: there is none.

@@ -339,19 +339,47 @@ type memory struct {
 func (j *memory) Append(_ context.Context, e *nodepb.Entry) (uint64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var failed error
-	if j.fail != nil {
-		var kept bool
-		if kept, failed = j.fail(e); failed != nil && !kept {
-			return 0, failed
-		}
+	kept, failed := j.fails(e)
+	if !kept {
+		return 0, failed
 	}
+	sequence, err := j.keep(e)
+	return sequence, cmpErr(failed, err)
+}
+
+// AppendAll keeps all of them or none, as one write does.
+func (j *memory) AppendAll(_ context.Context, entries []*nodepb.Entry) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var failed error
+	for _, e := range entries {
+		kept, err := j.fails(e)
+		if !kept {
+			return err
+		}
+		failed = cmpErr(failed, err)
+	}
+	for _, e := range entries {
+		_, err := j.keep(e)
+		failed = cmpErr(failed, err)
+	}
+	return failed
+}
+
+func (j *memory) fails(e *nodepb.Entry) (kept bool, err error) {
+	if j.fail != nil {
+		kept, err = j.fail(e)
+	}
+	return kept || err == nil, err
+}
+
+func (j *memory) keep(e *nodepb.Entry) (uint64, error) {
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 	s := journal.Stored{Sequence: uint64(len(j.stored)), Entry: proto.CloneOf(e), Raw: raw}
 	rand.Read(s.Salt[:])
 	s.Commitment = journal.EntryCommitment(s.Salt, raw)
 	j.stored = append(j.stored, s)
-	return s.Sequence, cmpErr(failed, err)
+	return s.Sequence, err
 }
 
 func (j *memory) Find(_ context.Context, q journal.Query) (found []journal.Stored, err error) {
