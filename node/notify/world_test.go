@@ -164,6 +164,7 @@ type testNode struct {
 	journal *journal
 	stale   bool // guarded by w.mu
 
+	parts     sync.Mutex // calls come while the node is booted anew
 	queue     *outbox.Outbox
 	inbox     *inbox.Inbox
 	publisher *Publisher
@@ -174,7 +175,16 @@ type testNode struct {
 	stopped chan struct{}
 }
 
+// called gives what answers calls.
+func (n *testNode) called() (*Publisher, *Recipient, *clearing.NotificationService) {
+	n.parts.Lock()
+	defer n.parts.Unlock()
+	return n.publisher, n.recipient, n.clearing
+}
+
 func (n *testNode) boot() {
+	n.parts.Lock()
+	defer n.parts.Unlock()
 	w, key := n.w, bytes.Repeat([]byte{1}, 32)
 	var err error
 	cfg := outbox.Config{FS: n.fs, StorageKey: key, Now: w.Now, ChunkSize: 64 << 10, SegmentSize: 256 << 10}
@@ -361,25 +371,29 @@ func carry[Req, Resp proto.Message](p *peers, ctx context.Context, method string
 
 func (p *peers) ClearNotifications(ctx context.Context, to names.NodeID, req *registrypb.ClearNotificationsRequest) (*registrypb.ClearNotificationsResponse, error) {
 	return carry(p, ctx, "clear", to, req, func(n *testNode, req *registrypb.ClearNotificationsRequest) (*registrypb.ClearNotificationsResponse, error) {
-		return n.clearing.Clear(ctx, p.self, req)
+		_, _, clearing := n.called()
+		return clearing.Clear(ctx, p.self, req)
 	})
 }
 
 func (p *peers) RecipientReady(ctx context.Context, to names.NodeID, req *nodepb.ReadyRequest) (*nodepb.ReadyResponse, error) {
 	return carry(p, ctx, "ready", to, req, func(n *testNode, req *nodepb.ReadyRequest) (*nodepb.ReadyResponse, error) {
-		return n.recipient.Ready(ctx, p.self, req)
+		_, recipient, _ := n.called()
+		return recipient.Ready(ctx, p.self, req)
 	})
 }
 
 func (p *peers) DeliverNotices(ctx context.Context, to names.NodeID, req *nodepb.DeliverRequest) (*nodepb.DeliverResponse, error) {
 	return carry(p, ctx, "deliver", to, req, func(n *testNode, req *nodepb.DeliverRequest) (*nodepb.DeliverResponse, error) {
-		return n.recipient.Deliver(ctx, p.self, req)
+		_, recipient, _ := n.called()
+		return recipient.Deliver(ctx, p.self, req)
 	})
 }
 
 func (p *peers) ReplayNotices(ctx context.Context, to names.NodeID, req *nodepb.ReplayRequest) (*nodepb.ReplayResponse, error) {
 	return carry(p, ctx, "replay", to, req, func(n *testNode, req *nodepb.ReplayRequest) (*nodepb.ReplayResponse, error) {
-		return n.publisher.ServeReplay(ctx, p.self, req)
+		publisher, _, _ := n.called()
+		return publisher.ServeReplay(ctx, p.self, req)
 	})
 }
 

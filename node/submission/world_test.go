@@ -129,6 +129,14 @@ type testNode struct {
 	happens bool // the one that it dies at takes effect
 	dead    bool
 
+	swap sync.Mutex // guards parts where calls read them
+	parts
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// parts are what is made anew when a node is booted.
+type parts struct {
 	queue     *outbox.Outbox
 	inbox     *inbox.Inbox
 	publisher *notify.Publisher
@@ -136,8 +144,6 @@ type testNode struct {
 	clearing  *clearing.NotificationService
 	source    *Source
 	declarant *Declarant
-	stop      context.CancelFunc
-	stopped   chan struct{}
 }
 
 var errDead = errors.New("the node is dead")
@@ -196,45 +202,61 @@ func (n *testNode) count(event nodepb.Event, ticket names.Ticket) (sum int) {
 	return sum
 }
 
-func (n *testNode) Get(k outbox.Key) ([]byte, error) { return n.queue.Get(k) }
+func (n *testNode) Get(k outbox.Key) ([]byte, error) { return n.now().queue.Get(k) }
 
 func (n *testNode) IDs(t outbox.Table, prefix string) ([]string, error) {
-	return n.queue.IDs(t, prefix)
+	return n.now().queue.IDs(t, prefix)
 }
 
 func (n *testNode) Write(changes ...outbox.Change) error {
-	return n.step(func() error { return n.queue.Write(changes...) })
+	return n.step(func() error { return n.now().queue.Write(changes...) })
+}
+
+// now gives the parts that answer calls, which come while the node is booted anew.
+func (n *testNode) now() parts {
+	n.swap.Lock()
+	defer n.swap.Unlock()
+	return n.parts
+}
+
+func (n *testNode) set(change func()) {
+	n.swap.Lock()
+	defer n.swap.Unlock()
+	change()
 }
 
 func (n *testNode) boot() {
 	w := n.w
-	var err error
-	if n.queue, err = outbox.Open(outbox.Config{FS: n.fs, StorageKey: bytes.Repeat([]byte{1}, 32), Now: w.Now, ChunkSize: 64 << 10, SegmentSize: 256 << 10}); err != nil {
+	queue, err := outbox.Open(outbox.Config{FS: n.fs, StorageKey: bytes.Repeat([]byte{1}, 32), Now: w.Now, ChunkSize: 64 << 10, SegmentSize: 256 << 10})
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	if n.inbox, err = inbox.Open(inbox.Config{Self: n.id, Store: n, Journal: n, Consumers: []inbox.Consumer{{Name: "office"}}, Now: w.Now}); err != nil {
+	n.set(func() { n.queue = queue })
+	p := parts{queue: queue}
+	if p.inbox, err = inbox.Open(inbox.Config{Self: n.id, Store: n, Journal: n, Consumers: []inbox.Consumer{{Name: "office"}}, Now: w.Now}); err != nil {
 		w.t.Fatal(err)
 	}
 	signer := recordtest.Key(string(n.id.Institution))
-	cfg := Config{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Journal: n, Queue: n, Inbox: n.inbox, Ask: n.ask, Now: w.Now}
-	n.publisher, err = notify.NewPublisher(notify.PublisherConfig{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Peers: n, Journal: n, Queue: n, Bounds: bounds, Now: w.Now,
+	cfg := Config{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Journal: n, Queue: n, Inbox: p.inbox, Ask: n.ask, Now: w.Now}
+	p.publisher, err = notify.NewPublisher(notify.PublisherConfig{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Peers: n, Journal: n, Queue: n, Bounds: bounds, Now: w.Now,
 		Received: func(t *clearing.Told, from names.NodeID, receipt []byte) []outbox.Change {
-			return n.declarant.Received(t, from, receipt)
+			return n.now().declarant.Received(t, from, receipt)
 		}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cfg.Publisher = n.publisher
-	n.source, n.declarant = NewSource(cfg), NewDeclarant(cfg)
-	n.recipient = notify.NewRecipient(notify.RecipientConfig{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Journal: n, Queue: n,
-		Inbox: n.inbox, Peers: n, Bounds: bounds, Now: w.Now, Declared: n.source.Declared})
-	n.clearing = clearing.NewNotificationService(clearing.NotificationConfig{Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n,
+	cfg.Publisher = p.publisher
+	p.source, p.declarant = NewSource(cfg), NewDeclarant(cfg)
+	p.recipient = notify.NewRecipient(notify.RecipientConfig{Mesh: recordtest.Mesh, Self: n.id, Signer: signer, Registry: n, Journal: n, Queue: n,
+		Inbox: p.inbox, Peers: n, Bounds: bounds, Now: w.Now, Declared: p.source.Declared})
+	p.clearing = clearing.NewNotificationService(clearing.NotificationConfig{Self: n.id, Mesh: recordtest.Mesh, Signer: signer, Registry: n,
 		Journal: notify.Rulings{Journal: n}, Bounds: bounds, Schemes: subject.Belgian(), Now: w.Now})
+	n.set(func() { n.parts = p })
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop, n.stopped = stop, make(chan struct{})
 	go func() {
 		defer close(n.stopped)
-		_ = n.publisher.Run(ctx)
+		_ = p.publisher.Run(ctx)
 	}()
 }
 
@@ -295,7 +317,7 @@ func (n *testNode) ClearNotifications(ctx context.Context, to names.NodeID, req 
 	if err != nil {
 		return nil, err
 	}
-	return other.clearing.Clear(ctx, n.id, proto.CloneOf(req))
+	return other.now().clearing.Clear(ctx, n.id, proto.CloneOf(req))
 }
 
 func (n *testNode) RecipientReady(ctx context.Context, to names.NodeID, req *nodepb.ReadyRequest) (*nodepb.ReadyResponse, error) {
@@ -303,7 +325,7 @@ func (n *testNode) RecipientReady(ctx context.Context, to names.NodeID, req *nod
 	if err != nil {
 		return nil, err
 	}
-	return other.recipient.Ready(ctx, n.id, req)
+	return other.now().recipient.Ready(ctx, n.id, req)
 }
 
 func (n *testNode) DeliverNotices(ctx context.Context, to names.NodeID, req *nodepb.DeliverRequest) (*nodepb.DeliverResponse, error) {
@@ -311,7 +333,7 @@ func (n *testNode) DeliverNotices(ctx context.Context, to names.NodeID, req *nod
 	if err != nil {
 		return nil, err
 	}
-	r, err := other.recipient.Deliver(ctx, n.id, proto.CloneOf(req))
+	r, err := other.now().recipient.Deliver(ctx, n.id, proto.CloneOf(req))
 	return answered(other, r, err)
 }
 
@@ -326,7 +348,7 @@ func (n *testNode) ask(ctx context.Context, to names.NodeID, req *nodepb.Submiss
 	if err != nil {
 		return nil, err
 	}
-	r, err := other.source.Serve(ctx, n.id, proto.CloneOf(req))
+	r, err := other.now().source.Serve(ctx, n.id, proto.CloneOf(req))
 	return answered(other, r, err)
 }
 
