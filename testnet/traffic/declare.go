@@ -22,7 +22,7 @@ const (
 	office      names.InstitutionID = "nsso" // decides on what is declared, and tells others
 	staff       names.Quality       = "staff"
 	declaredSet names.DatasetID     = "employment-relation/v1"
-	rowsAtOnce                      = 2_000
+	rowsAtOnce                      = 1_000 // as many as the API takes
 )
 
 // declaredAbout is the time of an employment relation that is declared.
