@@ -80,7 +80,7 @@ func (r *Registry) anew(refusedBy map[names.NodeID]bool) error {
 // giveUp ends a watcher whose copy cannot be relied on, and marks that.
 func (r *Registry) giveUp() error {
 	turns := append(turnsOf(r.dir), '.')
-	err := os.WriteFile(filepath.Join(r.dir, turnsFile), turns[:min(len(turns), mostTurns)], 0o600)
+	err := os.WriteFile(filepath.Join(r.dir, turnsFile), turns, 0o600)
 	if err = errors.Join(err, os.WriteFile(filepath.Join(r.dir, anewFile), nil, 0o600)); err != nil {
 		return fmt.Errorf("%w: and it could not be marked: %w", ErrGap, err)
 	}

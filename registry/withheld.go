@@ -15,10 +15,9 @@ import (
 
 // A member that lies can keep a removal from those who hear of the registry through it,
 // and sign them grants as of before (DESIGN.md, "Removals that a liar keeps back"). So every
-// replica also asks each other member directly, twice a lease, what it holds that
-// took a right away. The answer needs no trust: it is commands as their authors signed them, and
-// this replica judges them. One that it would accept, and lacks, ends its standing until it
-// has it.
+// replica also asks each other member directly, twice a lease, what it holds that took a
+// right away. The answer needs no trust: it is commands as their authors signed them, and this
+// replica judges them. One that it would accept, and lacks, ends its standing until it has it.
 
 const (
 	// removalCommands and removalBytes bound an answer, of which the last command may pass the
@@ -277,15 +276,14 @@ func (r *Registry) nothingWithheld() error {
 	valid := r.hearing().valid
 	w := &r.withheld
 	w.mu.Lock()
-	asked, wall := w.asked, w.wall
-	w.mu.Unlock()
-	if asked.IsZero() {
+	defer w.mu.Unlock()
+	if w.asked.IsZero() {
 		return errors.New("not every member was asked yet what takes rights away")
 	}
-	if time.Since(asked) > valid || r.cfg.Now().Round(0).Sub(wall) > valid+r.cfg.Genesis.Bounds.Skew {
+	if time.Since(w.asked) > valid || r.cfg.Now().Round(0).Sub(w.wall) > valid+r.cfg.Genesis.Bounds.Skew {
 		return errors.New("the members have not been asked for too long what takes rights away")
 	}
-	if hash, l := r.overdue(0); l != nil {
+	if hash, l := w.overdue(r, 0); l != nil {
 		return fmt.Errorf("a member shows a removal of a right that this replica lacks, command %x", hash[:8])
 	}
 	return nil
@@ -296,6 +294,11 @@ func (r *Registry) overdue(more time.Duration) (agree.CommandHash, *lack) {
 	w := &r.withheld
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.overdue(r, more)
+}
+
+// overdue is that of the registry r, whose withheld this is; the caller holds mu.
+func (w *withheld) overdue(r *Registry, more time.Duration) (agree.CommandHash, *lack) {
 	for _, lacking := range w.lacking {
 		for hash, l := range lacking {
 			if time.Since(l.since) < more {

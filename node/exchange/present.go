@@ -134,6 +134,7 @@ func (x *consultation) took(a attempt, r *reply, silent *bool, others bool) (set
 	}
 	return false, false
 }
+
 func (x *consultation) presentTo(ctx context.Context, end time.Time, to names.NodeID, p *permit) (*nodepb.PresentResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(x.cfg.PresentTimeout, time.Until(end)))
 	defer cancel()

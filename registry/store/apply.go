@@ -34,16 +34,11 @@ func (s *Store) ApplyBatch(entries []Entry) ([]record.Result, error) {
 // not hold: there may be fewer results than commands. An error that is not
 // record.ErrOldProgram is of the store's reading.
 func (s *Store) Try(envelopes [][]byte) (results []record.Result, err error) {
-	s.apply.Lock()
-	defer s.apply.Unlock()
-	if s.failed != nil {
-		return nil, s.failed
-	}
-	g, err := s.use()
+	g, done, err := s.judging()
 	if err != nil {
 		return nil, err
 	}
-	defer g.users.Done()
+	defer done()
 	w := newWriter(g)
 	defer w.discard()
 	next := s.applied.Load() + 1
@@ -58,6 +53,19 @@ func (s *Store) Try(envelopes [][]byte) (results []record.Result, err error) {
 		results = append(results, res)
 	}
 	return results, nil
+}
+
+// judging gives the tables to who decides on commands, one at a time, until done.
+func (s *Store) judging() (g *generation, done func(), err error) {
+	s.apply.Lock()
+	if err = s.failed; err == nil {
+		g, err = s.use()
+	}
+	if err != nil {
+		s.apply.Unlock()
+		return nil, nil, err
+	}
+	return g, func() { g.users.Done(); s.apply.Unlock() }, nil
 }
 
 // RefusedError tells of a command that a follower was sent as accepted and that is
@@ -80,16 +88,11 @@ func (s *Store) ApplyAccepted(entries []Entry) error {
 }
 
 func (s *Store) takeBatch(entries []Entry, strict bool) ([]record.Result, error) {
-	s.apply.Lock()
-	defer s.apply.Unlock()
-	if s.failed != nil {
-		return nil, s.failed
-	}
-	g, err := s.use()
+	g, done, err := s.judging()
 	if err != nil {
 		return nil, err
 	}
-	defer g.users.Done()
+	defer done()
 	results, err := s.applyBatch(g, entries, strict)
 	var refused *RefusedError
 	if errors.As(err, &refused) {
