@@ -94,7 +94,7 @@ func (files) OpenSnapshots(dir string, log hclog.Logger) (raft.SnapshotStore, er
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
 	}
-	return s, nil
+	return inPieces{s, dir}, nil
 }
 
 // State implements Disk.

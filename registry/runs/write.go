@@ -17,8 +17,9 @@ const (
 	blockSize = 4 << 10
 	maxKey    = 1 << 10
 	maxValue  = 256 << 20
-	// syncEvery keeps a large file from waiting for the disk in one piece at its end.
-	syncEvery = 32 << 20
+	// syncEvery keeps a large file from waiting for the disk in one piece at its end, and
+	// those who sync something else meanwhile from waiting for more than a piece.
+	syncEvery = 4 << 20
 )
 
 // Writer writes one run. It is not safe for concurrent use.

@@ -104,6 +104,7 @@ type sealingSink struct {
 	seal   cipher.AEAD
 	chunk  []byte
 	number uint64
+	closed bool
 }
 
 func (s *sealingSink) Write(b []byte) (int, error) {
@@ -128,8 +129,12 @@ func (s *sealingSink) flush(last bool) error {
 	return err
 }
 
-// Close seals the last chunk and makes the snapshot durable.
+// Close seals the last chunk and makes the snapshot durable; closed already, it does nothing.
 func (s *sealingSink) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	if err := s.flush(true); err != nil {
 		return errors.Join(err, s.SnapshotSink.Cancel())
 	}
