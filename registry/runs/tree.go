@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 // Tree is the runs in one folder. It is safe for concurrent use, except that versions
@@ -32,8 +34,11 @@ type Version struct {
 	users int    // guarded by Tree.mu; one for being current, or for being made
 
 	// Above is for whoever keeps newer rows elsewhere, to note which there may be.
-	Above *Above
+	Above *seen.Keys
 }
+
+// rowsAbove is how many rows Version.Above is made for.
+const rowsAbove = 2_048
 
 // Run is a run that was written, and is of no version yet.
 type Run struct{ r *run }
@@ -46,7 +51,7 @@ func Open(dir string, key, manifest []byte) (_ *Tree, err error) {
 		return nil, err
 	}
 	t := &Tree{dir: dir, key: key, versions: make(map[uint64]*Version)}
-	v := &Version{tree: t, users: 1, Above: new(Above)}
+	v := &Version{tree: t, users: 1, Above: seen.For(rowsAbove)}
 	var numbers []uint64
 	if v.id, numbers, err = readManifest(manifest); err != nil {
 		return nil, err
@@ -220,7 +225,9 @@ func (r *Run) Drop() error { return errors.Join(r.r.f.Close(), os.Remove(r.r.pat
 
 // With makes the version that has one more run, the newest; v must be acquired. It may be acquired by its
 // id from now on, so that who sees its manifest finds it. Install or Release comes next.
-func (v *Version) With(r *Run) *Version { return v.make(append([]*run{r.r}, v.runs...), new(Above)) }
+func (v *Version) With(r *Run) *Version {
+	return v.make(append([]*run{r.r}, v.runs...), seen.For(rowsAbove))
+}
 
 // Replace makes the version in which a merged run stands in place of those it was made of.
 func (v *Version) Replace(m *Merge, by *Run) (*Version, error) {
@@ -238,7 +245,7 @@ func (v *Version) Replace(m *Merge, by *Run) (*Version, error) {
 	return nil, errors.New("the merged runs are not of this version")
 }
 
-func (v *Version) make(runs []*run, above *Above) *Version {
+func (v *Version) make(runs []*run, above *seen.Keys) *Version {
 	for _, r := range runs {
 		r.refs.Add(1)
 	}

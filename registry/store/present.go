@@ -11,6 +11,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/crossroads-mesh/crossroads/registry/runs"
+	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 // base is what is settled: one version of the database, and the runs that belong to it.
@@ -19,6 +20,8 @@ type base struct {
 	txn     *badger.Txn
 	version *runs.Version // acquired; nil in memory
 	users   int           // guarded by generation.mu
+
+	histories *seen.Keys // the generation's
 }
 
 func (b *base) discard() {
@@ -54,7 +57,7 @@ func (d *delta) sorted() []string {
 // newBase begins to read the database as it stands, with the runs in use. No commit may be
 // under way.
 func (g *generation) newBase() *base {
-	return &base{txn: g.db.NewTransaction(false), version: g.currentRuns(), users: 1}
+	return &base{txn: g.db.NewTransaction(false), version: g.currentRuns(), users: 1, histories: g.histories}
 }
 
 // acquire gives the present; letGo ends the use of its base.

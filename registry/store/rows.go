@@ -8,6 +8,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/runs"
+	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 // manifestKey is the row that says which runs count. It is no row of the tables, which
@@ -17,17 +18,18 @@ var manifestKey = []byte("\xffruns")
 // rows is a record.Getter on what is decided and not settled, on one transaction, and on
 // the version of the runs that belongs to it (runs.go). It is not safe for concurrent use.
 type rows struct {
-	above   []*delta // oldest first
-	txn     *badger.Txn
-	version *runs.Version // nil: everything is in the database
-	reader  *runs.Reader  // of version
+	above     []*delta // oldest first
+	txn       *badger.Txn
+	version   *runs.Version // nil: everything is in the database
+	reader    *runs.Reader  // of version
+	histories *seen.Keys    // of rows in the database, of those on numbers; nil: of any
 }
 
 func newRows(b *base, above []*delta) rows { return b.readWith(new(runs.Reader), above) }
 
 // readWith is newRows with a reader of the caller's, which is closed.
 func (b *base) readWith(reader *runs.Reader, above []*delta) rows {
-	r := rows{above: above, txn: b.txn, version: b.version}
+	r := rows{above: above, txn: b.txn, version: b.version, histories: b.histories}
 	if r.version != nil {
 		reader.Of(r.version)
 		r.reader = reader
@@ -48,6 +50,9 @@ func (r rows) Get(k []byte) ([]byte, error) {
 		if v, ok := r.above[i].rows[string(k)]; ok {
 			return bytes.Clone(orNone(v)), nil
 		}
+	}
+	if r.histories != nil && record.OfHistory(k) && !r.histories.May(k) {
+		return nil, nil
 	}
 	if r.version == nil || !record.OfDirectory(k) {
 		return r.fromDatabase(k)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/runs"
 )
@@ -241,17 +243,22 @@ func (g *generation) write(c changed, s spilled, n int, by *writer) error {
 	return nil
 }
 
+// setPlain writes a row that is not of the directory, or of one in memory.
+func (g *generation) setPlain(txn *badger.Txn, k, v []byte) error {
+	if len(v) == 0 {
+		return txn.Delete(k)
+	}
+	if record.OfHistory(k) {
+		g.histories.Add(k)
+	}
+	return txn.Set(k, v)
+}
+
 func (g *generation) commitRows(c changed, s spilled) error {
 	txn := g.db.NewTransaction(true)
 	defer txn.Discard()
 	for k, v := range c.plain {
-		var err error
-		if len(v) == 0 {
-			err = txn.Delete([]byte(k))
-		} else {
-			err = txn.Set([]byte(k), v)
-		}
-		if err != nil {
+		if err := g.setPlain(txn, []byte(k), v); err != nil {
 			return err
 		}
 	}

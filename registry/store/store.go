@@ -23,6 +23,7 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 	"github.com/crossroads-mesh/crossroads/registry/record"
+	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 var (
@@ -80,7 +81,8 @@ type generation struct {
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 
-	layers *layers // nil in memory
+	layers    *layers    // nil in memory
+	histories *seen.Keys // of all rows on numbers that were ever in the database
 
 	mu    sync.Mutex
 	moved sync.Cond // there is another present, or nothing is decided any more
@@ -136,7 +138,7 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{db: db, dir: dir, names: new(record.Interned)}
+	g := &generation{db: db, dir: dir, names: new(record.Interned), histories: historiesIn(db)}
 	g.moved.L = &g.mu
 	if dir != "" {
 		if err := g.openLayers(cfg.Key, s.limits, cfg.Log); err != nil {

@@ -51,6 +51,11 @@ func dumpRows(t testing.TB, g record.Getter) map[string]string {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	for k, v := range all { // a row is found, or not, before it is looked for in the database
+		if got, err := g.Get([]byte(k)); err != nil || string(got) != v {
+			t.Fatalf("row %q is %q in a scan, %q alone: %v", k, v, got, err)
+		}
+	}
 	return all
 }
 
