@@ -20,6 +20,8 @@ const (
 	// syncEvery keeps a large file from waiting for the disk in one piece at its end, and
 	// those who sync something else meanwhile from waiting for more than a piece.
 	syncEvery = 4 << 20
+	// addsAtOnce is how many keys are added to the filter at once, see filter.add.
+	addsAtOnce = 1 << 10
 )
 
 // Writer writes one run. It is not safe for concurrent use.
@@ -33,6 +35,7 @@ type Writer struct {
 	index []byte
 	first []byte // key of the last block begun
 	bits  filter
+	adds  []uint64 // hashes of keys that bits lacks
 
 	rows, blocks uint64
 	unsynced     int
@@ -80,9 +83,17 @@ func (w *Writer) Add(key, value []byte) error {
 	w.block = appendKey(w.block, prev, key)
 	w.block = append(binary.AppendUvarint(w.block, uint64(len(value))), value...)
 	w.last = append(w.last[:0], key...)
-	w.bits.add(key)
+	if w.adds = append(w.adds, hashOf(key)); len(w.adds) == addsAtOnce {
+		w.filter()
+	}
 	w.rows++
 	return nil
+}
+
+// filter adds what the filter lacks.
+func (w *Writer) filter() {
+	w.bits.add(w.adds...)
+	w.adds = w.adds[:0]
 }
 
 func appendKey(b, prev, key []byte) []byte {
@@ -133,6 +144,7 @@ func (w *Writer) finish() error {
 	if err != nil {
 		return err
 	}
+	w.filter()
 	bits, err := w.part(partFilter, 0, w.bits)
 	if err != nil {
 		return err
