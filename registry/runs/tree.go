@@ -175,9 +175,10 @@ func (v *Version) Runs() (n int, rows uint64, bytes int64) {
 	return len(v.runs), rows, bytes
 }
 
-// Write writes a run, durably. Rows come in order of key, at most atMost of them.
-func (t *Tree) Write(atMost uint64, rows iter.Seq2[[]byte, []byte]) (*Run, error) {
-	return t.write(atMost, func(w *Writer) error {
+// Write writes a run, durably. Rows come in order of key. Its filter is made for so many of
+// them; when there are more, more is read to find that a row is not there.
+func (t *Tree) Write(filterFor uint64, rows iter.Seq2[[]byte, []byte]) (*Run, error) {
+	return t.write(filterFor, func(w *Writer) error {
 		for k, v := range rows {
 			if err := w.Add(k, v); err != nil {
 				return err
@@ -187,12 +188,12 @@ func (t *Tree) Write(atMost uint64, rows iter.Seq2[[]byte, []byte]) (*Run, error
 	})
 }
 
-func (t *Tree) write(atMost uint64, fill func(*Writer) error) (*Run, error) {
+func (t *Tree) write(filterFor uint64, fill func(*Writer) error) (*Run, error) {
 	t.mu.Lock()
 	t.file++
 	number := t.file
 	t.mu.Unlock()
-	w, err := create(t.path(number), t.key, atMost)
+	w, err := create(t.path(number), t.key, filterFor)
 	if err != nil {
 		return nil, err
 	}

@@ -42,8 +42,8 @@ type Writer struct {
 	sealed       []byte // scratch
 }
 
-// create begins a run that will have about rows rows, no fewer.
-func create(path string, key []byte, rows uint64) (*Writer, error) {
+// create begins a run, with a filter for so many rows.
+func create(path string, key []byte, filterFor uint64) (*Writer, error) {
 	salt := make([]byte, saltSize)
 	_, _ = rand.Read(salt) // never fails
 	s, err := newSeal(key, salt)
@@ -54,7 +54,7 @@ func create(path string, key []byte, rows uint64) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{path: path, f: f, w: bufio.NewWriterSize(f, 256<<10), seal: s, bits: newFilter(rows)}
+	w := &Writer{path: path, f: f, w: bufio.NewWriterSize(f, 256<<10), seal: s, bits: newFilter(filterFor)}
 	if err := w.put(append([]byte(magic), salt...)); err != nil {
 		return nil, errors.Join(err, w.abort())
 	}

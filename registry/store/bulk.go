@@ -25,8 +25,8 @@ import (
 // each row (record.Replay), sorts that in portions into runs of their own, sealed as all
 // runs are, and folds them in order of key into the one run that stays.
 const (
-	portionItems = 4 << 20
-	portionBytes = 192 << 20
+	portionItems = 3 << 20
+	portionBytes = 144 << 20
 	chunkBits    = 20 // chunks of a megabyte; the effects of one command on one row fit well
 )
 
@@ -148,7 +148,7 @@ func (g *gathering) flush() error {
 	}
 	g.writes.Go(func() error {
 		full.sort()
-		run, err := g.tree.Write(uint64(len(full.items)), full.rows)
+		run, err := g.tree.Write(0, full.rows) // nobody looks for a key in it: its filter need tell nothing
 		if err != nil {
 			return err
 		}
