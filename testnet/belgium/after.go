@@ -157,12 +157,9 @@ func (r *run) writeSnapshots(ctx context.Context, members ...names.InstitutionID
 	return nil
 }
 
-// catchUp makes an empty node a member and times until it holds everything.
+// catchUp makes an empty node a member, or, when an earlier run did, takes that member's disk
+// away, and times until it holds everything.
 func (r *run) catchUp(ctx context.Context) error {
-	if r.grown {
-		r.say("an earlier run made %s a member: that is not measured again", r.newcomer)
-		return nil
-	}
 	leader, _, err := r.leader(ctx)
 	if err != nil {
 		return err
@@ -173,7 +170,12 @@ func (r *run) catchUp(ctx context.Context) error {
 	}
 	probes := r.probe(leader)
 	began := time.Now()
-	if err := r.net.Promote(ctx, r.newcomer); err != nil {
+	if r.grown {
+		err = r.replaceDisk(r.newcomer)
+	} else {
+		err = r.net.Promote(ctx, r.newcomer)
+	}
+	if err != nil {
 		return err
 	}
 	var peak int64
@@ -200,6 +202,11 @@ func (r *run) catchUp(ctx context.Context) error {
 	r.report.CatchUp.Reads, _, _ = probes.end()
 	r.say("an empty member held everything after %.1f s, with at most %d MB", r.report.CatchUp.Seconds, peak)
 	return nil
+}
+
+// replaceDisk starts a member anew that has lost all it kept of the registry.
+func (r *run) replaceDisk(id names.InstitutionID) error {
+	return errors.Join(r.net.StopNode(id), os.RemoveAll(r.registryDir(id)), r.net.StartNode(id, nil))
 }
 
 // forgetPages has the operating system drop what it keeps in memory of the files in dir.

@@ -57,7 +57,7 @@ type run struct {
 }
 
 // Repeatable is what can be measured again in a folder that was kept.
-var Repeatable = []string{"lookups", "restart", "snapshot", "commits"}
+var Repeatable = []string{"lookups", "restart", "snapshot", "catch-up", "commits"}
 
 // ErrAgain is the error for what is not one of Repeatable.
 var ErrAgain = errors.New("cannot be measured again")
@@ -113,7 +113,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		do   func(context.Context) error
 	}{
 		{"admit", r.admit}, {"load", r.load}, {"settle", r.settle}, {"lookups", r.lookups}, {"restart", r.restart},
-		{"snapshot", r.snapshot}, {"catch up", r.catchUp}, {"commits", r.commits},
+		{"snapshot", r.snapshot}, {"catch-up", r.catchUp}, {"commits", r.commits},
 	} {
 		if slices.Contains(r.state.Done, phase.name) {
 			continue
@@ -163,9 +163,14 @@ func (r *run) pid(id names.InstitutionID) int {
 	return 0
 }
 
-// leader names the member that leads, and another one.
+// leader names the member that leads, and another one. The newcomer, if it leads, hands over.
 func (r *run) leader(ctx context.Context) (leader, follower names.InstitutionID, err error) {
 	for ctx.Err() == nil {
+		if st, err := r.net.Client(r.newcomer).RegistryStatus(ctx); err == nil && st.State == "leader" {
+			if err := r.net.Client(r.newcomer).TransferLeader(ctx, ""); err != nil {
+				r.say("%s leads, and did not hand over: %v", r.newcomer, err)
+			}
+		}
 		for _, m := range r.members {
 			st, err := r.net.Client(m).RegistryStatus(ctx)
 			if err != nil || st.State != "leader" {
