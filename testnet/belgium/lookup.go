@@ -22,6 +22,7 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/store"
 	"github.com/crossroads-mesh/crossroads/registry/subject"
+	"github.com/crossroads-mesh/crossroads/testnet"
 )
 
 const (
@@ -130,6 +131,26 @@ func (r *run) untilReading(ctx context.Context, nodes []names.InstitutionID) err
 				break
 			}
 			if err := pause(ctx, poll); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// HaveRead waits until the nodes of a network have read through what they keep of the registry,
+// which each does once after its start.
+func HaveRead(ctx context.Context, n *testnet.Network) error {
+	for _, node := range n.Endpoints().Nodes {
+		for {
+			st, err := n.Client(node.Institution).RegistryStatus(ctx)
+			if err != nil {
+				return err
+			}
+			if !st.Verifying {
+				break
+			}
+			if err := pause(ctx, 10*poll); err != nil {
 				return err
 			}
 		}

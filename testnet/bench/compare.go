@@ -160,6 +160,10 @@ func (r *runner) directories(ctx context.Context) (err error) {
 		if err := add(n, err, 0); err != nil {
 			return err
 		}
+		r.say("its nodes read through what they keep")
+		if err := belgium.HaveRead(ctx, n); err != nil {
+			return err
+		}
 	}
 	r.report.Directories, err = r.compare(ctx, networks, all)
 	return err
