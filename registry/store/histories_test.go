@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/record/recordtest"
 	"github.com/crossroads-mesh/crossroads/registry/registrypb"
@@ -61,6 +63,9 @@ func TestHistories(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, dir, w)
+	if !s.current.histories.whole {
+		t.Error("reopened, it asks the database for every number")
+	}
 	check("reopened", s, 200)
 	cancel(s, 4, 200, persons)
 	check("written to when reopened", s, persons)
@@ -69,4 +74,40 @@ func TestHistories(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("restored", other, 200)
+}
+
+// TestHistoriesLeftOut: where not as many are found as were written, because Badger left out
+// what it could not read, or because nobody counted them, the database is asked.
+func TestHistoriesLeftOut(t *testing.T) {
+	for what, leaveOut := range map[string]func(*badger.Txn) error{
+		"a row": func(txn *badger.Txn) error {
+			return txn.Delete(append(record.HistoryPrefix(), "ssin\x00"+recordtest.Person(1)...))
+		},
+		"their number": func(txn *badger.Txn) error { return txn.Delete(historiesKey) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, dir := recordtest.New(t, "alpha", "beta", "gamma"), t.TempDir()
+			s := open(t, dir, w)
+			apply(t, s, Entry{1, w.Admit(&registrypb.Institution{Id: "register", Type: "register", NumberSchemes: []string{"ssin"}})})
+			var events registrypb.NumberEvents
+			for i := range 3 {
+				events.Events = append(events.Events, &registrypb.NumberEvent{Subject: recordtest.SSIN(recordtest.Person(i)), Kind: registrypb.NumberEvent_CANCELLED})
+			}
+			if r := apply(t, s, Entry{2, w.Sign(w.Draft("register", &registrypb.Command_SetNumbers{SetNumbers: &events}), "register")}); !r[0].Accepted {
+				t.Fatal(r[0].Refusal)
+			}
+			if got := s.current.histories; !got.whole || got.count != 3 {
+				t.Fatalf("%d counted, whole: %v", got.count, got.whole)
+			}
+			meddle(t, s, leaveOut)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, dir, w)
+			if s.current.histories.whole {
+				t.Error("what was found counts as all there is")
+			}
+			dump(t, s) // finds each row alone, too
+		})
+	}
 }

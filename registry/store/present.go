@@ -11,7 +11,6 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/crossroads-mesh/crossroads/registry/runs"
-	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 // base is what is settled: one version of the database, and the runs that belong to it.
@@ -21,7 +20,7 @@ type base struct {
 	version *runs.Version // acquired; nil in memory
 	users   int           // guarded by generation.mu
 
-	histories *seen.Keys // the generation's
+	histories *histories // the generation's
 }
 
 func (b *base) discard() {

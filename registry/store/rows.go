@@ -8,7 +8,6 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry/record"
 	"github.com/crossroads-mesh/crossroads/registry/runs"
-	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 // manifestKey is the row that says which runs count. It is no row of the tables, which
@@ -22,7 +21,7 @@ type rows struct {
 	txn       *badger.Txn
 	version   *runs.Version // nil: everything is in the database
 	reader    *runs.Reader  // of version
-	histories *seen.Keys    // of rows in the database, of those on numbers; nil: of any
+	histories *histories    // of the database; nil: it is asked
 }
 
 func newRows(b *base, above []*delta) rows { return b.readWith(new(runs.Reader), above) }
@@ -51,7 +50,7 @@ func (r rows) Get(k []byte) ([]byte, error) {
 			return bytes.Clone(orNone(v)), nil
 		}
 	}
-	if r.histories != nil && record.OfHistory(k) && !r.histories.May(k) {
+	if r.histories.none(k) {
 		return nil, nil
 	}
 	if r.version == nil || !record.OfDirectory(k) {
@@ -144,7 +143,7 @@ func (r rows) scanDatabase(prefix, start []byte, fn func(k, v []byte) error) err
 	defer it.Close()
 	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
 		k := it.Item().KeyCopy(nil)
-		if bytes.Equal(k, manifestKey) {
+		if k[0] == manifestKey[0] { // the replica's own
 			continue
 		}
 		v, err := it.Item().ValueCopy(nil)

@@ -245,11 +245,13 @@ func (g *generation) write(c changed, s spilled, n int, by *writer) error {
 
 // setPlain writes a row that is not of the directory, or of one in memory.
 func (g *generation) setPlain(txn *badger.Txn, k, v []byte) error {
+	if record.OfHistory(k) {
+		if err := g.histories.note(txn, k, v); err != nil {
+			return err
+		}
+	}
 	if len(v) == 0 {
 		return txn.Delete(k)
-	}
-	if record.OfHistory(k) {
-		g.histories.Add(k)
 	}
 	return txn.Set(k, v)
 }
@@ -261,6 +263,9 @@ func (g *generation) commitRows(c changed, s spilled) error {
 		if err := g.setPlain(txn, []byte(k), v); err != nil {
 			return err
 		}
+	}
+	if err := g.histories.save(txn); err != nil {
+		return err
 	}
 	l := g.layers
 	if l == nil {

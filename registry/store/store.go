@@ -23,7 +23,6 @@ import (
 
 	"github.com/crossroads-mesh/crossroads/registry/badgerdb"
 	"github.com/crossroads-mesh/crossroads/registry/record"
-	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
 var (
@@ -81,8 +80,8 @@ type generation struct {
 	dir   string
 	users sync.WaitGroup // open reads; Add only under Store.mu while current
 
-	layers    *layers    // nil in memory
-	histories *seen.Keys // of all rows on numbers that were ever in the database
+	layers    *layers // nil in memory
+	histories *histories
 
 	mu    sync.Mutex
 	moved sync.Cond // there is another present, or nothing is decided any more
@@ -138,8 +137,11 @@ func (s *Store) open(dir string, noSync bool) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{db: db, dir: dir, names: new(record.Interned), histories: historiesIn(db)}
+	g := &generation{db: db, dir: dir, names: new(record.Interned)}
 	g.moved.L = &g.mu
+	if g.histories, err = historiesIn(db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if dir != "" {
 		if err := g.openLayers(cfg.Key, s.limits, cfg.Log); err != nil {
 			return nil, errors.Join(err, db.Close())
