@@ -3,20 +3,17 @@ package registry
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 )
 
-// syncEvery is how much of a snapshot is written before it is synced. Raft's store syncs a
-// file once, at its end: whoever syncs anything else on that disk, as each exchange does,
-// waits then until all of it is there, a third of a second for a country's 820 MB. In pieces
-// nobody waits for more than one of them.
-const syncEvery = 4 << 20
-
-// inPieces is raft's store of snapshots in files, which syncs what is written in pieces.
+// inPieces is raft's store of snapshots in files, which syncs what is written in pieces: raft
+// syncs a snapshot once, at its end.
 type inPieces struct {
 	*raft.FileSnapshotStore
 	dir string // that it was opened in
@@ -32,30 +29,23 @@ func (s inPieces) Create(v raft.SnapshotVersion, index, term uint64, c raft.Conf
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sync a snapshot in pieces: %w", err), sink.Cancel())
 	}
-	return &pieces{SnapshotSink: sink, file: f}, nil
-}
-
-// syncer is the file of a snapshot.
-type syncer interface {
-	Sync() error
-	io.Closer
+	return &pieces{SnapshotSink: sink, sync: f.Sync, end: sync.OnceValue(f.Close)}, nil
 }
 
 // pieces is a snapshot being written.
 type pieces struct {
 	raft.SnapshotSink
-	file     syncer // nil: ended
-	unsynced int
+	written   pace.Written
+	sync, end func() error // of its file, opened once more; end may be called again
 }
 
 // Write appends; its error may be that of a piece written before.
 func (p *pieces) Write(b []byte) (int, error) {
 	n, err := p.SnapshotSink.Write(b)
-	if p.unsynced += n; err != nil || p.unsynced < syncEvery || p.file == nil {
+	if err != nil || !p.written.Due(n) {
 		return n, err
 	}
-	p.unsynced = 0
-	return n, p.file.Sync()
+	return n, p.sync()
 }
 
 // Close ends the snapshot: its last piece is synced, and then it counts. Raft closes again
@@ -64,12 +54,3 @@ func (p *pieces) Close() error { return errors.Join(p.end(), p.SnapshotSink.Clos
 
 // Cancel removes what was written, unless it was closed.
 func (p *pieces) Cancel() error { return errors.Join(p.end(), p.SnapshotSink.Cancel()) }
-
-func (p *pieces) end() error {
-	f := p.file
-	if f == nil {
-		return nil
-	}
-	p.file = nil
-	return f.Close()
-}

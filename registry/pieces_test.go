@@ -10,23 +10,14 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 )
 
 // counted counts how often a file is synced; the fail-th time it fails.
-type counted struct {
-	syncer
-	syncs, fail int
-}
+type counted struct{ syncs, fail int }
 
 var errDisk = errors.New("the disk failed")
-
-func (c *counted) Sync() error {
-	c.syncs++
-	if c.syncs == c.fail {
-		return errDisk
-	}
-	return c.syncer.Sync()
-}
 
 func beginSnapshot(t *testing.T, dir string) (raft.SnapshotStore, *pieces, *counted) {
 	t.Helper()
@@ -39,8 +30,13 @@ func beginSnapshot(t *testing.T, dir string) (raft.SnapshotStore, *pieces, *coun
 		t.Fatal(err)
 	}
 	p := sink.(*pieces)
-	c := &counted{syncer: p.file}
-	p.file = c
+	c, sync := new(counted), p.sync
+	p.sync = func() error {
+		if c.syncs++; c.syncs == c.fail {
+			return errDisk
+		}
+		return sync()
+	}
 	return s, p, c
 }
 
@@ -48,13 +44,13 @@ func beginSnapshot(t *testing.T, dir string) (raft.SnapshotStore, *pieces, *coun
 func TestSnapshotInPieces(t *testing.T) {
 	s, p, c := beginSnapshot(t, t.TempDir())
 	const write = 64 << 10
-	want := bytes.Repeat([]byte("a page of history"), 3*syncEvery/17+100)
+	want := bytes.Repeat([]byte("a page of history"), 3*pace.SyncEvery/17+100)
 	for b := want; len(b) > 0; {
 		n := min(write, len(b))
 		if _, err := p.Write(b[:n]); err != nil {
 			t.Fatal(err)
 		}
-		if b = b[n:]; (len(want)-len(b))/syncEvery != c.syncs {
+		if b = b[n:]; (len(want)-len(b))/pace.SyncEvery != c.syncs {
 			t.Fatalf("synced %d times after %d bytes", c.syncs, len(want)-len(b))
 		}
 	}
@@ -82,11 +78,11 @@ func TestSnapshotPieceNotSynced(t *testing.T) {
 	dir := t.TempDir()
 	s, p, c := beginSnapshot(t, dir)
 	c.fail = 2
-	piece := make([]byte, syncEvery)
-	if _, err := p.Write(piece); err != nil {
+	full := make([]byte, pace.SyncEvery)
+	if _, err := p.Write(full); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Write(piece); !errors.Is(err, errDisk) {
+	if _, err := p.Write(full); !errors.Is(err, errDisk) {
 		t.Fatal("the failure is kept silent:", err)
 	}
 	if err := p.Cancel(); err != nil {

@@ -1,5 +1,6 @@
 // Package pace keeps work that nobody waits for out of the way of work that somebody
-// waits for: after each few milliseconds it rests for a multiple of them.
+// waits for: after each few milliseconds it rests for a multiple of them (Pace), and what it
+// writes is synced in pieces (Written).
 package pace
 
 import (

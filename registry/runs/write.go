@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/crossroads-mesh/crossroads/registry/pace"
 )
 
 const (
@@ -17,9 +19,6 @@ const (
 	blockSize = 4 << 10
 	maxKey    = 1 << 10
 	maxValue  = 256 << 20
-	// syncEvery keeps a large file from waiting for the disk in one piece at its end, and
-	// those who sync something else meanwhile from waiting for more than a piece.
-	syncEvery = 4 << 20
 	// addsAtOnce is how many keys are added to the filter at once, see filter.add.
 	addsAtOnce = 1 << 10
 )
@@ -38,7 +37,7 @@ type Writer struct {
 	adds  []uint64 // hashes of keys that bits lacks
 
 	rows, blocks uint64
-	unsynced     int
+	written      pace.Written
 	sealed       []byte // scratch
 }
 
@@ -126,10 +125,9 @@ func (w *Writer) put(b []byte) error {
 	if _, err := w.w.Write(b); err != nil {
 		return err
 	}
-	if w.unsynced += len(b); w.unsynced < syncEvery {
+	if !w.written.Due(len(b)) {
 		return nil
 	}
-	w.unsynced = 0
 	return errors.Join(w.w.Flush(), w.f.Sync())
 }
 
