@@ -63,12 +63,12 @@ func OfIndex(key []byte) bool { return len(key) == 1 && key[0] == tabApplied }
 // that grows to the size of a country.
 func OfDirectory(key []byte) bool { return len(key) > 0 && key[0] == tabReferences }
 
+// DirectoryPrefix begins the keys of which OfDirectory is true, and no others.
+func DirectoryPrefix() []byte { return []byte{tabReferences} }
+
 // OfHistory reports whether a row says what became of one subject's number. Every decision on
 // a subject asks for it, and there is none for most.
 func OfHistory(key []byte) bool { return len(key) > 0 && key[0] == tabNumber }
 
 // HistoryPrefix begins the keys of which OfHistory is true, and no others.
 func HistoryPrefix() []byte { return []byte{tabNumber} }
-
-// DirectoryPrefix begins the keys of which OfDirectory is true, and no others.
-func DirectoryPrefix() []byte { return []byte{tabReferences} }

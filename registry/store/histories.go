@@ -10,10 +10,6 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/seen"
 )
 
-// historiesKey is the row that says how many rows on numbers there are. As manifestKey it is
-// no row of the tables.
-var historiesKey = []byte("\xffhistories")
-
 // newHistories is for how many rows on numbers more than there are a set of them is made.
 const newHistories = 64 << 10
 

@@ -10,9 +10,16 @@ import (
 	"github.com/crossroads-mesh/crossroads/registry/runs"
 )
 
-// manifestKey is the row that says which runs count. It is no row of the tables, which
-// all replicas share: how a replica lays its rows out is its own affair.
-var manifestKey = []byte("\xffruns")
+// own begins the keys of rows that are not of the tables, which all replicas share: how a
+// replica lays its rows out is its own affair.
+const own = "\xff"
+
+var (
+	// manifestKey is the row that says which runs count.
+	manifestKey = []byte(own + "runs")
+	// historiesKey is the row that says how many rows on numbers there are.
+	historiesKey = []byte(own + "histories")
+)
 
 // rows is a record.Getter on what is decided and not settled, on one transaction, and on
 // the version of the runs that belongs to it (runs.go). It is not safe for concurrent use.
@@ -143,7 +150,7 @@ func (r rows) scanDatabase(prefix, start []byte, fn func(k, v []byte) error) err
 	defer it.Close()
 	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
 		k := it.Item().KeyCopy(nil)
-		if k[0] == manifestKey[0] { // the replica's own
+		if bytes.HasPrefix(k, []byte(own)) {
 			continue
 		}
 		v, err := it.Item().ValueCopy(nil)
