@@ -29,7 +29,7 @@ const (
 )
 
 func (r *run) commits(ctx context.Context) (err error) {
-	if err := HaveRead(ctx, r.net); err != nil { // they have the same processors
+	if err := r.untilRead(ctx, append(r.members[:len(r.members):len(r.members)], r.newcomer)); err != nil { // they have the same processors
 		return err
 	}
 	if r.report.Commits, err = commits(ctx, r.Dir, r.country, commitsFor); err != nil {

@@ -96,9 +96,11 @@ func (r *run) lookTwice(ctx context.Context, open func() (*store.Store, error), 
 		return err
 	}
 	r.say("look-ups while the members read what they keep: p50 %.1f µs, p99 %.1f µs", r.report.LookupStarted.P50, r.report.LookupStarted.P99)
+	began := time.Now()
 	if err := r.untilRead(ctx, others); err != nil {
 		return err
 	}
+	r.report.ReadThroughSeconds = time.Since(began).Seconds()
 	if err := look(&r.report.Lookup); err != nil {
 		return err
 	}
@@ -138,54 +140,42 @@ func (r *run) untilReading(ctx context.Context, nodes []names.InstitutionID) err
 	return nil
 }
 
-// HaveRead waits until the nodes of a network have read through what they keep of the registry,
-// which each does once after its start.
-func HaveRead(ctx context.Context, n *testnet.Network) error {
-	for _, node := range n.Endpoints().Nodes {
-		for {
-			st, err := n.Client(node.Institution).RegistryStatus(ctx)
-			if err != nil {
-				return err
-			}
-			if !st.Verifying {
-				break
-			}
-			if err := pause(ctx, 10*poll); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // untilRead waits until all of some nodes have read through what they keep, for
 // Options.Within at the most.
 func (r *run) untilRead(ctx context.Context, nodes []names.InstitutionID) error {
 	began := time.Now()
 	told := began
-	for {
-		read, reading := uint64(0), 0
-		for _, id := range nodes {
-			st, err := r.net.Client(id).RegistryStatus(ctx)
-			if err != nil {
-				return err
-			}
-			if st.Verifying {
-				read, reading = read+st.Verified, reading+1
-			}
-		}
-		if reading == 0 {
-			r.report.ReadThroughSeconds = time.Since(began).Seconds()
-			return nil
-		}
+	return HaveRead(ctx, r.net, nodes, func(reading int, rows uint64) error {
 		if time.Since(began) > r.Within {
 			return fmt.Errorf("%d members still read what they keep after %v", reading, r.Within)
 		}
 		if time.Since(told) > r.Every {
 			told = time.Now()
-			r.say("%d members still read what they keep: %s rows each so far", reading, count(int(read)/reading))
+			r.say("%d members still read what they keep: %s rows each so far", reading, count(int(rows)/reading))
 		}
-		if err := pause(ctx, 10*poll); err != nil {
+		return nil
+	})
+}
+
+// HaveRead waits until some nodes of a network have read through what they keep of the
+// registry, which each does once after its start. Meanwhile it tells how many still read, and
+// how many rows these have read together; an error of tell ends the waiting.
+func HaveRead(ctx context.Context, n *testnet.Network, nodes []names.InstitutionID, tell func(reading int, rows uint64) error) error {
+	for {
+		reading, rows := 0, uint64(0)
+		for _, id := range nodes {
+			st, err := n.Client(id).RegistryStatus(ctx)
+			if err != nil {
+				return err
+			}
+			if st.Verifying {
+				reading, rows = reading+1, rows+st.Verified
+			}
+		}
+		if reading == 0 {
+			return nil
+		}
+		if err := errors.Join(tell(reading, rows), pause(ctx, 10*poll)); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/crossroads-mesh/crossroads/registry/names"
 	"github.com/crossroads-mesh/crossroads/testnet"
 	"github.com/crossroads-mesh/crossroads/testnet/belgium"
 )
@@ -161,7 +162,11 @@ func (r *runner) directories(ctx context.Context) (err error) {
 			return err
 		}
 		r.say("its nodes read through what they keep")
-		if err := belgium.HaveRead(ctx, n); err != nil {
+		var nodes []names.InstitutionID
+		for _, e := range n.Endpoints().Nodes {
+			nodes = append(nodes, e.Institution)
+		}
+		if err := belgium.HaveRead(ctx, n, nodes, func(int, uint64) error { return nil }); err != nil {
 			return err
 		}
 	}
